@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Staging: where an epoch waits between the guest's RAM and the peer (primary), and between the peer and the image
+ * (secondary). One fixed ring of pages and a fixed ring of epoch descriptors: memory is bounded (invariant I6).
+ *
+ * Pages are taken from the ring in order and given back in order, epoch by epoch. One epoch may use the whole ring.
+ * The region is one mapping, so that a transport can register it once.
+ *
+ * Threads: one thread fills epochs (staging_begin .. staging_close), one thread frees them, in the same order
+ * (staging_free). Sizes are published with release/acquire; there is no lock.
+ */
+#ifndef UNDERSTUDY_CHECKPOINT_STAGING_H
+#define UNDERSTUDY_CHECKPOINT_STAGING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STAGING_PAGE_LEN   4096u
+#define STAGING_EPOCHS     8u          /* descriptors in the ring */
+#define STAGING_NO_PAGE    UINT32_MAX  /* a page without bytes: it is all zero */
+
+/*
+ * A page's name on the wire and in staging: block index in bits 56-63, page-aligned byte offset in bits 12-55,
+ * flags in bits 0-11.
+ */
+typedef uint64_t page_ref;
+#define PAGE_REF_ZERO 0x1u /* the page is all zero and carries no bytes */
+#define PAGE_REF_FLAGS 0xfffu
+static inline page_ref page_ref_make(unsigned block, uint64_t page_index, unsigned flags)
+{
+    return ((uint64_t)block << 56) | (page_index << 12) | flags;
+}
+static inline unsigned page_ref_block(page_ref ref) { return (unsigned)(ref >> 56); }
+static inline uint64_t page_ref_page(page_ref ref) { return (ref & 0x00ffffffffffffffull) >> 12; }
+static inline unsigned page_ref_flags(page_ref ref) { return (unsigned)(ref & PAGE_REF_FLAGS); }
+
+enum staged_kind {
+    STAGED_EPOCH = 0,   /* a whole epoch: commit, ack, apply */
+    STAGED_PRECOPY = 1, /* a batch of first-synchronisation pages: applied as they come, no image until an epoch follows */
+};
+
+struct staged_page {
+    page_ref ref;
+    uint32_t slot; /* index of the page in the ring, or STAGING_NO_PAGE */
+    uint32_t reserved;
+};
+
+struct staged_epoch {
+    uint64_t epoch; /* number, from 1; for STAGED_PRECOPY the batch number */
+    enum staged_kind kind;
+    uint32_t npages;            /* entries in pages[] */
+    uint32_t nslots;            /* ring pages taken, from first_slot, wrapping */
+    uint32_t first_slot;
+    struct staged_page *pages;  /* owned by staging */
+    uint8_t *devstate;          /* owned by staging, devstate_capacity bytes */
+    size_t devstate_len;
+    size_t devstate_capacity;
+    uint64_t block_used_len[64]; /* used_len of each RAM block at the boundary; nblocks of them */
+    uint32_t nblocks;
+    uint64_t boundary_ns;        /* CLOCK_MONOTONIC of this host when the guest was paused (primary) or 0 */
+    uint64_t received_ns;        /* CLOCK_MONOTONIC of this host when it was whole (secondary) or 0 */
+    void *disk;                  /* reserved for disk writes */
+    size_t disk_len;
+    void *user;                  /* the replicator's own */
+};
+
+struct staging;
+
+/* Reserves address space for capacity_pages pages (touched only as used). 0 or -errno. */
+int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_capacity);
+void staging_close(struct staging *staging);
+uint32_t staging_capacity_pages(const struct staging *staging);
+uint32_t staging_free_pages(const struct staging *staging);
+/* The whole region, for registration with a NIC. */
+void *staging_region(const struct staging *staging, size_t *len);
+static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot) { return base + (size_t)slot * STAGING_PAGE_LEN; }
+uint8_t *staging_slot(const struct staging *staging, uint32_t slot);
+
+/* Filling side. staging_begin: NULL when no descriptor is free. */
+struct staged_epoch *staging_begin(struct staging *staging, uint64_t epoch, enum staged_kind kind);
+/* Takes the next n ring pages for the open epoch: first slot index, or -ENOSPC with nothing taken. */
+int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n);
+/* Publishes the open epoch to the freeing side. */
+void staging_commit(struct staging *staging, struct staged_epoch *epoch);
+/* Throws the open epoch away and gives its pages back. */
+void staging_abort(struct staging *staging, struct staged_epoch *epoch);
+
+/* Freeing side: frees the oldest committed epoch, which must be this one. */
+void staging_free(struct staging *staging, struct staged_epoch *epoch);
+
+#endif
