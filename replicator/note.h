@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the replicator's threads tell each other: one small letter type for all mailboxes. Made by the poster, freed by
+ * the taker with g_free.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_NOTE_H
+#define UNDERSTUDY_REPLICATOR_NOTE_H
+
+#include <glib.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "replicator/mailbox.h"
+
+struct staged_epoch;
+struct connection;
+
+enum note_kind {
+    /* to control */
+    NOTE_HYPERVISOR_READY,  /* the hook answered and RAM blocks are listed */
+    NOTE_HYPERVISOR_FAILED, /* status, text in payload */
+    NOTE_LINK_UP,           /* connection (owned reference), term, arg = peer's role */
+    NOTE_LINK_REFUSED,      /* HELLO failed: status, text in payload */
+    NOTE_LINK_DOWN,         /* link id, status */
+    NOTE_MESSAGE,           /* link id, arg = transport message type, aux = its arg, term, epoch, payload */
+    NOTE_EPOCH_RECEIVED,    /* link id, term, epoch, staged */
+    NOTE_EPOCH_APPLIED,     /* epoch, status */
+    NOTE_BATCH_APPLIED,     /* pre-copy batch */
+    NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
+    NOTE_EPOCH_CUT,         /* generation, epoch */
+    NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */
+    NOTE_CAPTURE_FAILED,    /* generation, status, text in payload */
+    /* to the sender */
+    NOTE_SEND_EPOCH,
+    NOTE_SEND_MESSAGE,
+    /* to the applier */
+    NOTE_APPLY,
+    NOTE_DISCARD,
+    /* to any thread */
+    NOTE_QUIT,
+};
+
+struct note {
+    struct letter letter; /* kind is enum note_kind */
+    uint64_t link;
+    uint64_t generation;
+    uint64_t term;
+    uint64_t epoch;
+    uint32_t arg;
+    uint32_t aux;
+    int status;
+    struct staged_epoch *staged;
+    struct connection *connection;
+    size_t len;
+    uint8_t payload[];
+};
+
+/* A zeroed note with a copy of len payload bytes. */
+static inline struct note *note_new(enum note_kind kind, const void *payload, size_t len)
+{
+    struct note *note = g_malloc0(sizeof *note + len + 1);
+    note->letter.kind = kind;
+    note->len = len;
+    if (len)
+        memcpy(note->payload, payload, len);
+    return note;
+}
+
+static inline struct note *note_take(struct mailbox *box)
+{
+    struct letter *letter = mailbox_take(box);
+    return letter ? caa_container_of(letter, struct note, letter) : NULL;
+}
+
+#endif
