@@ -72,6 +72,7 @@ int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_
 void staging_close(struct staging *staging);
 uint32_t staging_capacity_pages(const struct staging *staging);
 uint32_t staging_free_pages(const struct staging *staging);
+unsigned staging_free_epochs(const struct staging *staging); /* filling side */
 /* The whole region, for registration with a NIC. */
 void *staging_region(const struct staging *staging, size_t *len);
 static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot) { return base + (size_t)slot * STAGING_PAGE_LEN; }

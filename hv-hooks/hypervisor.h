@@ -88,8 +88,11 @@ int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *ou
 
 int hypervisor_pause(struct hypervisor *hv);
 int hypervisor_resume(struct hypervisor *hv);
-/* Standby: copies the aux mirror into the hypervisor's own blocks, before the device state is loaded. */
-int hypervisor_load_aux(struct hypervisor *hv);
+/*
+ * Standby: gives each block the used length it had in the epoch (nblocks of them) and copies the aux mirror into the
+ * hypervisor's own blocks. Before the device state is loaded.
+ */
+int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
 /* Adds ns to the guest's virtual clock. */
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns);
 

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A log-linear histogram in the manner of HdrHistogram (Gil Tene): 64 sub-buckets per power of two, so any value is kept
+ * with a relative error below 1/64, in fixed memory. One writer; any thread may read at any time and sees each count
+ * whole. Values are whole numbers in whatever unit the owner says.
+ */
+#ifndef UNDERSTUDY_CHECKPOINT_HISTOGRAM_H
+#define UNDERSTUDY_CHECKPOINT_HISTOGRAM_H
+
+#include <stdint.h>
+
+struct histogram;
+
+struct histogram *histogram_new(void);
+void histogram_free(struct histogram *histogram);
+/* The writer. No allocation, no lock. */
+void histogram_record(struct histogram *histogram, uint64_t value);
+void histogram_reset(struct histogram *histogram);
+/* Any thread. percentile: 0 to 100. 0 when empty. */
+uint64_t histogram_percentile(const struct histogram *histogram, double percentile);
+uint64_t histogram_max(const struct histogram *histogram);
+uint64_t histogram_count(const struct histogram *histogram);
+
+#endif

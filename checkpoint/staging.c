@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See staging.h. Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side the tails;
+ * each reads the other's with acquire. Address space for everything is reserved at once (MAP_NORESERVE) and touched only
+ * as used, so filling an epoch never allocates; the first pages are touched at start, so that small epochs, the common
+ * case, never take a page fault inside a pause. Pages of the ring beyond the warm part are given back to the kernel once
+ * a large epoch is done with them.
+ */
+#include "checkpoint/staging.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define WARM_PAGES 8192u /* 32 MiB kept resident */
+
+struct staging {
+    uint8_t *region;
+    size_t region_len;
+    uint32_t capacity;
+    size_t devstate_capacity;
+    struct staged_page *page_lists; /* STAGING_EPOCHS lists of list_capacity */
+    size_t page_lists_len;
+    uint32_t list_capacity;
+    uint8_t *devstates;
+    size_t devstates_len;
+    struct staged_epoch epochs[STAGING_EPOCHS];
+
+    /* Filling side. */
+    _Alignas(64) uint64_t page_head; /* counts pages taken, ever */
+    uint64_t epoch_head;             /* counts epochs opened, ever */
+    bool open;
+    /* Freeing side; read by the filling side. */
+    _Alignas(64) _Atomic uint64_t page_tail;
+    _Atomic uint64_t epoch_tail;
+};
+
+static void *reserve(size_t len)
+{
+    void *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return map == MAP_FAILED ? NULL : map;
+}
+
+int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_capacity)
+{
+    if (capacity_pages == 0 || capacity_pages >= STAGING_NO_PAGE)
+        return -EINVAL;
+    struct staging *staging = aligned_alloc(64, (sizeof *staging + 63) / 64 * 64);
+    if (!staging)
+        return -ENOMEM;
+    memset(staging, 0, sizeof *staging);
+    staging->capacity = capacity_pages;
+    staging->list_capacity = capacity_pages;
+    staging->devstate_capacity = devstate_capacity;
+    staging->region_len = (size_t)capacity_pages * STAGING_PAGE_LEN;
+    staging->page_lists_len = (size_t)STAGING_EPOCHS * capacity_pages * sizeof(struct staged_page);
+    staging->devstates_len = STAGING_EPOCHS * devstate_capacity;
+    staging->region = reserve(staging->region_len);
+    staging->page_lists = reserve(staging->page_lists_len);
+    staging->devstates = reserve(staging->devstates_len);
+    if (!staging->region || !staging->page_lists || !staging->devstates) {
+        staging_close(staging);
+        return -ENOMEM;
+    }
+    uint32_t warm = capacity_pages < WARM_PAGES ? capacity_pages : WARM_PAGES;
+    memset(staging->region, 1, (size_t)warm * STAGING_PAGE_LEN);
+    for (unsigned i = 0; i < STAGING_EPOCHS; i++)
+        memset(staging->page_lists + (size_t)i * capacity_pages, 0, (size_t)warm * sizeof(struct staged_page));
+    *out = staging;
+    return 0;
+}
+
+void staging_close(struct staging *staging)
+{
+    if (!staging)
+        return;
+    if (staging->region)
+        munmap(staging->region, staging->region_len);
+    if (staging->page_lists)
+        munmap(staging->page_lists, staging->page_lists_len);
+    if (staging->devstates)
+        munmap(staging->devstates, staging->devstates_len);
+    free(staging);
+}
+
+uint32_t staging_capacity_pages(const struct staging *staging)
+{
+    return staging->capacity;
+}
+
+uint32_t staging_free_pages(const struct staging *staging)
+{
+    uint64_t tail = atomic_load_explicit(&staging->page_tail, memory_order_acquire);
+    return staging->capacity - (uint32_t)(staging->page_head - tail);
+}
+
+unsigned staging_free_epochs(const struct staging *staging)
+{
+    uint64_t tail = atomic_load_explicit(&staging->epoch_tail, memory_order_acquire);
+    return STAGING_EPOCHS - (unsigned)(staging->epoch_head - tail);
+}
+
+void *staging_region(const struct staging *staging, size_t *len)
+{
+    *len = staging->region_len;
+    return staging->region;
+}
+
+uint8_t *staging_slot(const struct staging *staging, uint32_t slot)
+{
+    return staging_slot_at(staging->region, slot);
+}
+
+struct staged_epoch *staging_begin(struct staging *staging, uint64_t number, enum staged_kind kind)
+{
+    if (staging->open || staging_free_epochs(staging) == 0)
+        return NULL;
+    size_t index = staging->epoch_head % STAGING_EPOCHS;
+    struct staged_epoch *epoch = &staging->epochs[index];
+    memset(epoch, 0, sizeof *epoch);
+    epoch->epoch = number;
+    epoch->kind = kind;
+    epoch->first_slot = (uint32_t)(staging->page_head % staging->capacity);
+    epoch->pages = staging->page_lists + index * staging->list_capacity;
+    epoch->devstate = staging->devstates + index * staging->devstate_capacity;
+    epoch->devstate_capacity = staging->devstate_capacity;
+    staging->epoch_head++;
+    staging->open = true;
+    return epoch;
+}
+
+int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n)
+{
+    if (n > staging_free_pages(staging))
+        return -ENOSPC;
+    uint32_t first = (uint32_t)(staging->page_head % staging->capacity);
+    staging->page_head += n;
+    epoch->nslots += n;
+    return first;
+}
+
+void staging_commit(struct staging *staging, struct staged_epoch *epoch)
+{
+    (void)epoch; /* handed over by the caller's queue, which orders memory */
+    staging->open = false;
+}
+
+void staging_abort(struct staging *staging, struct staged_epoch *epoch)
+{
+    staging->page_head -= epoch->nslots;
+    staging->epoch_head--;
+    staging->open = false;
+}
+
+/* Gives the part of [first, first + n) that lies beyond the warm part back to the kernel. */
+static void cool(struct staging *staging, uint32_t first, uint32_t n)
+{
+    uint32_t end = first + n;
+    uint32_t wrapped = end > staging->capacity ? end - staging->capacity : 0;
+    end -= wrapped;
+    if (end > WARM_PAGES && first < WARM_PAGES)
+        first = WARM_PAGES;
+    if (end > first && first >= WARM_PAGES)
+        madvise(staging_slot(staging, first), (size_t)(end - first) * STAGING_PAGE_LEN, MADV_DONTNEED);
+    if (wrapped > WARM_PAGES)
+        madvise(staging_slot(staging, WARM_PAGES), (size_t)(wrapped - WARM_PAGES) * STAGING_PAGE_LEN, MADV_DONTNEED);
+}
+
+void staging_free(struct staging *staging, struct staged_epoch *epoch)
+{
+    /* Only large epochs: giving back and faulting in again costs more than it saves on a small one. */
+    if (epoch->nslots > WARM_PAGES)
+        cool(staging, epoch->first_slot, epoch->nslots);
+    atomic_fetch_add_explicit(&staging->page_tail, epoch->nslots, memory_order_release);
+    atomic_fetch_add_explicit(&staging->epoch_tail, 1, memory_order_release);
+}

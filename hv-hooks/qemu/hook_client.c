@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * hypervisor.h over the hook's shared memory: the engine's end. Everything read from the shared memory is a claim by
+ * QEMU, which the guest may control: block descriptors are copied out once and checked against the mapping's size that
+ * this side knows itself.
+ *
+ * Waiting is by futex on the hook's sequence words, in slices, with a look at whether QEMU still lives.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_shm.h"
+
+#define REQUEST_TIMEOUT_MS 5000
+#define WAIT_SLICE_NS      50000000ull
+#define SPIN_NS            30000ull
+
+struct hypervisor {
+    struct hook_shm *shm;
+    size_t shm_len;
+    uint8_t *ram;
+    uint64_t ram_len;
+    const uint8_t *devstate;
+    int kick;
+    pid_t pid;
+    int pidfd;
+    uint32_t seq;
+    struct hv_block blocks[HV_MAX_BLOCKS];
+    unsigned nblocks;
+    char message[HOOK_MESSAGE_LEN];
+    char version[64];
+};
+
+static uint64_t bitmaps_len_for(uint64_t ram_len)
+{
+    /* Main RAM, the aux mirror, and one cache line of slack for each block. */
+    uint64_t pages = (ram_len + HOOK_AUX_MAX) / HOOK_PAGE_LEN;
+    return ((pages / 8 + HOOK_MAX_BLOCKS * 64ull) + 4095) & ~4095ull;
+}
+
+static uint64_t shm_len_for(uint64_t ram_len)
+{
+    return HOOK_SHM_HEADER_LEN + bitmaps_len_for(ram_len) + HOOK_AUX_MAX;
+}
+
+static int sealed_memfd(const char *kind, const char *vm_name, uint64_t len)
+{
+    g_autofree char *name = g_strdup_printf("understudy-%s-%s", kind, vm_name);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)len) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        int status = -errno;
+        close(fd);
+        return status;
+    }
+    return fd;
+}
+
+int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len)
+{
+    *fds = (struct hv_fds){.shm = -1, .devstate = -1, .ram = -1, .kick = -1};
+    fds->shm = sealed_memfd("shm", vm_name, shm_len_for(ram_len));
+    fds->devstate = sealed_memfd("devstate", vm_name, HOOK_DEVSTATE_MAX);
+    fds->ram = sealed_memfd("ram", vm_name, ram_len);
+    fds->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int status = fds->shm < 0 ? fds->shm : fds->devstate < 0 ? fds->devstate : fds->ram < 0 ? fds->ram : 0;
+    if (status == 0 && fds->kick < 0)
+        status = -errno;
+    if (status < 0)
+        hv_fds_close(fds);
+    return status;
+}
+
+void hv_fds_close(struct hv_fds *fds)
+{
+    int *all[] = {&fds->shm, &fds->devstate, &fds->ram, &fds->kick};
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+        if (*all[i] >= 0)
+            close(*all[i]);
+        *all[i] = -1;
+    }
+}
+
+char *hv_fds_environment(const struct hv_fds *fds)
+{
+    return g_strdup_printf("shm=%d,devstate=%d,kick=%d,ram=%d", fds->shm, fds->devstate, fds->kick, fds->ram);
+}
+
+static void write_header(struct hypervisor *hv)
+{
+    struct hook_shm *shm = hv->shm;
+    shm->shm_len = hv->shm_len;
+    shm->ram_len = hv->ram_len;
+    shm->bitmaps_off = HOOK_SHM_HEADER_LEN;
+    shm->bitmaps_len = bitmaps_len_for(hv->ram_len);
+    shm->aux_off = shm->bitmaps_off + shm->bitmaps_len;
+    shm->aux_len = HOOK_AUX_MAX;
+    shm->version = HOOK_SHM_VERSION;
+    shm->magic = HOOK_SHM_MAGIC;
+}
+
+int hypervisor_open(struct hypervisor **out, const struct hv_fds *fds, uint64_t ram_len)
+{
+    struct hypervisor *hv = g_new0(struct hypervisor, 1);
+    hv->shm_len = shm_len_for(ram_len);
+    hv->ram_len = ram_len;
+    hv->kick = fds->kick;
+    hv->pidfd = -1;
+    void *shm = mmap(NULL, hv->shm_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds->shm, 0);
+    void *ram = mmap(NULL, ram_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds->ram, 0);
+    void *devstate = mmap(NULL, HOOK_DEVSTATE_MAX, PROT_READ, MAP_SHARED, fds->devstate, 0);
+    hv->shm = shm == MAP_FAILED ? NULL : shm;
+    hv->ram = ram == MAP_FAILED ? NULL : ram;
+    hv->devstate = devstate == MAP_FAILED ? NULL : devstate;
+    if (!hv->shm || !hv->ram || !hv->devstate) {
+        hypervisor_close(hv);
+        return -ENOMEM;
+    }
+    if (hv->shm->magic != HOOK_SHM_MAGIC)
+        write_header(hv);
+    hv->seq = atomic_load(&hv->shm->request_seq);
+    *out = hv;
+    return 0;
+}
+
+void hypervisor_close(struct hypervisor *hv)
+{
+    if (!hv)
+        return;
+    if (hv->shm)
+        munmap(hv->shm, hv->shm_len);
+    if (hv->ram)
+        munmap(hv->ram, hv->ram_len);
+    if (hv->devstate)
+        munmap((void *)hv->devstate, HOOK_DEVSTATE_MAX);
+    if (hv->pidfd >= 0)
+        close(hv->pidfd);
+    g_free(hv);
+}
+
+void hypervisor_set_pid(struct hypervisor *hv, pid_t pid)
+{
+    if (hv->pidfd >= 0)
+        close(hv->pidfd);
+    hv->pid = pid;
+    hv->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+pid_t hypervisor_pid(const struct hypervisor *hv)
+{
+    return hv->pid;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static bool is_alive(const struct hypervisor *hv)
+{
+    struct pollfd pfd = {.fd = hv->pidfd, .events = POLLIN};
+    return hv->pidfd < 0 || poll(&pfd, 1, 0) == 0;
+}
+
+/* Waits until *word == value. Spins a little first: the hook often answers within microseconds. */
+static int wait_for(struct hypervisor *hv, _Atomic uint32_t *word, uint32_t value, unsigned timeout_ms)
+{
+    uint64_t began = now_ns(), now = began;
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(word, memory_order_acquire);
+        if (seen == value)
+            return 0;
+        now = now_ns();
+        if (now - began > (uint64_t)timeout_ms * 1000000)
+            return -ETIMEDOUT;
+        if (now - began < SPIN_NS)
+            continue;
+        struct timespec slice = {.tv_nsec = (long)WAIT_SLICE_NS};
+        if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &slice, NULL, 0) < 0 && errno == ETIMEDOUT && !is_alive(hv))
+            return -ENOTCONN;
+    }
+}
+
+static void wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+static int kick(struct hypervisor *hv, enum hook_request request)
+{
+    uint64_t one = 1;
+    hv->shm->request_kind = request;
+    atomic_store_explicit(&hv->shm->request_seq, ++hv->seq, memory_order_release);
+    return write(hv->kick, &one, sizeof one) == (ssize_t)sizeof one ? 0 : -errno;
+}
+
+/* Takes the result out of shared memory once. 0 or the hook's negative errno. */
+static int take_result(struct hypervisor *hv, struct hook_result *result)
+{
+    memcpy(result, &hv->shm->result, sizeof *result);
+    result->message[sizeof result->message - 1] = 0;
+    if (result->status < 0)
+        snprintf(hv->message, sizeof hv->message, "%s", result->message[0] ? result->message : strerror(-result->status));
+    return result->status > 0 ? -EPROTO : result->status;
+}
+
+static int finish_request(struct hypervisor *hv, struct hook_result *result)
+{
+    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
+    if (status < 0) {
+        snprintf(hv->message, sizeof hv->message,
+                 status == -ENOTCONN ? "QEMU is gone" : "QEMU's main loop did not answer for %u ms", REQUEST_TIMEOUT_MS);
+        return status;
+    }
+    return take_result(hv, result);
+}
+
+static int request(struct hypervisor *hv, enum hook_request kind, struct hook_result *result)
+{
+    struct hook_result ignored;
+    int status = kick(hv, kind);
+    return status < 0 ? status : finish_request(hv, result ? result : &ignored);
+}
+
+int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
+{
+    uint64_t until = now_ns() + (uint64_t)timeout_ms * 1000000;
+    while (atomic_load_explicit(&hv->shm->hello, memory_order_acquire) == 0) {
+        struct timespec slice = {.tv_nsec = (long)WAIT_SLICE_NS};
+        if (now_ns() > until) {
+            snprintf(hv->message, sizeof hv->message, "QEMU did not start within %u ms", timeout_ms);
+            return -ETIMEDOUT;
+        }
+        syscall(SYS_futex, &hv->shm->hello, FUTEX_WAIT, 0, &slice, NULL, 0);
+        if (!is_alive(hv) && atomic_load(&hv->shm->hello) == 0) {
+            snprintf(hv->message, sizeof hv->message, "QEMU exited before it was ready");
+            return -ENOTCONN;
+        }
+    }
+    memcpy(hv->version, hv->shm->qemu_version, sizeof hv->version - 1);
+    if (atomic_load(&hv->shm->hello) == 1)
+        return 0;
+    memcpy(hv->message, hv->shm->hello_message, sizeof hv->message - 1);
+    return -ENOEXEC;
+}
+
+const char *hypervisor_version(const struct hypervisor *hv)
+{
+    return hv->version;
+}
+
+const char *hypervisor_last_message(const struct hypervisor *hv)
+{
+    return hv->message;
+}
+
+/* Checks one claimed block against what this side knows. */
+static int import_block(struct hypervisor *hv, unsigned i)
+{
+    struct hook_block claim;
+    struct hv_block *block = &hv->blocks[i];
+    memcpy(&claim, &hv->shm->blocks[i], sizeof claim);
+    uint64_t used = atomic_load(&claim.used_len);
+    uint64_t bitmap_len = (claim.max_len / HOOK_PAGE_LEN + 63) / 64 * 8;
+    uint64_t shm_bitmaps_end = HOOK_SHM_HEADER_LEN + bitmaps_len_for(hv->ram_len);
+    bool aux = claim.flags & HOOK_BLOCK_AUX;
+    uint64_t area_len = aux ? hv->shm_len : hv->ram_len;
+
+    if (memchr(claim.idstr, 0, sizeof claim.idstr) == NULL || claim.max_len == 0 || claim.max_len % HOOK_PAGE_LEN ||
+        used > claim.max_len || claim.max_len > area_len || claim.data_off > area_len - claim.max_len ||
+        claim.bitmap_off % 64 || claim.bitmap_off < HOOK_SHM_HEADER_LEN || bitmap_len > shm_bitmaps_end ||
+        claim.bitmap_off > shm_bitmaps_end - bitmap_len || (aux && claim.data_off < shm_bitmaps_end))
+        return -EPROTO;
+    g_strlcpy(block->idstr, claim.idstr, sizeof block->idstr);
+    block->max_len = claim.max_len;
+    block->used_len = used;
+    block->bytes = (aux ? (uint8_t *)hv->shm : hv->ram) + claim.data_off;
+    block->bitmap = (_Atomic uint64_t *)((uint8_t *)hv->shm + claim.bitmap_off);
+    block->host_addr = claim.host_addr;
+    block->aux = aux;
+    return 0;
+}
+
+int hypervisor_list_blocks(struct hypervisor *hv)
+{
+    int status = request(hv, HOOK_LIST_BLOCKS, NULL);
+    uint32_t n = hv->shm->nblocks;
+    if (status < 0)
+        return status;
+    if (n == 0 || n > HV_MAX_BLOCKS)
+        return -EPROTO;
+    for (unsigned i = 0; i < n; i++) {
+        status = import_block(hv, i);
+        if (status < 0)
+            return status;
+    }
+    hv->nblocks = n;
+    return 0;
+}
+
+unsigned hypervisor_nblocks(const struct hypervisor *hv)
+{
+    return hv->nblocks;
+}
+
+const struct hv_block *hypervisor_block(const struct hypervisor *hv, unsigned i)
+{
+    return &hv->blocks[i];
+}
+
+int hypervisor_track_start(struct hypervisor *hv, enum hv_tracker tracker)
+{
+    hv->shm->request_tracker = tracker == HV_TRACKER_UFFD ? HOOK_TRACKER_UFFD : HOOK_TRACKER_QEMU_LOG;
+    return request(hv, HOOK_TRACK_START, NULL);
+}
+
+int hypervisor_track_stop(struct hypervisor *hv)
+{
+    return request(hv, HOOK_TRACK_STOP, NULL);
+}
+
+/* used_len may grow and shrink with resizable ROM blobs; never past max_len. */
+static void refresh_used_len(struct hypervisor *hv)
+{
+    for (unsigned i = 0; i < hv->nblocks; i++) {
+        uint64_t used = atomic_load_explicit(&hv->shm->blocks[i].used_len, memory_order_relaxed);
+        hv->blocks[i].used_len = MIN(used, hv->blocks[i].max_len);
+    }
+}
+
+int hypervisor_harvest(struct hypervisor *hv)
+{
+    int status = request(hv, HOOK_HARVEST, NULL);
+    refresh_used_len(hv);
+    return status;
+}
+
+int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, bool stay_paused)
+{
+    hv->shm->request_deadline_us = deadline_us;
+    hv->shm->request_flags = stay_paused ? HOOK_STAY_PAUSED : 0;
+    int status = kick(hv, HOOK_CHECKPOINT);
+    if (status < 0)
+        return status;
+    status = wait_for(hv, &hv->shm->harvested_seq, hv->seq, REQUEST_TIMEOUT_MS);
+    if (status == 0)
+        refresh_used_len(hv);
+    return status;
+}
+
+int hypervisor_checkpoint_copied(struct hypervisor *hv)
+{
+    uint32_t expected = HOOK_WAITING;
+    if (!atomic_compare_exchange_strong(&hv->shm->verdict, &expected, HOOK_COPIED))
+        return -ETIME;
+    wake(&hv->shm->verdict);
+    return 0;
+}
+
+int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *out)
+{
+    struct hook_result result;
+    int status = finish_request(hv, &result);
+    if (status < 0)
+        return status;
+    if (result.devstate_len > HOOK_DEVSTATE_MAX)
+        return -EPROTO;
+    *out = (struct hv_checkpoint){
+        .pause_began_ns = result.pause_began_ns,
+        .stop_ns = result.stop_ns,
+        .harvest_ns = result.harvest_ns,
+        .save_ns = result.save_ns,
+        .copy_wait_ns = result.copy_wait_ns,
+        .resume_ns = result.resume_ns,
+        .pause_ns = result.pause_ns,
+        .dirty_pages = result.dirty_pages,
+        .devstate = hv->devstate,
+        .devstate_len = result.devstate_len,
+        .expired = result.verdict != HOOK_COPIED,
+        .was_running = result.was_running != 0,
+        .blocks_changed = result.blocks_changed != 0,
+    };
+    return 0;
+}
+
+int hypervisor_pause(struct hypervisor *hv)
+{
+    return request(hv, HOOK_PAUSE, NULL);
+}
+
+int hypervisor_resume(struct hypervisor *hv)
+{
+    return request(hv, HOOK_RESUME, NULL);
+}
+
+int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks)
+{
+    if (nblocks != hv->nblocks)
+        return -EINVAL;
+    for (unsigned i = 0; i < nblocks; i++)
+        atomic_store(&hv->shm->blocks[i].used_len, MIN(used_len[i], hv->blocks[i].max_len));
+    return request(hv, HOOK_LOAD_AUX, NULL);
+}
+
+int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns)
+{
+    hv->shm->request_clock_ns = ns;
+    return request(hv, HOOK_ADVANCE_CLOCK, NULL);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The hook's own: what its files share. All of it runs on QEMU's main thread with the big lock held, except the
+ * constructor. Nothing here is visible outside the shared object.
+ */
+#ifndef UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
+#define UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hv-hooks/qemu/hook_shm.h"
+
+/* QEMU's types, opaque here. */
+struct Error;
+struct RAMBlock;
+struct MemoryRegion;
+struct QIOChannelFile;
+struct QEMUFile;
+
+/* DirtyBitmapSnapshot (QEMU system/physmem.c, 7.2 to 10.0): bit 0 is the page at start. */
+struct qemu_dirty_snapshot {
+    uint64_t start, end;
+    unsigned long dirty[];
+};
+
+/*
+ * What the hook calls in QEMU, found by dlsym at start. All exported by the executable of stock builds, since QEMU's
+ * own modules need them. Calls get the longest argument list of the supported versions: surplus integer arguments are
+ * ignored by the x86-64 and aarch64 calling conventions.
+ */
+struct qemu_symbols {
+    /* run state */
+    int (*vm_stop)(int run_state);
+    void (*vm_start)(void);
+    bool (*runstate_is_running)(void);
+    void (*global_state_store_running)(void);
+    int (*global_state_store)(void);
+    /* dirty log */
+    bool (*memory_global_dirty_log_start)(unsigned flags, struct Error **errp);
+    void (*memory_global_dirty_log_stop)(unsigned flags);
+    void (*memory_global_dirty_log_sync)(bool last_stage);
+    struct qemu_dirty_snapshot *(*cpu_physical_memory_snapshot_and_clear_dirty)(struct MemoryRegion *mr, uint64_t offset,
+                                                                                uint64_t length, unsigned client);
+    /* RAM */
+    int (*qemu_ram_foreach_block)(int (*func)(struct RAMBlock *rb, void *opaque), void *opaque);
+    const char *(*qemu_ram_get_idstr)(struct RAMBlock *rb);
+    void *(*qemu_ram_get_host_addr)(struct RAMBlock *rb);
+    uint64_t (*qemu_ram_get_used_length)(struct RAMBlock *rb);
+    uint64_t (*qemu_ram_get_max_length)(struct RAMBlock *rb);
+    bool (*qemu_ram_is_migratable)(struct RAMBlock *rb);
+    int (*qemu_ram_resize)(struct RAMBlock *rb, uint64_t newsize, struct Error **errp);
+    struct MemoryRegion *(*memory_region_from_host)(void *ptr, uint64_t *offset);
+    /* device state */
+    struct QIOChannelFile *(*qio_channel_file_new_fd)(int fd);
+    struct QEMUFile *(*qemu_file_new_output)(void *ioc);
+    int (*qemu_save_device_state)(struct QEMUFile *f);
+    int (*qemu_fclose)(struct QEMUFile *f);
+    void (*object_unref)(void *obj);
+    /* errors and versions */
+    const char *(*error_get_pretty)(const struct Error *err);
+    void (*error_free)(struct Error *err);
+    /* clock (optional: without them lost time is not given back) */
+    void (*cpu_enable_ticks)(void);
+    void (*cpu_disable_ticks)(void);
+    int64_t (*cpu_get_clock)(void);
+    int64_t (*cpu_get_ticks)(void);
+    void *timers_state;
+    /* KVM's guest clock (optional) */
+    bool *kvm_allowed;
+    void **kvm_state;
+    int (*kvm_vm_ioctl)(void *kvm_state, int type, ...);
+};
+
+/* QEMU's RunState values are generated and differ between versions; PAUSED has been the fifth since 1.x. */
+#define QEMU_RUN_STATE_PAUSED 4
+#define QEMU_DIRTY_MIGRATION  1u /* GLOBAL_DIRTY_MIGRATION */
+#define QEMU_CLIENT_MIGRATION 2u /* DIRTY_MEMORY_MIGRATION */
+
+struct hook_local_block {
+    struct RAMBlock *rb;
+    struct MemoryRegion *mr;
+    uint8_t *host;
+};
+
+/* The hook's state. One per process. */
+struct hook {
+    struct qemu_symbols qemu;
+    struct hook_shm *shm;
+    size_t shm_len;
+    int devstate_fd, kick_fd;
+    struct hook_local_block local[HOOK_MAX_BLOCKS];
+    uint32_t nlocal;
+    bool tracking;
+    enum hook_tracker tracker;
+    int uffd;
+    uint32_t last_seq;
+    /* clock */
+    int64_t *clock_offset_ns, *ticks_offset; /* inside timers_state, or NULL */
+    bool clock_probed;
+};
+
+/* hook_symbols.c: 0, or -1 with the missing symbol's name. */
+int hook_find_symbols(struct qemu_symbols *symbols, const char **missing);
+
+/* hook_blocks.c */
+int hook_blocks_list(struct hook *hook, char *message, size_t message_len);
+bool hook_blocks_changed(struct hook *hook);
+int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len);
+
+/* hook_harvest.c */
+int hook_track_start(struct hook *hook, enum hook_tracker tracker, char *message, size_t message_len);
+int hook_track_stop(struct hook *hook);
+uint64_t hook_harvest(struct hook *hook); /* pages found dirty */
+
+/* hook_clock.c */
+struct hook_clock_mark {
+    int64_t clock_offset_ns, ticks_offset; /* as they were before the pause */
+    uint64_t kvm_clock_ns, kvm_realtime_ns;
+    bool valid, kvm_valid;
+};
+/* Once, guest running. NULL, or why lost time cannot be given back. */
+const char *hook_clock_probe(struct hook *hook);
+void hook_clock_before_stop(struct hook *hook, struct hook_clock_mark *mark);
+void hook_clock_before_start(struct hook *hook, const struct hook_clock_mark *mark);
+void hook_clock_after_start(struct hook *hook, const struct hook_clock_mark *mark);
+/* Moves the running guest's clock forward. */
+int hook_clock_advance(struct hook *hook, uint64_t ns);
+
+/* hook_checkpoint.c */
+void hook_checkpoint(struct hook *hook, uint32_t seq);
+int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len);
+
+/* hook.c: planted faults, compiled in only for the tests that must find them */
+#ifdef UNDERSTUDY_CHAOS
+bool hook_chaos(const char *fault);
+#else
+static inline bool hook_chaos(const char *fault)
+{
+    (void)fault;
+    return false;
+}
+#endif
+
+uint64_t hook_now_ns(void);
+long hook_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+void hook_futex_wake(_Atomic uint32_t *word);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The capture thread: the only user of the hypervisor while the guest is being captured. It paces epochs, runs pre-copy,
+ * and hands staged epochs to the sender. Orders come from the control thread and take effect between two epochs; what
+ * happens is posted to the control thread with the generation of the order it belongs to.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_CAPTURE_THREAD_H
+#define UNDERSTUDY_REPLICATOR_CAPTURE_THREAD_H
+
+#include <stdint.h>
+
+#include "checkpoint/histogram.h"
+#include "checkpoint/staging.h"
+#include "hv-hooks/hypervisor.h"
+#include "replicator/connection.h"
+#include "replicator/input_log.h"
+#include "replicator/mailbox.h"
+#include "replicator/output_gate.h"
+#include "replicator/sender.h"
+
+struct capture_thread;
+
+struct capture_thread_config {
+    struct hypervisor *hv;
+    struct staging *staging;
+    struct output_gate *gate;
+    struct input_log *input_log;
+    struct mailbox *control;
+    unsigned epoch_ms;
+    unsigned deadline_ms;
+    enum hv_tracker tracker;
+};
+
+/* What status shows. One writer: the capture thread; counters are read relaxed. */
+struct capture_figures {
+    struct histogram *pause_us, *stop_us, *harvest_us, *save_us, *copy_wait_us, *resume_us;
+    struct histogram *dirty_pages;
+    _Atomic uint64_t epochs, expired, pages_sent, pages_early, sync_remaining_pages;
+};
+
+struct capture_thread *capture_thread_new(const struct capture_thread_config *config);
+/* Ends the thread; the hypervisor is free to use by the caller afterwards. */
+void capture_thread_free(struct capture_thread *thread);
+/* Must be set before the first order. */
+void capture_thread_set_sender(struct capture_thread *thread, struct sender *sender);
+
+/* Orders. Each starts a new generation, except epochs and last_epoch, which go on with the present one. */
+void capture_thread_precopy(struct capture_thread *thread, struct connection *connection, uint64_t term);
+void capture_thread_epochs(struct capture_thread *thread, uint64_t first_epoch);
+void capture_thread_last_epoch(struct capture_thread *thread);
+/* Returns when the thread no longer touches the hypervisor's tracking; at most one epoch. */
+void capture_thread_stop(struct capture_thread *thread);
+uint64_t capture_thread_generation(const struct capture_thread *thread);
+/* The sender gave staging room back. Any thread. */
+void capture_thread_room(void *thread);
+
+const struct capture_figures *capture_thread_figures(const struct capture_thread *thread);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One VM's data plane on one host, as its own files see it. Everything here belongs to the control thread (GLib's
+ * default main context) unless a field says otherwise.
+ *
+ *   control.c    events into the session, the session's actions out to the parts
+ *   guest.c      QEMU: start, watch, monitor, NIC sockets, promotion
+ *   heartbeats.c signs of life
+ *   channel.c    the daemon: orders in, status out
+ */
+#ifndef UNDERSTUDY_REPLICATOR_REPLICATOR_H
+#define UNDERSTUDY_REPLICATOR_REPLICATOR_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/histogram.h"
+#include "checkpoint/image.h"
+#include "checkpoint/staging.h"
+#include "failover/arbiter.h"
+#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/qmp.h"
+#include "proto/epoch_wire.h"
+#include "replicator/applier.h"
+#include "replicator/capture_thread.h"
+#include "replicator/connection.h"
+#include "replicator/input_log.h"
+#include "replicator/link.h"
+#include "replicator/mailbox.h"
+#include "replicator/output_gate.h"
+#include "replicator/qemu_process.h"
+#include "replicator/sender.h"
+#include "replicator/session.h"
+
+#define REPLICATOR_MAX_NICS 16u
+
+/* What the daemon asked for. Strings are owned. */
+struct replicator_config {
+    enum session_role role;
+    char *vm_name;
+    char *vm_dir; /* sockets, console log */
+    char **qemu_argv;
+    char *hook_path;
+    uint64_t ram_bytes;
+    unsigned nnics;
+    uint8_t token[WIRE_TOKEN_LEN];
+    uint64_t term;
+    unsigned epoch_ms, deadline_ms, silence_ms, heartbeat_ms;
+    enum session_peer_loss on_peer_loss;
+    char *listen_address;
+    char *peer_host; /* NULL: not known yet */
+    uint16_t peer_data_port, peer_udp_port;
+    enum hv_tracker tracker;
+};
+
+struct heartbeats;
+struct channel;
+
+struct replicator {
+    struct replicator_config config;
+    GMainLoop *loop;
+    struct mailbox box; /* notes to the control thread */
+
+    struct session session;
+    GQueue events;      /* struct session_event*, waiting while one is being handled */
+    bool handling;
+    guint tick_source;
+    bool ended;
+    int exit_status;
+    char *last_error; /* a sentence for status, or NULL */
+
+    struct hv_fds fds;
+    struct hypervisor *hv; /* the capture thread's while it captures; else control's */
+    struct qemu_process *qemu;
+    struct qmp *qmp;
+    bool hv_ready, qemu_gone, guest_runs_here;
+
+    struct output_gate *gate;    /* gate_boundary is the capture thread's */
+    struct input_log *input_log; /* likewise its boundary */
+    guint nics_connected;
+
+    struct staging *staging;
+    struct image *image;     /* secondary */
+    struct applier *applier; /* secondary */
+    struct sender *sender;
+    struct capture_thread *capture;
+    struct link *link;
+    struct connection *connection; /* the present one, or NULL */
+
+    struct arbiter *arbiter;
+    struct heartbeats *heartbeats;
+    struct channel *channel;
+
+    /* Figures for status. Histograms have one writer each: the thread named. */
+    struct histogram *epoch_bytes; /* sender */
+    uint64_t sync_done_pages, sync_total_pages;
+    uint64_t newest_received_ns;
+    gint64 asked_us, suspected_us, last_heard_us; /* CLOCK_MONOTONIC */
+    double detect_ms, promote_ms;                 /* of the takeover, < 0: none */
+    gint64 since_us;
+};
+
+/* control.c */
+void replicator_event(struct replicator *r, const struct session_event *event);
+void replicator_event_simple(struct replicator *r, enum session_event_type type);
+void replicator_note(struct replicator *r, struct note *note);
+void replicator_heard(struct replicator *r, uint64_t term);
+G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
+uint64_t replicator_now_ms(void);
+bool replicator_start(struct replicator *r, GError **error);
+void replicator_stop_parts(struct replicator *r);
+
+/* guest.c */
+bool guest_start(struct replicator *r, GError **error);
+void guest_promote(struct replicator *r, uint64_t term);
+void guest_quit(struct replicator *r);
+void guest_fence(struct replicator *r);
+void guest_resume(struct replicator *r);
+void guest_close(struct replicator *r);
+
+/* heartbeats.c */
+bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);
+void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port);
+void heartbeats_stop(struct replicator *r);
+
+#endif
