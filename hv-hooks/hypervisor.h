@@ -93,6 +93,15 @@ int hypervisor_resume(struct hypervisor *hv);
  * hypervisor's own blocks. Before the device state is loaded.
  */
 int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
+/* Standby: main RAM back to holes, which read as zero. */
+int hypervisor_discard_ram(struct hypervisor *hv);
+/*
+ * The next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages set; -ENXIO when there
+ * is none. Holes read as zero, and reading one would fill it: pre-copy leaves them out.
+ */
+int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages);
+/* Checkpoint: instead of copied, when the pages did not fit: the guest resumes at once, as after the deadline. */
+void hypervisor_checkpoint_abort(struct hypervisor *hv);
 /* Adds ns to the guest's virtual clock. */
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns);
 

@@ -32,7 +32,7 @@ struct hypervisor {
     uint8_t *ram;
     uint64_t ram_len;
     const uint8_t *devstate;
-    int kick;
+    int kick, ram_fd;
     pid_t pid;
     int pidfd;
     uint32_t seq;
@@ -117,6 +117,7 @@ int hypervisor_open(struct hypervisor **out, const struct hv_fds *fds, uint64_t 
     hv->shm_len = shm_len_for(ram_len);
     hv->ram_len = ram_len;
     hv->kick = fds->kick;
+    hv->ram_fd = fds->ram;
     hv->pidfd = -1;
     void *shm = mmap(NULL, hv->shm_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds->shm, 0);
     void *ram = mmap(NULL, ram_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds->ram, 0);
@@ -414,6 +415,29 @@ int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigne
     for (unsigned i = 0; i < nblocks; i++)
         atomic_store(&hv->shm->blocks[i].used_len, MIN(used_len[i], hv->blocks[i].max_len));
     return request(hv, HOOK_LOAD_AUX, NULL);
+}
+
+void hypervisor_checkpoint_abort(struct hypervisor *hv)
+{
+    uint32_t expected = HOOK_WAITING;
+    if (atomic_compare_exchange_strong(&hv->shm->verdict, &expected, HOOK_EXPIRED))
+        wake(&hv->shm->verdict);
+}
+
+int hypervisor_discard_ram(struct hypervisor *hv)
+{
+    return fallocate(hv->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)hv->ram_len) < 0 ? -errno : 0;
+}
+
+int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages)
+{
+    off_t begin = lseek(hv->ram_fd, (off_t)(*first * HV_PAGE_LEN), SEEK_DATA);
+    if (begin < 0)
+        return -ENXIO;
+    off_t end = lseek(hv->ram_fd, begin, SEEK_HOLE);
+    *first = (uint64_t)begin / HV_PAGE_LEN;
+    *npages = ((uint64_t)(end < 0 ? (off_t)hv->ram_len : end) + HV_PAGE_LEN - 1) / HV_PAGE_LEN - *first;
+    return 0;
 }
 
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns)

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See capture.h. Which slot a page has in the open epoch is kept per page as (epoch serial, slot): 8 bytes a page, never
+ * cleared, since an old serial means "none". The job list for the copiers is address space reserved at start, so the pause
+ * allocates nothing.
+ */
+#include "checkpoint/capture.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "checkpoint/copiers.h"
+#include "checkpoint/dirty_map.h"
+#include "checkpoint/tracker.h"
+
+#define WARM_JOBS 16384u
+
+struct page_place {
+    uint32_t serial;
+    uint32_t slot;
+};
+
+struct capture {
+    struct capture_config config;
+    struct dirty_map map;
+    struct tracker *tracker;
+    struct copiers *copiers;
+    struct page_place *places[HV_MAX_BLOCKS];
+    size_t places_len[HV_MAX_BLOCKS];
+    struct copy_job *jobs;
+    size_t jobs_len;
+    uint32_t max_jobs;
+    struct staged_epoch *open;
+    uint32_t serial; /* of the open epoch */
+    uint32_t pages_early;
+    bool map_ready;
+};
+
+static void *reserve(size_t len)
+{
+    void *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return map == MAP_FAILED ? NULL : map;
+}
+
+static void close_places(struct capture *capture)
+{
+    for (unsigned i = 0; i < HV_MAX_BLOCKS; i++) {
+        if (capture->places[i])
+            munmap(capture->places[i], capture->places_len[i]);
+        capture->places[i] = NULL;
+    }
+    if (capture->map_ready)
+        dirty_map_close(&capture->map);
+    capture->map_ready = false;
+}
+
+/* Sizes everything for the hypervisor's present RAM blocks. */
+static int open_places(struct capture *capture)
+{
+    close_places(capture);
+    int status = dirty_map_open(&capture->map, capture->config.hv);
+    if (status < 0)
+        return status;
+    capture->map_ready = true;
+    for (unsigned i = 0; i < capture->map.nblocks; i++) {
+        capture->places_len[i] = capture->map.blocks[i].nwords * 64 * sizeof(struct page_place);
+        capture->places[i] = reserve(capture->places_len[i]);
+        if (!capture->places[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int capture_open(struct capture **out, const struct capture_config *config)
+{
+    struct capture *capture = calloc(1, sizeof *capture);
+    if (!capture)
+        return -ENOMEM;
+    capture->config = *config;
+    capture->max_jobs = staging_capacity_pages(config->staging);
+    capture->jobs_len = (size_t)capture->max_jobs * sizeof *capture->jobs;
+    capture->jobs = reserve(capture->jobs_len);
+    int status = capture->jobs ? copiers_open(&capture->copiers, config->copiers) : -ENOMEM;
+    if (status < 0) {
+        capture_close(capture);
+        return status;
+    }
+    memset(capture->jobs, 0, (capture->max_jobs < WARM_JOBS ? capture->max_jobs : WARM_JOBS) * sizeof *capture->jobs);
+    *out = capture;
+    return 0;
+}
+
+void capture_close(struct capture *capture)
+{
+    if (!capture)
+        return;
+    copiers_close(capture->copiers);
+    tracker_close(capture->tracker);
+    close_places(capture);
+    if (capture->jobs)
+        munmap(capture->jobs, capture->jobs_len);
+    free(capture);
+}
+
+static void drop_open(struct capture *capture)
+{
+    if (capture->open)
+        staging_abort(capture->config.staging, capture->open);
+    capture->open = NULL;
+}
+
+/* Every page that holds something: all of the aux blocks, and main RAM but its holes. */
+static void mark_present(struct capture *capture)
+{
+    const struct hypervisor *hv = capture->config.hv;
+    dirty_map_clear_all(&capture->map);
+    for (unsigned i = 0; i < capture->map.nblocks; i++) {
+        uint64_t npages = capture->map.blocks[i].npages, first = 0, n = npages;
+        bool aux = hypervisor_block(hv, i)->aux;
+        while (first < npages && (aux || hypervisor_next_present(hv, &first, &n) == 0)) {
+            for (uint64_t page = first; page < first + n && page < npages; page++)
+                dirty_map_set(&capture->map, i, page);
+            first += n;
+        }
+    }
+}
+
+int capture_start(struct capture *capture)
+{
+    drop_open(capture);
+    int status = hypervisor_list_blocks(capture->config.hv);
+    if (status == 0)
+        status = open_places(capture);
+    if (status < 0)
+        return status;
+    tracker_close(capture->tracker);
+    capture->tracker = NULL;
+    status = tracker_open(&capture->tracker, capture->config.hv, capture->config.tracker);
+    if (status == 0)
+        status = tracker_start(capture->tracker);
+    if (status < 0)
+        return status;
+    /* After tracking has begun: a page that fills from here on is logged. */
+    mark_present(capture);
+    return 0;
+}
+
+int capture_stop(struct capture *capture)
+{
+    drop_open(capture);
+    return capture->tracker ? tracker_stop(capture->tracker) : 0;
+}
+
+uint64_t capture_dirty(const struct capture *capture)
+{
+    return capture->map.count;
+}
+
+int capture_harvest(struct capture *capture)
+{
+    return tracker_harvest(capture->tracker, &capture->map);
+}
+
+/* The slot of a page in the open epoch, taking one if it has none. -ENOSPC: staging is full. */
+static int64_t place_page(struct capture *capture, unsigned block, uint64_t page)
+{
+    struct page_place *place = &capture->places[block][page];
+    struct staged_epoch *epoch = capture->open;
+    if (place->serial == capture->serial)
+        return capture->config.chaos_forget_redirtied ? -EEXIST : (int64_t)place->slot;
+    int64_t slot = staging_reserve(capture->config.staging, epoch, 1);
+    if (slot < 0)
+        return slot;
+    *place = (struct page_place){.serial = capture->serial, .slot = (uint32_t)slot};
+    epoch->pages[epoch->npages++] =
+        (struct staged_page){.ref = page_ref_make(block, page, 0), .slot = (uint32_t)slot};
+    return slot;
+}
+
+/* The first page that was not listed. block == nblocks: all were. */
+struct cursor {
+    unsigned block;
+    uint64_t page;
+};
+
+/*
+ * Lists copy jobs for the dirty pages, in order, at most max of them. Returns how many; *end says where it stopped, *full
+ * whether for lack of staging room.
+ */
+static uint32_t list_dirty(struct capture *capture, uint64_t max, struct cursor *end, bool *full)
+{
+    const struct dirty_map *map = &capture->map;
+    uint32_t n = 0;
+    *full = false;
+    for (unsigned b = 0; b < map->nblocks; b++) {
+        const uint8_t *bytes = hypervisor_block(capture->config.hv, b)->bytes;
+        for (uint64_t w = 0; w < map->blocks[b].nwords; w++) {
+            for (uint64_t bits = map->blocks[b].words[w]; bits; bits &= bits - 1) {
+                uint64_t page = w * 64 + (uint64_t)__builtin_ctzll(bits);
+                bool room = n < max && n < capture->max_jobs;
+                int64_t slot = room ? place_page(capture, b, page) : -ENOSPC;
+                if (slot == -ENOSPC) {
+                    *full = room;
+                    *end = (struct cursor){.block = b, .page = page};
+                    return n;
+                }
+                if (slot < 0)
+                    continue; /* the planted fault */
+                capture->jobs[n++] = (struct copy_job){
+                    .source = bytes + page * HV_PAGE_LEN,
+                    .destination = staging_slot(capture->config.staging, (uint32_t)slot),
+                };
+            }
+        }
+    }
+    *end = (struct cursor){.block = map->nblocks};
+    return n;
+}
+
+/* Forgets the bits before end. */
+static void clear_before(struct dirty_map *map, const struct cursor *end)
+{
+    for (unsigned b = 0; b < map->nblocks && b <= end->block; b++) {
+        struct dirty_block *block = &map->blocks[b];
+        uint64_t whole_words = b < end->block ? block->nwords : end->page / 64;
+        for (uint64_t w = 0; w < whole_words; w++) {
+            if (!block->words[w])
+                continue;
+            map->count -= (uint64_t)__builtin_popcountll(block->words[w]);
+            block->words[w] = 0;
+        }
+        uint64_t below = b == end->block ? (1ull << (end->page % 64)) - 1 : 0;
+        if (below) {
+            map->count -= (uint64_t)__builtin_popcountll(block->words[whole_words] & below);
+            block->words[whole_words] &= ~below;
+        }
+    }
+}
+
+/* Stages dirty pages into the open epoch: pages copied, or -EAGAIN when staging ran full on the way. */
+static int64_t stage_dirty(struct capture *capture, uint64_t max)
+{
+    struct cursor end;
+    bool full;
+    uint32_t n = list_dirty(capture, max, &end, &full);
+    copiers_run(capture->copiers, capture->jobs, n);
+    clear_before(&capture->map, &end);
+    return full ? -EAGAIN : (int64_t)n;
+}
+
+static int open_epoch(struct capture *capture, uint64_t number, enum staged_kind kind)
+{
+    if (capture->open)
+        return capture->open->epoch == number && capture->open->kind == kind ? 0 : -EBUSY;
+    capture->open = staging_begin(capture->config.staging, number, kind);
+    if (!capture->open)
+        return -EAGAIN;
+    capture->serial++;
+    capture->pages_early = 0;
+    return 0;
+}
+
+static struct staged_epoch *commit_open(struct capture *capture)
+{
+    struct staged_epoch *epoch = capture->open;
+    capture->open = NULL;
+    staging_commit(capture->config.staging, epoch);
+    return epoch;
+}
+
+struct staged_epoch *capture_batch(struct capture *capture, uint64_t number, uint32_t max_pages, int *status)
+{
+    *status = 0;
+    if (capture->map.count == 0)
+        return NULL;
+    if (staging_free_pages(capture->config.staging) < max_pages)
+        *status = -EAGAIN;
+    else
+        *status = open_epoch(capture, number, STAGED_PRECOPY);
+    if (*status < 0)
+        return NULL;
+    stage_dirty(capture, max_pages);
+    return commit_open(capture);
+}
+
+int64_t capture_early_pass(struct capture *capture, uint64_t number)
+{
+    int status = open_epoch(capture, number, STAGED_EPOCH);
+    if (status == 0)
+        status = capture_harvest(capture);
+    if (status < 0)
+        return status;
+    int64_t copied = stage_dirty(capture, UINT64_MAX);
+    if (copied > 0)
+        capture->pages_early += (uint32_t)copied;
+    return copied;
+}
+
+/* The part between pause and resume that is ours. 0 or -errno, and the hypervisor knows. */
+static int copy_in_pause(struct capture *capture, uint64_t number, uint32_t *copied)
+{
+    capture->config.at_boundary(capture->config.opaque, number);
+    int status = tracker_take_in_pause(capture->tracker, &capture->map);
+    int64_t staged = status == 0 ? stage_dirty(capture, UINT64_MAX) : status;
+    if (staged < 0) {
+        hypervisor_checkpoint_abort(capture->config.hv);
+        return (int)staged;
+    }
+    *copied = (uint32_t)staged;
+    return hypervisor_checkpoint_copied(capture->config.hv);
+}
+
+/* What travels with the pages. Guest running again. */
+static int add_device_state(struct capture *capture, const struct hv_checkpoint *checkpoint)
+{
+    struct staged_epoch *epoch = capture->open;
+    if (checkpoint->devstate_len > epoch->devstate_capacity)
+        return -E2BIG;
+    memcpy(epoch->devstate, checkpoint->devstate, checkpoint->devstate_len);
+    epoch->devstate_len = checkpoint->devstate_len;
+    epoch->boundary_ns = checkpoint->pause_began_ns;
+    epoch->nblocks = capture->map.nblocks;
+    for (unsigned i = 0; i < epoch->nblocks; i++)
+        epoch->block_used_len[i] = hypervisor_block(capture->config.hv, i)->used_len;
+    return 0;
+}
+
+int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, struct staged_epoch **out,
+                  struct capture_report *report)
+{
+    memset(report, 0, sizeof *report);
+    int status = open_epoch(capture, number, STAGED_EPOCH);
+    if (status == 0)
+        status = hypervisor_checkpoint_begin(capture->config.hv, capture->config.deadline_us, stay_paused);
+    if (status < 0)
+        return status;
+    int copied = copy_in_pause(capture, number, &report->pages_in_pause);
+    status = hypervisor_checkpoint_finish(capture->config.hv, &report->checkpoint);
+    if (status < 0 || copied < 0)
+        return status < 0 ? status : copied;
+    if (report->checkpoint.expired)
+        return -ETIME;
+    if (report->checkpoint.blocks_changed)
+        return -ESTALE;
+    status = add_device_state(capture, &report->checkpoint);
+    if (status < 0)
+        return status;
+    report->pages = capture->open->npages;
+    report->pages_early = capture->pages_early;
+    *out = commit_open(capture);
+    return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Capture: turns a running guest into staged epochs. The heart of the engine; one thread, the capture thread.
+ *
+ * An epoch is opened by its first early pass or by capture_epoch. Early passes copy dirty pages while the guest runs; a
+ * page dirtied again goes to the same slot again. capture_epoch pauses the guest, copies what is left and closes the epoch.
+ *
+ * Why copying a page that the guest is writing is right: its dirty bit was cleared before the copy began, so a write that
+ * the copy missed or tore sets the bit again, and the page is copied again, at the latest in the pause.
+ *
+ * I3: a bit leaves the dirty map only after its page is in a slot. If the checkpoint expires or staging is full, the epoch
+ * stays open and is tried again; nothing is lost and nothing is committed.
+ */
+#ifndef UNDERSTUDY_CHECKPOINT_CAPTURE_H
+#define UNDERSTUDY_CHECKPOINT_CAPTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/staging.h"
+#include "hv-hooks/hypervisor.h"
+
+struct capture;
+
+struct capture_config {
+    struct hypervisor *hv;
+    struct staging *staging;
+    enum hv_tracker tracker;
+    unsigned deadline_us;
+    int copiers; /* helper threads; negative: by the number of processors */
+    /* Called in the pause, guest stopped, before any page is copied: fix where the epoch's output ends. */
+    void (*at_boundary)(void *opaque, uint64_t epoch);
+    void *opaque;
+    bool chaos_forget_redirtied; /* planted fault: a page dirtied again during the epoch is not copied again */
+};
+
+struct capture_report {
+    struct hv_checkpoint checkpoint;
+    uint32_t pages;          /* distinct pages of the epoch */
+    uint32_t pages_in_pause; /* copied while the guest stood still */
+    uint32_t pages_early;    /* copied before, repeats included */
+};
+
+int capture_open(struct capture **out, const struct capture_config *config);
+void capture_close(struct capture *capture);
+
+/* Starts tracking and marks every present page dirty. Any open epoch is dropped. */
+int capture_start(struct capture *capture);
+int capture_stop(struct capture *capture);
+
+/* Pages known dirty and not yet staged. */
+uint64_t capture_dirty(const struct capture *capture);
+/* Asks for what was dirtied since, guest running. */
+int capture_harvest(struct capture *capture);
+/*
+ * Pre-copy: stages up to max_pages dirty pages as one batch. NULL and *status: 0 nothing dirty, -EAGAIN no room.
+ */
+struct staged_epoch *capture_batch(struct capture *capture, uint64_t number, uint32_t max_pages, int *status);
+
+/* One early pass for epoch number. Pages copied, or -EAGAIN (no room), or -errno. */
+int64_t capture_early_pass(struct capture *capture, uint64_t number);
+/*
+ * Pauses, copies, resumes, closes the epoch. 0 and *out; -EAGAIN: no room in staging, -ETIME: the deadline won; both
+ * leave the epoch open, to be tried again. Others: the hypervisor failed.
+ */
+int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, struct staged_epoch **out,
+                  struct capture_report *report);
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See copiers.h. The caller publishes a job list and a generation; helpers woken by futex take chunks from an atomic
+ * counter until it runs out, and so does the caller. The caller is done when every chunk is, not when every helper has
+ * woken: a helper that comes late finds nothing to take. The counter carries the generation in its upper half, so that a
+ * helper from the last job can never take a chunk of the next one by mistake.
+ */
+#include "checkpoint/copiers.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAX_HELPERS 4
+#define CHUNK_PAGES 64u
+#define ALONE_PAGES 192u
+#define PAGE_LEN    4096u
+
+struct copiers {
+    pthread_t threads[MAX_HELPERS];
+    int nthreads;
+    _Alignas(64) const struct copy_job *_Atomic jobs;
+    _Atomic uint32_t njobs;
+    _Atomic uint32_t generation; /* futex word */
+    _Atomic bool quit;
+    _Alignas(64) _Atomic uint64_t next; /* generation << 32 | next chunk */
+    _Alignas(64) _Atomic uint32_t chunks_done;
+};
+
+/*
+ * The guest may write the page while it is copied; that is meant (see copiers.h), and no tool should call it a race.
+ */
+__attribute__((no_sanitize("thread"))) static void copy_page(const struct copy_job *job)
+{
+    __builtin_memcpy(job->destination, job->source, PAGE_LEN);
+}
+
+static void copy_range(const struct copy_job *jobs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (i + 2 < n)
+            __builtin_prefetch(jobs[i + 2].source);
+        copy_page(&jobs[i]);
+    }
+}
+
+/* Takes chunks of this generation until none is left. */
+static void take_chunks(struct copiers *copiers, uint32_t generation)
+{
+    for (;;) {
+        uint64_t next = atomic_load_explicit(&copiers->next, memory_order_acquire);
+        uint32_t njobs = atomic_load_explicit(&copiers->njobs, memory_order_relaxed);
+        const struct copy_job *jobs = atomic_load_explicit(&copiers->jobs, memory_order_relaxed);
+        uint32_t chunk = (uint32_t)next;
+        if ((uint32_t)(next >> 32) != generation || chunk * CHUNK_PAGES >= njobs)
+            return;
+        if (!atomic_compare_exchange_weak_explicit(&copiers->next, &next, next + 1, memory_order_acq_rel,
+                                                   memory_order_relaxed))
+            continue;
+        uint32_t first = chunk * CHUNK_PAGES;
+        uint32_t n = njobs - first < CHUNK_PAGES ? njobs - first : CHUNK_PAGES;
+        copy_range(jobs + first, n);
+        atomic_fetch_add_explicit(&copiers->chunks_done, 1, memory_order_release);
+    }
+}
+
+static void *helper_run(void *opaque)
+{
+    struct copiers *copiers = opaque;
+    uint32_t seen = 0;
+    for (;;) {
+        uint32_t generation = atomic_load_explicit(&copiers->generation, memory_order_acquire);
+        if (generation == seen) {
+            syscall(SYS_futex, &copiers->generation, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            continue;
+        }
+        seen = generation;
+        if (atomic_load(&copiers->quit))
+            return NULL;
+        take_chunks(copiers, generation);
+    }
+}
+
+int copiers_open(struct copiers **out, int helpers)
+{
+    struct copiers *copiers = aligned_alloc(64, (sizeof *copiers + 63) / 64 * 64);
+    if (!copiers)
+        return -ENOMEM;
+    memset(copiers, 0, sizeof *copiers);
+    if (helpers < 0)
+        helpers = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1;
+    if (helpers > MAX_HELPERS)
+        helpers = MAX_HELPERS;
+    for (int i = 0; i < helpers; i++) {
+        if (pthread_create(&copiers->threads[i], NULL, helper_run, copiers) != 0)
+            break;
+        pthread_setname_np(copiers->threads[i], "copier");
+        copiers->nthreads++;
+    }
+    *out = copiers;
+    return 0;
+}
+
+static void wake_helpers(struct copiers *copiers)
+{
+    syscall(SYS_futex, &copiers->generation, FUTEX_WAKE_PRIVATE, copiers->nthreads, NULL, NULL, 0);
+}
+
+void copiers_close(struct copiers *copiers)
+{
+    if (!copiers)
+        return;
+    atomic_store(&copiers->quit, true);
+    atomic_fetch_add(&copiers->generation, 1);
+    wake_helpers(copiers);
+    for (int i = 0; i < copiers->nthreads; i++)
+        pthread_join(copiers->threads[i], NULL);
+    free(copiers);
+}
+
+void copiers_run(struct copiers *copiers, const struct copy_job *jobs, size_t n)
+{
+    if (n <= ALONE_PAGES || copiers->nthreads == 0) {
+        copy_range(jobs, n);
+        return;
+    }
+    uint32_t generation = atomic_load_explicit(&copiers->generation, memory_order_relaxed) + 1;
+    uint32_t chunks = (uint32_t)((n + CHUNK_PAGES - 1) / CHUNK_PAGES);
+    /* Close the old job before changing what it points to: a chunk number that no list reaches. */
+    atomic_store_explicit(&copiers->next, UINT64_MAX, memory_order_release);
+    atomic_store_explicit(&copiers->jobs, jobs, memory_order_relaxed);
+    atomic_store_explicit(&copiers->njobs, (uint32_t)n, memory_order_relaxed);
+    atomic_store_explicit(&copiers->chunks_done, 0, memory_order_relaxed);
+    atomic_store_explicit(&copiers->next, (uint64_t)generation << 32, memory_order_release);
+    atomic_store_explicit(&copiers->generation, generation, memory_order_release);
+    wake_helpers(copiers);
+    take_chunks(copiers, generation);
+    while (atomic_load_explicit(&copiers->chunks_done, memory_order_acquire) != chunks)
+        __builtin_ia32_pause();
+}
