@@ -180,6 +180,10 @@ __attribute__((constructor)) static void hook_start(void)
     if (!dlsym(RTLD_DEFAULT, "qemu_main_loop"))
         return;
     int shm_fd = env_fd(env, "shm=");
+    if (fstat(env_fd(env, "ram="), &st) == 0) {
+        hook->ram_dev = (uint64_t)st.st_dev;
+        hook->ram_ino = (uint64_t)st.st_ino;
+    }
     hook->devstate_fd = env_fd(env, "devstate=");
     hook->kick_fd = env_fd(env, "kick=");
     unsetenv(HOOK_ENV);

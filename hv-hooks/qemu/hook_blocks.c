@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QEMU's RAM blocks. Main RAM is the block whose pages are the ram memfd; it is found by asking the kernel which file
- * the block's address maps (device and inode in /proc/self/maps), not by name: the user may call it anything. Every
+ * QEMU's RAM blocks. Main RAM is the block whose pages are the ram memfd; it is found by comparing
+ * files (device and inode), not by name: the user may call it anything. Every
  * other migratable block is an aux block and gets a place in the mirror.
  *
  * The list is in QEMU's own order. Blocks cannot come or go without the main thread, so a list stays right until the
@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "hv-hooks/qemu/hook_internal.h"
 
@@ -57,24 +58,12 @@ bool hook_blocks_changed(struct hook *hook)
     return listing.overflow || listing.n != hook->nlocal;
 }
 
-/* Whether host lies in a mapping of the memfd that the engine gave as guest RAM. */
-static bool maps_ram_memfd(const uint8_t *host)
+/* Whether the block's pages are the memfd that the engine gave as guest RAM. */
+static bool is_ram_memfd(const struct hook *hook, struct RAMBlock *rb)
 {
-    FILE *maps = fopen("/proc/self/maps", "re");
-    char line[512];
-    bool found = false;
-    while (maps && fgets(line, sizeof line, maps)) {
-        unsigned long start, end;
-        if (sscanf(line, "%lx-%lx", &start, &end) != 2)
-            continue;
-        if ((unsigned long)host >= start && (unsigned long)host < end) {
-            found = strstr(line, "/memfd:understudy-ram") != NULL;
-            break;
-        }
-    }
-    if (maps)
-        fclose(maps);
-    return found;
+    struct stat st;
+    int fd = hook->qemu.qemu_ram_get_fd(rb);
+    return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_dev == hook->ram_dev && (uint64_t)st.st_ino == hook->ram_ino;
 }
 
 static uint64_t round_up(uint64_t value, uint64_t step)
@@ -100,7 +89,12 @@ static int place_block(struct hook *hook, uint32_t i, uint64_t *bitmap_off, uint
         snprintf(message, message_len, "RAM block %s does not fit into the dirty bitmaps", block->idstr);
         return -ENOSPC;
     }
-    if (maps_ram_memfd(hook->local[i].host)) {
+    if (qemu->qemu_ram_get_offset(rb) % (64 * HOOK_PAGE_LEN)) {
+        /* The dirty log's snapshot would begin in the middle of a word. */
+        snprintf(message, message_len, "RAM block %s is not aligned to 256 KiB", block->idstr);
+        return -EINVAL;
+    }
+    if (is_ram_memfd(hook, rb)) {
         if (block->max_len != hook->shm->ram_len) {
             snprintf(message, message_len, "main RAM block %s has %llu bytes, not %llu", block->idstr,
                      (unsigned long long)block->max_len, (unsigned long long)hook->shm->ram_len);

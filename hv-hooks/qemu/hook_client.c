@@ -36,6 +36,7 @@ struct hypervisor {
     pid_t pid;
     int pidfd;
     uint32_t seq;
+    bool copied; /* this side won the verdict of the present checkpoint */
     struct hv_block blocks[HV_MAX_BLOCKS];
     unsigned nblocks;
     char message[HOOK_MESSAGE_LEN];
@@ -204,6 +205,10 @@ static void wake(_Atomic uint32_t *word)
 static int kick(struct hypervisor *hv, enum hook_request request)
 {
     uint64_t one = 1;
+    /* A request that timed out may still be running: the next one must not change its arguments. */
+    if (atomic_load_explicit(&hv->shm->done_seq, memory_order_acquire) != hv->seq)
+        return -EBUSY;
+    hv->copied = false;
     hv->shm->request_kind = request;
     atomic_store_explicit(&hv->shm->request_seq, ++hv->seq, memory_order_release);
     return write(hv->kick, &one, sizeof one) == (ssize_t)sizeof one ? 0 : -errno;
@@ -354,6 +359,7 @@ int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, boo
 {
     hv->shm->request_deadline_us = deadline_us;
     hv->shm->request_flags = stay_paused ? HOOK_STAY_PAUSED : 0;
+    atomic_store(&hv->shm->verdict, HOOK_IDLE);
     int status = kick(hv, HOOK_CHECKPOINT);
     if (status < 0)
         return status;
@@ -368,6 +374,7 @@ int hypervisor_checkpoint_copied(struct hypervisor *hv)
     uint32_t expected = HOOK_WAITING;
     if (!atomic_compare_exchange_strong(&hv->shm->verdict, &expected, HOOK_COPIED))
         return -ETIME;
+    hv->copied = true;
     wake(&hv->shm->verdict);
     return 0;
 }
@@ -391,7 +398,7 @@ int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *ou
         .dirty_pages = result.dirty_pages,
         .devstate = hv->devstate,
         .devstate_len = result.devstate_len,
-        .expired = result.verdict != HOOK_COPIED,
+        .expired = !hv->copied,
         .was_running = result.was_running != 0,
         .blocks_changed = result.blocks_changed != 0,
     };

@@ -47,18 +47,23 @@ static void mirror_word(struct hook *hook, uint32_t i, uint64_t first_page, uint
     }
 }
 
-static uint64_t harvest_block(struct hook *hook, uint32_t i)
+static struct qemu_dirty_snapshot *snapshot_block(struct hook *hook, uint32_t i)
+{
+    uint64_t used = hook->qemu.qemu_ram_get_used_length(hook->local[i].rb);
+    atomic_store_explicit(&hook->shm->blocks[i].used_len, used, memory_order_relaxed);
+    return hook->qemu.cpu_physical_memory_snapshot_and_clear_dirty(hook->local[i].mr, 0, used, QEMU_CLIENT_MIGRATION);
+}
+
+static uint64_t publish_block(struct hook *hook, uint32_t i, struct qemu_dirty_snapshot *snapshot)
 {
     struct hook_block *block = &hook->shm->blocks[i];
-    uint64_t used = hook->qemu.qemu_ram_get_used_length(hook->local[i].rb);
     uint64_t pages = 0;
     _Atomic uint64_t *bitmap = bitmap_of(hook, i);
-    atomic_store_explicit(&block->used_len, used, memory_order_relaxed);
-    struct qemu_dirty_snapshot *snapshot = hook->qemu.cpu_physical_memory_snapshot_and_clear_dirty(
-        hook->local[i].mr, 0, block->max_len, QEMU_CLIENT_MIGRATION);
     if (!snapshot)
         return 0;
-    uint64_t words = (block->max_len / HOOK_PAGE_LEN + 63) / 64;
+    uint64_t words = (snapshot->end - snapshot->start) / HOOK_PAGE_LEN / 64;
+    if (words > (block->max_len / HOOK_PAGE_LEN + 63) / 64)
+        words = (block->max_len / HOOK_PAGE_LEN + 63) / 64;
     for (uint64_t w = 0; w < words; w++) {
         uint64_t bits = snapshot->dirty[w];
         if (!bits)
@@ -106,8 +111,17 @@ uint64_t hook_harvest(struct hook *hook)
     }
     /* The argument (last stage: flush the dirty rings' remains) exists from 8.1 on and is ignored before. */
     hook->qemu.memory_global_dirty_log_sync(true);
+    struct qemu_dirty_snapshot *snapshots[HOOK_MAX_BLOCKS];
     for (uint32_t i = 0; i < hook->nlocal; i++)
-        pages += harvest_block(hook, i);
+        snapshots[i] = snapshot_block(hook, i);
+    /*
+     * Guest running under TCG: a vCPU may have found its page dirty, and be about to store, when the bit was cleared.
+     * This waits until every vCPU has left its translated code, so that such a store is over before anyone copies.
+     */
+    if (hook->qemu.runstate_is_running())
+        hook->qemu.memory_global_after_dirty_log_sync();
+    for (uint32_t i = 0; i < hook->nlocal; i++)
+        pages += publish_block(hook, i, snapshots[i]);
     return pages;
 }
 

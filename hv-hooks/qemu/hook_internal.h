@@ -41,6 +41,7 @@ struct qemu_symbols {
     bool (*memory_global_dirty_log_start)(unsigned flags, struct Error **errp);
     void (*memory_global_dirty_log_stop)(unsigned flags);
     void (*memory_global_dirty_log_sync)(bool last_stage);
+    void (*memory_global_after_dirty_log_sync)(void);
     struct qemu_dirty_snapshot *(*cpu_physical_memory_snapshot_and_clear_dirty)(struct MemoryRegion *mr, uint64_t offset,
                                                                                 uint64_t length, unsigned client);
     /* RAM */
@@ -49,6 +50,8 @@ struct qemu_symbols {
     void *(*qemu_ram_get_host_addr)(struct RAMBlock *rb);
     uint64_t (*qemu_ram_get_used_length)(struct RAMBlock *rb);
     uint64_t (*qemu_ram_get_max_length)(struct RAMBlock *rb);
+    uint64_t (*qemu_ram_get_offset)(struct RAMBlock *rb);
+    int (*qemu_ram_get_fd)(struct RAMBlock *rb);
     bool (*qemu_ram_is_migratable)(struct RAMBlock *rb);
     int (*qemu_ram_resize)(struct RAMBlock *rb, uint64_t newsize, struct Error **errp);
     struct MemoryRegion *(*memory_region_from_host)(void *ptr, uint64_t *offset);
@@ -90,6 +93,7 @@ struct hook {
     struct hook_shm *shm;
     size_t shm_len;
     int devstate_fd, kick_fd;
+    uint64_t ram_dev, ram_ino; /* which file the guest's main RAM is */
     struct hook_local_block local[HOOK_MAX_BLOCKS];
     uint32_t nlocal;
     bool tracking;
