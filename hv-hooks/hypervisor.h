@@ -60,7 +60,10 @@ void hypervisor_close(struct hypervisor *hv);
 void hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
-/* Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). */
+/*
+ * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). After 0 the last message is empty, or
+ * says what the hook cannot do here (give back the guest's lost time).
+ */
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
 const char *hypervisor_version(const struct hypervisor *hv); /* for example "7.2.22" */
 const char *hypervisor_last_message(const struct hypervisor *hv); /* the last error's sentence; never NULL */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * libunderstudy-qemu.so: preloaded into an unpatched QEMU. The constructor checks that this is a QEMU it knows, maps the
- * shared memory and puts one fd source on GLib's default main context, which QEMU's main loop runs with the big lock
- * held. Every request is carried out there. It says hello when the loop runs for the first time: the machine and its RAM
- * exist by then.
+ * libunderstudy-qemu.so: preloaded into an unpatched QEMU. The constructor checks that this is a QEMU it
+ * knows, maps the shared memory and puts one fd source on GLib's default main context, which QEMU's main loop
+ * runs with the big lock held. Every request is carried out there. It says hello when the loop runs for the
+ * first time: the machine and its RAM exist by then.
  *
  * The library removes itself from the environment, so that QEMU's children (network scripts) do not load it.
  */
@@ -24,7 +24,7 @@
 
 #include "hv-hooks/qemu/hook_internal.h"
 
-static struct hook the_hook = {.uffd = -1};
+static struct hook the_hook = {.uffd = -1, .scratch_fd = -1};
 
 uint64_t hook_now_ns(void)
 {
@@ -35,7 +35,8 @@ uint64_t hook_now_ns(void)
 
 long hook_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns)
 {
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000), .tv_nsec = (long)(timeout_ns % 1000000000)};
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000),
+                               .tv_nsec = (long)(timeout_ns % 1000000000)};
     return syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
 }
 
@@ -52,6 +53,19 @@ bool hook_chaos(const char *fault)
 }
 #endif
 
+static int resume(struct hook *hook, char *message, size_t message_len)
+{
+    struct Error *error = NULL;
+    if (hook->qemu.runstate_is_running())
+        return 0;
+    hook->qemu.qmp_cont(&error);
+    if (!error)
+        return 0;
+    snprintf(message, message_len, "QEMU cannot resume the guest: %s", hook->qemu.error_get_pretty(error));
+    hook->qemu.error_free(error);
+    return -EINVAL;
+}
+
 static void run_request(struct hook *hook, uint32_t seq)
 {
     struct hook_shm *shm = hook->shm;
@@ -63,7 +77,8 @@ static void run_request(struct hook *hook, uint32_t seq)
         status = hook_blocks_list(hook, result->message, sizeof result->message);
         break;
     case HOOK_TRACK_START:
-        status = hook_track_start(hook, (enum hook_tracker)shm->request_tracker, result->message, sizeof result->message);
+        status = hook_track_start(hook, (enum hook_tracker)shm->request_tracker, result->message,
+                                  sizeof result->message);
         break;
     case HOOK_TRACK_STOP:
         status = hook_track_stop(hook);
@@ -83,8 +98,7 @@ static void run_request(struct hook *hook, uint32_t seq)
             hook->qemu.vm_stop(QEMU_RUN_STATE_PAUSED);
         break;
     case HOOK_RESUME:
-        if (!hook->qemu.runstate_is_running())
-            hook->qemu.vm_start();
+        status = resume(hook, result->message, sizeof result->message);
         break;
     case HOOK_ADVANCE_CLOCK:
         status = hook_clock_advance(hook, shm->request_clock_ns);
@@ -117,7 +131,7 @@ static gboolean on_kick(gint fd, GIOCondition condition, gpointer opaque)
 struct qemu_version_info {
     struct {
         int64_t major, minor, micro;
-    } *qemu;
+    } * qemu;
     char *package;
 };
 
@@ -143,7 +157,16 @@ static void say_hello(struct hook *hook, uint32_t verdict, const char *message)
 
 static gboolean on_first_loop(gpointer opaque)
 {
-    say_hello(opaque, 1, "");
+    struct hook *hook = opaque;
+    if (!hook_blocks_exist(hook)) {
+        g_timeout_add(10, on_first_loop, hook);
+        return G_SOURCE_REMOVE;
+    }
+    const char *trouble = hook_clock_probe(hook);
+    g_autofree char *message =
+        trouble ? g_strdup_printf("the guest's clock loses the length of each pause: %s", trouble)
+                : g_strdup("");
+    say_hello(hook, 1, message);
     return G_SOURCE_REMOVE;
 }
 
@@ -152,7 +175,7 @@ G_NORETURN static void refuse(const char *message)
     if (the_hook.shm)
         say_hello(&the_hook, 2, message);
     fprintf(stderr, "understudy: %s\n", message);
-    exit(1);
+    _exit(1); /* QEMU has not begun: its exit handlers have nothing to undo, and may trip over that */
 }
 
 static int env_fd(const char *env, const char *key)
@@ -165,8 +188,10 @@ static int env_fd(const char *env, const char *key)
 static bool header_is_sane(const struct hook_shm *shm, uint64_t len)
 {
     return shm->magic == HOOK_SHM_MAGIC && shm->version == HOOK_SHM_VERSION && shm->shm_len == len &&
-           shm->bitmaps_off >= sizeof *shm && shm->bitmaps_off <= len && shm->bitmaps_len <= len - shm->bitmaps_off &&
-           shm->aux_off >= shm->bitmaps_off + shm->bitmaps_len && shm->aux_off <= len && shm->aux_len <= len - shm->aux_off;
+           shm->bitmaps_off >= sizeof *shm && shm->bitmaps_off <= len &&
+           shm->bitmaps_len <= len - shm->bitmaps_off &&
+           shm->aux_off >= shm->bitmaps_off + shm->bitmaps_len && shm->aux_off <= len &&
+           shm->aux_len <= len - shm->aux_off;
 }
 
 __attribute__((constructor)) static void hook_start(void)
@@ -177,7 +202,7 @@ __attribute__((constructor)) static void hook_start(void)
     if (!env)
         return;
     /* Not in QEMU itself (a shell in between, an ldd): stay silent and let the real one start. */
-    if (!dlsym(RTLD_DEFAULT, "qemu_main_loop"))
+    if (!hook_process_is_qemu())
         return;
     int shm_fd = env_fd(env, "shm=");
     if (fstat(env_fd(env, "ram="), &st) == 0) {
@@ -205,7 +230,10 @@ __attribute__((constructor)) static void hook_start(void)
     const char *missing = NULL;
     if (hook_find_symbols(&hook->qemu, &missing) < 0) {
         char message[HOOK_MESSAGE_LEN];
-        snprintf(message, sizeof message, "this QEMU lacks the function %s that checkpoints need: use QEMU 7.2 to 10.0", missing);
+        write_version(hook->shm);
+        snprintf(message, sizeof message,
+                 "this QEMU (version %s) lacks the function %s that checkpoints need: use QEMU 7.2 to 10.0",
+                 hook->shm->qemu_version, missing);
         refuse(message);
     }
     g_unix_fd_add_full(G_PRIORITY_HIGH, hook->kick_fd, G_IO_IN, on_kick, hook, NULL);

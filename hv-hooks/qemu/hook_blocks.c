@@ -58,6 +58,22 @@ bool hook_blocks_changed(struct hook *hook)
     return listing.overflow || listing.n != hook->nlocal;
 }
 
+static int note_block(struct RAMBlock *rb, void *opaque)
+{
+    struct listing *listing = opaque;
+    if (listing->hook->qemu.qemu_ram_is_migratable(rb))
+        listing->n++;
+    return 0;
+}
+
+/* Whether the machine has been built: before that the main loop may already turn (-preconfig). */
+bool hook_blocks_exist(struct hook *hook)
+{
+    struct listing listing = {.hook = hook};
+    hook->qemu.qemu_ram_foreach_block(note_block, &listing);
+    return listing.n > 0;
+}
+
 /* Whether the block's pages are the memfd that the engine gave as guest RAM. */
 static bool is_ram_memfd(const struct hook *hook, struct RAMBlock *rb)
 {

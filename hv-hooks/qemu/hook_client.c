@@ -258,10 +258,8 @@ int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
         }
     }
     memcpy(hv->version, hv->shm->qemu_version, sizeof hv->version - 1);
-    if (atomic_load(&hv->shm->hello) == 1)
-        return 0;
     memcpy(hv->message, hv->shm->hello_message, sizeof hv->message - 1);
-    return -ENOEXEC;
+    return atomic_load(&hv->shm->hello) == 1 ? 0 : -ENOEXEC;
 }
 
 const char *hypervisor_version(const struct hypervisor *hv)

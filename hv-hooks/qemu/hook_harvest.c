@@ -68,8 +68,10 @@ static uint64_t publish_block(struct hook *hook, uint32_t i, struct qemu_dirty_s
         uint64_t bits = snapshot->dirty[w];
         if (!bits)
             continue;
+        if (hook_chaos("drop-page"))
+            bits &= bits - 1;
         pages += (uint64_t)__builtin_popcountll(bits);
-        if (block->flags & HOOK_BLOCK_AUX)
+        if ((block->flags & HOOK_BLOCK_AUX) && !hook_chaos("stale-mirror"))
             mirror_word(hook, i, w * 64, bits);
         /* After the mirror: whoever sees the bit sees the bytes. */
         atomic_fetch_or_explicit(&bitmap[w], bits, memory_order_release);
@@ -129,8 +131,9 @@ static int start_uffd(struct hook *hook, char *message, size_t message_len)
 {
     hook->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     if (hook->uffd < 0) {
-        snprintf(message, message_len, "userfaultfd is not allowed here: %s", strerror(errno));
-        return -errno;
+        int error = errno;
+        snprintf(message, message_len, "userfaultfd is not allowed here: %s", strerror(error));
+        return -error;
     }
     struct uffdio_api api = {.api = UFFD_API,
                              .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
@@ -147,13 +150,15 @@ static int start_uffd(struct hook *hook, char *message, size_t message_len)
             .mode = UFFDIO_REGISTER_MODE_WP,
         };
         if (ioctl(hook->uffd, UFFDIO_REGISTER, &range) < 0) {
-            snprintf(message, message_len, "guest memory cannot be write-protected: %s", strerror(errno));
-            return -errno;
+            int error = errno;
+            snprintf(message, message_len, "guest memory cannot be write-protected: %s", strerror(error));
+            return -error;
         }
         struct uffdio_writeprotect protect = {.range = range.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
         if (ioctl(hook->uffd, UFFDIO_WRITEPROTECT, &protect) < 0) {
-            snprintf(message, message_len, "guest memory cannot be write-protected: %s", strerror(errno));
-            return -errno;
+            int error = errno;
+            snprintf(message, message_len, "guest memory cannot be write-protected: %s", strerror(error));
+            return -error;
         }
     }
     return 0;

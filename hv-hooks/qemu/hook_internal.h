@@ -34,6 +34,7 @@ struct qemu_symbols {
     /* run state */
     int (*vm_stop)(int run_state);
     void (*vm_start)(void);
+    void (*qmp_cont)(struct Error **errp); /* vm_start if the guest may run; takes its disks back first */
     bool (*runstate_is_running)(void);
     void (*global_state_store_running)(void);
     int (*global_state_store)(void);
@@ -61,6 +62,7 @@ struct qemu_symbols {
     int (*qemu_save_device_state)(struct QEMUFile *f);
     int (*qemu_fclose)(struct QEMUFile *f);
     void (*object_unref)(void *obj);
+    void (*qmp_xen_save_devices_state)(const char *path, bool has_live, bool live, struct Error **errp);
     /* errors and versions */
     const char *(*error_get_pretty)(const struct Error *err);
     void (*error_free)(struct Error *err);
@@ -93,6 +95,7 @@ struct hook {
     struct hook_shm *shm;
     size_t shm_len;
     int devstate_fd, kick_fd;
+    int scratch_fd; /* the slow save's own file, made when first needed; or -1 */
     uint64_t ram_dev, ram_ino; /* which file the guest's main RAM is */
     struct hook_local_block local[HOOK_MAX_BLOCKS];
     uint32_t nlocal;
@@ -107,9 +110,12 @@ struct hook {
 
 /* hook_symbols.c: 0, or -1 with the missing symbol's name. */
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing);
+/* Whether this process is a QEMU system emulator, and not a shell that will start one. */
+bool hook_process_is_qemu(void);
 
 /* hook_blocks.c */
 int hook_blocks_list(struct hook *hook, char *message, size_t message_len);
+bool hook_blocks_exist(struct hook *hook);
 bool hook_blocks_changed(struct hook *hook);
 int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len);
 
@@ -124,7 +130,7 @@ struct hook_clock_mark {
     uint64_t kvm_clock_ns, kvm_realtime_ns;
     bool valid, kvm_valid;
 };
-/* Once, guest running. NULL, or why lost time cannot be given back. */
+/* From the main loop. NULL, or why lost time cannot be given back. */
 const char *hook_clock_probe(struct hook *hook);
 void hook_clock_before_stop(struct hook *hook, struct hook_clock_mark *mark);
 void hook_clock_before_start(struct hook *hook, const struct hook_clock_mark *mark);

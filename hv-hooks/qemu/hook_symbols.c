@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds what the hook calls in QEMU. A table, so that the refusal can name what is missing; no call is made here.
+ * Finds what the hook calls in QEMU. A table, so that the refusal can name what is missing; no call is made
+ * here.
  */
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -14,12 +15,19 @@ struct wanted {
     bool optional;
 };
 
-#define REQUIRED(symbol) {#symbol, offsetof(struct qemu_symbols, symbol), false}
-#define OPTIONAL(symbol) {#symbol, offsetof(struct qemu_symbols, symbol), true}
+#define REQUIRED(symbol)                                                                                     \
+    {                                                                                                        \
+#symbol, offsetof(struct qemu_symbols, symbol), false                                                \
+    }
+#define OPTIONAL(symbol)                                                                                     \
+    {                                                                                                        \
+#symbol, offsetof(struct qemu_symbols, symbol), true                                                 \
+    }
 
 static const struct wanted wanted[] = {
     REQUIRED(vm_stop),
     REQUIRED(vm_start),
+    REQUIRED(qmp_cont),
     REQUIRED(runstate_is_running),
     REQUIRED(global_state_store_running),
     REQUIRED(global_state_store),
@@ -38,11 +46,13 @@ static const struct wanted wanted[] = {
     REQUIRED(qemu_ram_is_migratable),
     OPTIONAL(qemu_ram_resize),
     REQUIRED(memory_region_from_host),
-    REQUIRED(qio_channel_file_new_fd),
-    REQUIRED(qemu_file_new_output),
-    REQUIRED(qemu_save_device_state),
-    REQUIRED(qemu_fclose),
-    REQUIRED(object_unref),
+    /* The fast way to save, whole or not at all; the slow one stands in (hook_checkpoint.c). */
+    OPTIONAL(qio_channel_file_new_fd),
+    OPTIONAL(qemu_file_new_output),
+    OPTIONAL(qemu_save_device_state),
+    OPTIONAL(qemu_fclose),
+    OPTIONAL(object_unref),
+    REQUIRED(qmp_xen_save_devices_state),
     REQUIRED(error_get_pretty),
     REQUIRED(error_free),
     OPTIONAL(cpu_enable_ticks),
@@ -59,7 +69,8 @@ int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
 {
     const char *hide = getenv("UNDERSTUDY_HOOK_TEST_HIDE");
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        void *address = hide && strcmp(hide, wanted[i].name) == 0 ? NULL : dlsym(RTLD_DEFAULT, wanted[i].name);
+        void *address =
+            hide && strcmp(hide, wanted[i].name) == 0 ? NULL : dlsym(RTLD_DEFAULT, wanted[i].name);
         if (!address && !wanted[i].optional) {
             *missing = wanted[i].name;
             return -1;
@@ -67,4 +78,9 @@ int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
         memcpy((char *)symbols + wanted[i].offset, &address, sizeof address);
     }
     return 0;
+}
+
+bool hook_process_is_qemu(void)
+{
+    return dlsym(RTLD_DEFAULT, "qemu_main_loop") && dlsym(RTLD_DEFAULT, "qemu_init");
 }

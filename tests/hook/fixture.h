@@ -12,10 +12,11 @@
 #include "hv-hooks/hypervisor.h"
 #include "hv-hooks/qemu/qmp.h"
 
-#define GUEST_RAM_LEN (64ull << 20)
-#define GUEST_PAGES   64u /* as tests/hook/CMakeLists.txt assembles it */
-#define GUEST_BASE    0x200000u
-#define GUEST_MAGIC   0x54534b42u
+#define GUEST_RAM_LEN    (64ull << 20)
+#define GUEST_PAGES      64u /* as tests/hook/CMakeLists.txt assembles it */
+#define GUEST_BASE       0x200000u
+#define GUEST_WIDE_PAGES 8192u /* of the wide guest: a round outlasts a checkpoint or two */
+#define GUEST_MAGIC      0x54534b42u
 
 struct guest_options {
     const char *image; /* boot sector; NULL: the busy one */
