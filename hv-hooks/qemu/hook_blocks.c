@@ -162,6 +162,19 @@ int hook_blocks_list(struct hook *hook, char *message, size_t message_len)
     return 0;
 }
 
+/*
+ * Most of a standby's aux memory is right already (ROMs) or was never touched (video memory). Writing to all of it would
+ * fault in every page, in the middle of a takeover.
+ */
+static void copy_changed(uint8_t *to, const uint8_t *from, uint64_t len)
+{
+    for (uint64_t offset = 0; offset < len; offset += HOOK_PAGE_LEN) {
+        uint64_t n = len - offset < HOOK_PAGE_LEN ? len - offset : HOOK_PAGE_LEN;
+        if (memcmp(to + offset, from + offset, n) != 0)
+            memcpy(to + offset, from + offset, n);
+    }
+}
+
 int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len)
 {
     for (uint32_t i = 0; i < hook->nlocal; i++) {
@@ -181,7 +194,7 @@ int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len)
             }
         }
         if (block->flags & HOOK_BLOCK_AUX)
-            memcpy(hook->local[i].host, (uint8_t *)hook->shm + block->data_off, wanted);
+            copy_changed(hook->local[i].host, (uint8_t *)hook->shm + block->data_off, wanted);
     }
     return 0;
 }
