@@ -37,7 +37,9 @@ static gpointer applier_run(gpointer opaque)
             continue;
         }
         bool quit = note->letter.kind == NOTE_QUIT;
-        if (!quit)
+        if (note->letter.kind == NOTE_DISCARD_IMAGE)
+            image_discard(applier->image);
+        else if (!quit)
             apply(applier, note->staged, note->letter.kind == NOTE_DISCARD);
         g_free(note);
         if (quit)
@@ -84,4 +86,9 @@ void applier_post(struct applier *applier, struct staged_epoch *epoch)
 void applier_post_discard(struct applier *applier, struct staged_epoch *epoch)
 {
     post(applier, epoch, NOTE_DISCARD);
+}
+
+void applier_post_discard_image(struct applier *applier)
+{
+    mailbox_post(&applier->box, &note_new(NOTE_DISCARD_IMAGE, NULL, 0)->letter);
 }

@@ -19,5 +19,7 @@ void applier_free(struct applier *applier);
 void applier_post(struct applier *applier, struct staged_epoch *epoch);
 /* Only frees. */
 void applier_post_discard(struct applier *applier, struct staged_epoch *epoch);
+/* Empties the image, after everything posted before. */
+void applier_post_discard_image(struct applier *applier);
 
 #endif

@@ -57,9 +57,12 @@ static void do_connect(struct replicator *r)
     link_open(r->link, hello);
 }
 
-static void do_disconnect(struct replicator *r)
+/* A message sent by the same decision goes out first; otherwise there is nothing worth waiting for. */
+static void do_disconnect(struct replicator *r, bool said_something)
 {
-    link_close(r->link);
+    link_close(r->link, !said_something);
+    if (said_something && r->connection)
+        sender_post_close(r->sender, r->connection);
     g_clear_pointer(&r->connection, connection_put);
 }
 
@@ -74,8 +77,13 @@ static void do_start_precopy(struct replicator *r)
 
 static void on_granted(bool granted, uint64_t term, void *opaque)
 {
+    struct replicator *r = opaque;
     struct session_event event = {.type = SESSION_EVENT_GRANT, .term = term, .ok = granted};
-    replicator_event(opaque, &event);
+    r->granted_us = g_get_monotonic_time();
+    if (granted && r->session.role == SESSION_SECONDARY)
+        r->detect_ms = (double)(r->asked_us - r->last_heard_us) / 1000;
+    r->asked_us = 0;
+    replicator_event(r, &event);
 }
 
 static void do_end(struct replicator *r, enum session_end_reason reason)
@@ -87,14 +95,21 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
     g_main_loop_quit(r->loop);
 }
 
-static void do_action(struct replicator *r, const struct session_action *action, struct staged_epoch **offered)
+static bool sends_message(enum session_action_type type)
+{
+    return type == SESSION_DO_SEND_FENCED || type == SESSION_DO_SEND_GOODBYE || type == SESSION_DO_SEND_HANDOVER ||
+           type == SESSION_DO_SEND_HANDOVER_DONE;
+}
+
+static void do_action(struct replicator *r, const struct session_action *action, bool said_something,
+                      struct staged_epoch **offered)
 {
     switch (action->type) {
     case SESSION_DO_CONNECT:
         do_connect(r);
         break;
     case SESSION_DO_DISCONNECT:
-        do_disconnect(r);
+        do_disconnect(r, said_something);
         break;
     case SESSION_DO_START_PRECOPY:
         do_start_precopy(r);
@@ -127,6 +142,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_DISCARD_IMAGE:
         input_log_reset(r->input_log);
+        applier_post_discard_image(r->applier);
         r->sync_done_pages = 0;
         break;
     case SESSION_DO_ASK_GRANT:
@@ -200,8 +216,11 @@ static void handle(struct replicator *r, const struct session_event *event, stru
         struct session_actions actions;
         session_handle(&r->session, next, replicator_now_ms(), &actions);
         g_free(next);
-        for (size_t i = 0; i < actions.n && !r->ended; i++)
-            do_action(r, &actions.list[i], &offered);
+        bool said_something = false;
+        for (size_t i = 0; i < actions.n && !r->ended; i++) {
+            do_action(r, &actions.list[i], said_something, &offered);
+            said_something |= sends_message(actions.list[i].type);
+        }
     }
     r->handling = false;
     if (offered)
@@ -296,7 +315,6 @@ static void on_epoch_received(struct replicator *r, struct note *note)
         connection_shutdown(r->connection);
         return;
     }
-    r->newest_received_ns = staged->received_ns;
     struct session_event event = {.type = SESSION_EVENT_EPOCH_RECEIVED, .term = note->term, .epoch = note->epoch};
     handle(r, &event, staged);
 }
@@ -333,6 +351,7 @@ static void on_capture_note(struct replicator *r, const struct note *note)
         event.type = SESSION_EVENT_SYNCHRONISED;
     } else if (note->letter.kind == NOTE_EPOCH_CUT) {
         event.type = SESSION_EVENT_EPOCH_CUT;
+        event.ok = note->arg; /* the last epoch: the guest stays paused */
     } else {
         replicator_error(r, "%s", (const char *)note->payload);
         if (r->connection)

@@ -250,27 +250,27 @@ void link_open(struct link *link, const struct wire_hello *hello)
 }
 
 /* Asks the thread to give up, and wakes it wherever it is. */
-static void give_up(struct link *link, bool quit)
+static void give_up(struct link *link, bool quit, bool now)
 {
     g_mutex_lock(&link->mutex);
     link->wanted = false;
     link->quit |= quit;
-    if (link->current)
+    if (link->current && now)
         connection_shutdown(link->current);
     g_cond_broadcast(&link->changed);
     g_mutex_unlock(&link->mutex);
 }
 
-void link_close(struct link *link)
+void link_close(struct link *link, bool now)
 {
-    give_up(link, false);
+    give_up(link, false, now);
 }
 
 void link_free(struct link *link)
 {
     if (!link)
         return;
-    give_up(link, true);
+    give_up(link, true, true);
     g_thread_join(link->thread);
     if (link->listen_fd >= 0)
         close(link->listen_fd);

@@ -28,7 +28,10 @@ void link_set_peer(struct link *link, const char *host, const char *port);
  * After LINK_DOWN nothing more is tried until the next link_open. Control thread.
  */
 void link_open(struct link *link, const struct wire_hello *hello);
-/* Stops trying and shuts the present connection down. Control thread. */
-void link_close(struct link *link);
+/*
+ * Stops trying. now: also shuts the present connection down at once, with whatever waits to be sent; otherwise the sender
+ * does it when all is sent (sender_post_close). Control thread.
+ */
+void link_close(struct link *link, bool now);
 
 #endif

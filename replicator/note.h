@@ -33,9 +33,11 @@ enum note_kind {
     /* to the sender */
     NOTE_SEND_EPOCH,
     NOTE_SEND_MESSAGE,
+    NOTE_SEND_CLOSE,
     /* to the applier */
     NOTE_APPLY,
     NOTE_DISCARD,
+    NOTE_DISCARD_IMAGE,
     /* to any thread */
     NOTE_QUIT,
 };

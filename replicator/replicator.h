@@ -56,6 +56,8 @@ struct replicator_config {
 
 struct heartbeats;
 struct channel;
+struct note;
+struct standby;
 
 struct replicator {
     struct replicator_config config;
@@ -74,7 +76,10 @@ struct replicator {
     struct hypervisor *hv; /* the capture thread's while it captures; else control's */
     struct qemu_process *qemu;
     struct qmp *qmp;
-    bool hv_ready, qemu_gone, guest_runs_here;
+    struct standby *standby; /* a takeover under way */
+    GThread *ready_thread;
+    uint64_t promote_term;
+    bool hv_ready, qemu_gone, quitting, guest_runs_here;
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -95,8 +100,7 @@ struct replicator {
     /* Figures for status. Histograms have one writer each: the thread named. */
     struct histogram *epoch_bytes; /* sender */
     uint64_t sync_done_pages, sync_total_pages;
-    uint64_t newest_received_ns;
-    gint64 asked_us, suspected_us, last_heard_us; /* CLOCK_MONOTONIC */
+    gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
     double detect_ms, promote_ms;                 /* of the takeover, < 0: none */
     gint64 since_us;
 };
@@ -108,10 +112,14 @@ void replicator_note(struct replicator *r, struct note *note);
 void replicator_heard(struct replicator *r, uint64_t term);
 G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
 uint64_t replicator_now_ms(void);
-bool replicator_start(struct replicator *r, GError **error);
-void replicator_stop_parts(struct replicator *r);
+
+/* The VM could not be started at all: ends the process with last_error. */
+void replicator_give_up(struct replicator *r);
+/* The hypervisor is ready: links, heartbeats, session. */
+void replicator_begin(struct replicator *r);
 
 /* guest.c */
+void guest_ready(struct replicator *r, const struct note *note);
 bool guest_start(struct replicator *r, GError **error);
 void guest_promote(struct replicator *r, uint64_t term);
 void guest_quit(struct replicator *r);

@@ -81,6 +81,8 @@ static gpointer sender_run(gpointer opaque)
             send_epoch(sender, note);
         else if (note->letter.kind == NOTE_SEND_MESSAGE)
             send_message(note);
+        else if (note->letter.kind == NOTE_SEND_CLOSE)
+            connection_shutdown(note->connection);
         connection_put(note->connection);
         g_free(note);
         if (quit)
@@ -132,5 +134,12 @@ void sender_post_message(struct sender *sender, struct connection *connection, c
     note->term = message->term;
     note->epoch = message->epoch;
     note->aux = message->arg;
+    mailbox_post(&sender->box, &note->letter);
+}
+
+void sender_post_close(struct sender *sender, struct connection *connection)
+{
+    struct note *note = note_new(NOTE_SEND_CLOSE, NULL, 0);
+    note->connection = connection_get(connection);
     mailbox_post(&sender->box, &note->letter);
 }

@@ -24,5 +24,7 @@ void sender_free(struct sender *sender);
 void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term, struct staged_epoch *epoch);
 /* Copies the payload. */
 void sender_post_message(struct sender *sender, struct connection *connection, const struct transport_message *message);
+/* Shuts the connection down once everything posted before is sent. */
+void sender_post_close(struct sender *sender, struct connection *connection);
 
 #endif

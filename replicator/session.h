@@ -26,6 +26,8 @@ enum session_state {
     SESSION_PROTECTED,     /* epochs; output of epoch n is released by the ack of n */
     SESSION_PEER_LOST,     /* link gone or peer silent; output held; grant to run alone asked for, or policy hold */
     SESSION_HANDING_OVER,  /* planned failover: guest stays paused after the last epoch */
+    SESSION_HANDOVER_UNSURE, /* told the peer to promote, then lost it: guest paused until the arbiter has spoken */
+    SESSION_LEAVING,       /* guest ended or stopped: waiting for the peer's goodbye, not for long */
     /* secondary */
     SESSION_LISTENING, /* no primary yet */
     SESSION_FOLLOWING, /* receiving pre-copy or the first epoch: no whole image yet, must not promote */
@@ -81,7 +83,7 @@ struct session_event {
     uint64_t term;  /* of the message, the peer, or the grant */
     uint64_t epoch;
     enum session_role peer_role;
-    bool ok;        /* GRANT: granted; PROMOTED: started */
+    bool ok;        /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
     enum session_end_reason reason;
 };
 
@@ -150,6 +152,11 @@ struct session {
     uint64_t deadline_ms;    /* of the state's own timer, 0 = none */
     bool link_up;
     enum session_end_reason end_reason;
+    uint64_t first_epoch;    /* primary: first epoch of the present synchronisation; older acks do not count */
+    uint64_t handover_epoch; /* primary: the epoch that left the guest paused, 0: not cut yet */
+    uint64_t asked_term;     /* the grant asked for, 0: none */
+    bool held;               /* primary: output is being held */
+    bool handover_sent, handed_over, promoting;
 };
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See capture_thread.h. The control thread's order is one small struct under a mutex that the capture thread looks at
+ * between two epochs, never inside one. Everything the capture thread says carries the order's generation, so that what a
+ * cancelled order still had to say is recognised and dropped.
+ *
+ * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early passes run
+ * while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
+ */
+#include "replicator/capture_thread.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "checkpoint/capture.h"
+#include "replicator/note.h"
+
+#define BATCH_PAGES         2048u
+#define CONVERGED_PAGES     2048u /* pre-copy ends when no more than this is left */
+#define MAX_PRECOPY_PASSES  30u
+#define MAX_EARLY_PASSES    4u
+#define EARLY_WORTH_PAGES   256u /* fewer dirty pages than this are copied in the pause */
+#define IDLE_WAIT_MS        1000
+#define EARLY_BASE_US       300
+#define EARLY_PAGE_NS       900
+
+enum capture_mode { MODE_IDLE, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
+
+struct capture_order {
+    enum capture_mode mode;
+    uint64_t generation, term, first_epoch;
+    struct connection *connection;
+};
+
+struct capture_thread {
+    struct capture_thread_config config;
+    struct capture_figures figures;
+    struct sender *sender;
+    struct capture *capture;
+    GThread *thread;
+    struct mailbox wake; /* only its wake-ups are used */
+
+    GMutex mutex;
+    GCond idle;
+    struct capture_order order; /* guarded */
+    uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
+
+    /* The thread's own. */
+    bool tracking;
+    uint64_t next_epoch, batch;
+    gint64 due_us;
+    uint32_t usual_dirty; /* smoothed dirty pages an epoch */
+};
+
+static struct capture_order present_order(struct capture_thread *t)
+{
+    g_mutex_lock(&t->mutex);
+    struct capture_order order = t->order;
+    if (order.connection)
+        connection_get(order.connection);
+    g_mutex_unlock(&t->mutex);
+    return order;
+}
+
+static bool still(struct capture_thread *t, const struct capture_order *order)
+{
+    g_mutex_lock(&t->mutex);
+    bool same = t->order.generation == order->generation && t->order.mode == order->mode;
+    g_mutex_unlock(&t->mutex);
+    return same;
+}
+
+static void tell(struct capture_thread *t, enum note_kind kind, uint64_t generation, uint64_t epoch, bool last)
+{
+    struct note *note = note_new(kind, NULL, 0);
+    note->arg = last;
+    note->generation = generation;
+    note->epoch = epoch;
+    mailbox_post(t->config.control, &note->letter);
+}
+
+static void tell_failure(struct capture_thread *t, uint64_t generation, int status, const char *what)
+{
+    const char *why = hypervisor_last_message(t->config.hv);
+    g_autofree char *text = g_strdup_printf("%s: %s", what, why[0] ? why : g_strerror(-status));
+    struct note *note = note_new(NOTE_CAPTURE_FAILED, text, strlen(text));
+    note->generation = generation;
+    note->status = status;
+    mailbox_post(t->config.control, &note->letter);
+}
+
+/* In the pause. */
+static void at_boundary(void *opaque, uint64_t epoch)
+{
+    struct capture_thread *t = opaque;
+    gate_boundary(t->config.gate, epoch);
+    input_log_boundary(t->config.input_log, epoch);
+}
+
+static void let_go(struct capture_thread *t)
+{
+    if (t->tracking)
+        capture_stop(t->capture);
+    t->tracking = false;
+}
+
+/* Stages and sends everything dirty now. False when the order changed or something failed. */
+static bool send_pass(struct capture_thread *t, const struct capture_order *order)
+{
+    uint64_t left = capture_dirty(t->capture);
+    while (left > 0 && still(t, order)) {
+        int status;
+        struct staged_epoch *batch = capture_batch(t->capture, ++t->batch, BATCH_PAGES, &status);
+        if (!batch && status == -EAGAIN) {
+            t->batch--;
+            mailbox_wait(&t->wake, IDLE_WAIT_MS);
+            continue;
+        }
+        if (!batch)
+            return status == 0;
+        left -= MIN(left, batch->npages);
+        atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
+        atomic_store_explicit(&t->figures.sync_remaining_pages, left, memory_order_relaxed);
+        sender_post_epoch(t->sender, order->connection, order->term, batch);
+    }
+    return still(t, order);
+}
+
+static void run_precopy(struct capture_thread *t, const struct capture_order *order)
+{
+    let_go(t);
+    int status = capture_start(t->capture);
+    if (status < 0) {
+        tell_failure(t, order->generation, status, "dirty tracking could not be started");
+        goto idle;
+    }
+    t->tracking = true;
+    for (unsigned pass = 0; pass < MAX_PRECOPY_PASSES; pass++) {
+        if (!send_pass(t, order))
+            return;
+        status = capture_harvest(t->capture);
+        if (status < 0) {
+            tell_failure(t, order->generation, status, "dirty pages could not be harvested");
+            goto idle;
+        }
+        if (capture_dirty(t->capture) <= CONVERGED_PAGES)
+            break;
+    }
+    tell(t, NOTE_SYNCHRONISED, order->generation, 0, false);
+idle:
+    /* Until the next order: the control thread answers with epochs, or stops. */
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+static void record(struct capture_thread *t, const struct capture_report *report)
+{
+    const struct hv_checkpoint *c = &report->checkpoint;
+    histogram_record(t->figures.pause_us, c->pause_ns / 1000);
+    histogram_record(t->figures.stop_us, c->stop_ns / 1000);
+    histogram_record(t->figures.harvest_us, c->harvest_ns / 1000);
+    histogram_record(t->figures.save_us, c->save_ns / 1000);
+    histogram_record(t->figures.copy_wait_us, c->copy_wait_ns / 1000);
+    histogram_record(t->figures.resume_us, c->resume_ns / 1000);
+    histogram_record(t->figures.dirty_pages, report->pages);
+    atomic_fetch_add_explicit(&t->figures.epochs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->figures.pages_sent, report->pages, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->figures.pages_early, report->pages_early, memory_order_relaxed);
+    t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
+}
+
+/* Waits until due_us or a change of order. True if it is time. */
+static bool wait_until(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
+{
+    gint64 now;
+    while ((now = g_get_monotonic_time()) < due_us) {
+        if (!still(t, order))
+            return false;
+        if (due_us - now < 1000) {
+            g_usleep((gulong)(due_us - now)); /* finer than poll's milliseconds; nothing else to await */
+            break;
+        }
+        mailbox_wait(&t->wake, (int)((due_us - now) / 1000));
+    }
+    return still(t, order);
+}
+
+/* Copies early while it pays. Ends shortly before due_us in the usual case. */
+static bool early_passes(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
+{
+    if (t->usual_dirty < EARLY_WORTH_PAGES)
+        return true;
+    gint64 lead_us = EARLY_BASE_US * 2 + (gint64)t->usual_dirty * EARLY_PAGE_NS / 1000;
+    if (!wait_until(t, order, due_us - lead_us))
+        return false;
+    for (unsigned pass = 0; pass < MAX_EARLY_PASSES; pass++) {
+        int64_t copied = capture_early_pass(t->capture, t->next_epoch);
+        if (copied < (int64_t)EARLY_WORTH_PAGES / 2)
+            break;
+    }
+    return still(t, order);
+}
+
+/* One epoch. False when the order ended. */
+static bool run_epoch(struct capture_thread *t, const struct capture_order *order, bool last)
+{
+    struct capture_report report;
+    struct staged_epoch *epoch = NULL;
+    int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
+    if (status == -EAGAIN || status == -ETIME) {
+        atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
+        mailbox_wait(&t->wake, (int)t->config.epoch_ms);
+        return still(t, order);
+    }
+    if (status < 0) {
+        tell_failure(t, order->generation, status, status == -ESTALE ? "the guest's RAM layout changed" : "a checkpoint failed");
+        return false;
+    }
+    record(t, &report);
+    /* Cut before sent: the control thread must know the epoch before it can be acked. */
+    tell(t, NOTE_EPOCH_CUT, order->generation, t->next_epoch, last);
+    sender_post_epoch(t->sender, order->connection, order->term, epoch);
+    t->next_epoch++;
+    return !last;
+}
+
+static void run_epochs(struct capture_thread *t, const struct capture_order *order)
+{
+    bool last = order->mode == MODE_LAST_EPOCH;
+    if (order->first_epoch > t->next_epoch || !last)
+        t->next_epoch = MAX(t->next_epoch, order->first_epoch);
+    t->due_us = g_get_monotonic_time();
+    for (;;) {
+        /* A full pipeline: the epoch grows until the sender gives room (I6). */
+        while (staging_free_epochs(t->config.staging) < 2 && still(t, order))
+            mailbox_wait(&t->wake, IDLE_WAIT_MS);
+        if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
+            return;
+        if (!run_epoch(t, order, last))
+            break;
+        gint64 now = g_get_monotonic_time(), period = (gint64)t->config.epoch_ms * 1000;
+        t->due_us += period;
+        if (t->due_us <= now)
+            t->due_us += (now - t->due_us) / period * period + period;
+    }
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+static void run_idle(struct capture_thread *t, const struct capture_order *order)
+{
+    let_go(t);
+    g_mutex_lock(&t->mutex);
+    t->idle_generation = order->generation;
+    g_cond_broadcast(&t->idle);
+    g_mutex_unlock(&t->mutex);
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+static gpointer capture_thread_run(gpointer opaque)
+{
+    struct capture_thread *t = opaque;
+    /* Default slack is 50 us: too coarse for the end of an epoch. */
+    prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+    for (;;) {
+        struct capture_order order = present_order(t);
+        switch (order.mode) {
+        case MODE_PRECOPY:
+            run_precopy(t, &order);
+            break;
+        case MODE_EPOCHS:
+        case MODE_LAST_EPOCH:
+            run_epochs(t, &order);
+            break;
+        case MODE_IDLE:
+            run_idle(t, &order);
+            break;
+        case MODE_QUIT:
+            let_go(t);
+            return NULL;
+        }
+        connection_put(order.connection);
+    }
+}
+
+struct capture_thread *capture_thread_new(const struct capture_thread_config *config)
+{
+    struct capture_thread *t = g_new0(struct capture_thread, 1);
+    struct capture_config capture = {
+        .hv = config->hv,
+        .staging = config->staging,
+        .tracker = config->tracker,
+        .deadline_us = config->deadline_ms * 1000,
+        .copiers = -1,
+        .at_boundary = at_boundary,
+        .opaque = t,
+    };
+    struct histogram **all[] = {&t->figures.pause_us, &t->figures.stop_us, &t->figures.harvest_us, &t->figures.save_us,
+                                &t->figures.copy_wait_us, &t->figures.resume_us, &t->figures.dirty_pages};
+    t->config = *config;
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        *all[i] = histogram_new();
+    g_mutex_init(&t->mutex);
+    g_cond_init(&t->idle);
+    t->next_epoch = 1;
+    if (mailbox_open(&t->wake) < 0 || capture_open(&t->capture, &capture) < 0) {
+        g_free(t);
+        return NULL;
+    }
+    t->thread = g_thread_new("capture", capture_thread_run, t);
+    return t;
+}
+
+/* Replaces the order and wakes the thread. Takes over order->connection's reference. */
+static void give_order(struct capture_thread *t, struct capture_order order)
+{
+    g_mutex_lock(&t->mutex);
+    struct connection *old = t->order.connection;
+    t->order = order;
+    g_mutex_unlock(&t->mutex);
+    connection_put(old);
+    mailbox_wake(&t->wake);
+}
+
+void capture_thread_free(struct capture_thread *t)
+{
+    if (!t)
+        return;
+    give_order(t, (struct capture_order){.mode = MODE_QUIT, .generation = t->order.generation + 1});
+    g_thread_join(t->thread);
+    capture_close(t->capture);
+    mailbox_close(&t->wake);
+    struct histogram *all[] = {t->figures.pause_us, t->figures.stop_us, t->figures.harvest_us, t->figures.save_us,
+                               t->figures.copy_wait_us, t->figures.resume_us, t->figures.dirty_pages};
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        histogram_free(all[i]);
+    g_mutex_clear(&t->mutex);
+    g_cond_clear(&t->idle);
+    g_free(t);
+}
+
+void capture_thread_set_sender(struct capture_thread *t, struct sender *sender)
+{
+    t->sender = sender;
+}
+
+void capture_thread_precopy(struct capture_thread *t, struct connection *connection, uint64_t term)
+{
+    give_order(t, (struct capture_order){.mode = MODE_PRECOPY,
+                                         .generation = t->order.generation + 1,
+                                         .term = term,
+                                         .connection = connection ? connection_get(connection) : NULL});
+}
+
+/* Goes on with the present connection and generation in another mode. */
+static void change_mode(struct capture_thread *t, enum capture_mode mode, uint64_t first_epoch)
+{
+    struct capture_order order = present_order(t);
+    order.mode = mode;
+    order.first_epoch = first_epoch;
+    give_order(t, order);
+}
+
+void capture_thread_epochs(struct capture_thread *t, uint64_t first_epoch)
+{
+    change_mode(t, MODE_EPOCHS, first_epoch);
+}
+
+void capture_thread_last_epoch(struct capture_thread *t)
+{
+    change_mode(t, MODE_LAST_EPOCH, 0);
+}
+
+void capture_thread_stop(struct capture_thread *t)
+{
+    uint64_t generation = t->order.generation + 1;
+    give_order(t, (struct capture_order){.mode = MODE_IDLE, .generation = generation});
+    g_mutex_lock(&t->mutex);
+    while (t->idle_generation < generation)
+        g_cond_wait(&t->idle, &t->mutex);
+    g_mutex_unlock(&t->mutex);
+}
+
+uint64_t capture_thread_generation(const struct capture_thread *t)
+{
+    return t->order.generation;
+}
+
+void capture_thread_room(void *thread)
+{
+    mailbox_wake(&((struct capture_thread *)thread)->wake);
+}
+
+const struct capture_figures *capture_thread_figures(const struct capture_thread *t)
+{
+    return &t->figures;
+}
