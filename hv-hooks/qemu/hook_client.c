@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * hypervisor.h over the hook's shared memory: the engine's end. Everything read from the shared memory is a claim by
- * QEMU, which the guest may control: block descriptors are copied out once and checked against the mapping's size that
- * this side knows itself.
+ * hypervisor.h over the hook's shared memory: the engine's end. Everything read from the shared memory is a
+ * claim by QEMU, which the guest may control: block descriptors are copied out once and checked against the
+ * mapping's size that this side knows itself.
  *
  * Waiting is by futex on the hook's sequence words, in slices, with a look at whether QEMU still lives.
  */
@@ -192,7 +192,8 @@ static int wait_for(struct hypervisor *hv, _Atomic uint32_t *word, uint32_t valu
         if (now - began < SPIN_NS)
             continue;
         struct timespec slice = {.tv_nsec = (long)WAIT_SLICE_NS};
-        if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &slice, NULL, 0) < 0 && errno == ETIMEDOUT && !is_alive(hv))
+        if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &slice, NULL, 0) < 0 && errno == ETIMEDOUT &&
+            !is_alive(hv))
             return -ENOTCONN;
     }
 }
@@ -202,14 +203,38 @@ static void wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-static int kick(struct hypervisor *hv, enum hook_request request)
+/* What a request says besides its kind. */
+struct arguments {
+    uint32_t flags;
+    enum hook_tracker tracker;
+    uint64_t deadline_us, clock_ns;
+};
+
+/* A request that timed out may still run, or be a dead engine's: nothing it reads may change before it is
+ * done. */
+static int wait_until_idle(struct hypervisor *hv)
+{
+    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
+    if (status < 0)
+        snprintf(hv->message, sizeof hv->message, "%s",
+                 status == -ENOTCONN ? "QEMU is gone"
+                                     : "QEMU's main loop is still busy with the last request");
+    return status;
+}
+
+static int kick(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments)
 {
     uint64_t one = 1;
-    /* A request that timed out may still be running: the next one must not change its arguments. */
-    if (atomic_load_explicit(&hv->shm->done_seq, memory_order_acquire) != hv->seq)
-        return -EBUSY;
+    int status = wait_until_idle(hv);
+    if (status < 0)
+        return status;
     hv->copied = false;
-    hv->shm->request_kind = request;
+    hv->shm->request_kind = kind;
+    hv->shm->request_flags = arguments->flags;
+    hv->shm->request_tracker = arguments->tracker;
+    hv->shm->request_deadline_us = arguments->deadline_us;
+    hv->shm->request_clock_ns = arguments->clock_ns;
+    atomic_store_explicit(&hv->shm->verdict, HOOK_IDLE, memory_order_relaxed);
     atomic_store_explicit(&hv->shm->request_seq, ++hv->seq, memory_order_release);
     return write(hv->kick, &one, sizeof one) == (ssize_t)sizeof one ? 0 : -errno;
 }
@@ -220,7 +245,8 @@ static int take_result(struct hypervisor *hv, struct hook_result *result)
     memcpy(result, &hv->shm->result, sizeof *result);
     result->message[sizeof result->message - 1] = 0;
     if (result->status < 0)
-        snprintf(hv->message, sizeof hv->message, "%s", result->message[0] ? result->message : strerror(-result->status));
+        snprintf(hv->message, sizeof hv->message, "%s",
+                 result->message[0] ? result->message : strerror(-result->status));
     return result->status > 0 ? -EPROTO : result->status;
 }
 
@@ -229,17 +255,18 @@ static int finish_request(struct hypervisor *hv, struct hook_result *result)
     int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
     if (status < 0) {
         snprintf(hv->message, sizeof hv->message,
-                 status == -ENOTCONN ? "QEMU is gone" : "QEMU's main loop did not answer for %u ms", REQUEST_TIMEOUT_MS);
+                 status == -ENOTCONN ? "QEMU is gone" : "QEMU's main loop did not answer for %u ms",
+                 REQUEST_TIMEOUT_MS);
         return status;
     }
     return take_result(hv, result);
 }
 
-static int request(struct hypervisor *hv, enum hook_request kind, struct hook_result *result)
+static int request(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments)
 {
-    struct hook_result ignored;
-    int status = kick(hv, kind);
-    return status < 0 ? status : finish_request(hv, result ? result : &ignored);
+    struct hook_result result;
+    int status = kick(hv, kind, arguments);
+    return status < 0 ? status : finish_request(hv, &result);
 }
 
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
@@ -284,9 +311,12 @@ static int import_block(struct hypervisor *hv, unsigned i)
     bool aux = claim.flags & HOOK_BLOCK_AUX;
     uint64_t area_len = aux ? hv->shm_len : hv->ram_len;
 
-    if (memchr(claim.idstr, 0, sizeof claim.idstr) == NULL || claim.max_len == 0 || claim.max_len % HOOK_PAGE_LEN ||
-        used > claim.max_len || claim.max_len > area_len || claim.data_off > area_len - claim.max_len ||
-        claim.bitmap_off % 64 || claim.bitmap_off < HOOK_SHM_HEADER_LEN || bitmap_len > shm_bitmaps_end ||
+    if (memchr(claim.idstr, 0, sizeof claim.idstr) == NULL || claim.max_len == 0 ||
+        claim.max_len % HOOK_PAGE_LEN ||
+        (claim.flags != HOOK_BLOCK_AUX && claim.flags != HOOK_BLOCK_IN_RAM_MEMFD) ||
+        claim.data_off % HOOK_PAGE_LEN || used > claim.max_len || claim.max_len > area_len ||
+        claim.data_off > area_len - claim.max_len || claim.bitmap_off % 64 ||
+        claim.bitmap_off < HOOK_SHM_HEADER_LEN || bitmap_len > shm_bitmaps_end ||
         claim.bitmap_off > shm_bitmaps_end - bitmap_len || (aux && claim.data_off < shm_bitmaps_end))
         return -EPROTO;
     g_strlcpy(block->idstr, claim.idstr, sizeof block->idstr);
@@ -301,10 +331,11 @@ static int import_block(struct hypervisor *hv, unsigned i)
 
 int hypervisor_list_blocks(struct hypervisor *hv)
 {
-    int status = request(hv, HOOK_LIST_BLOCKS, NULL);
-    uint32_t n = hv->shm->nblocks;
+    int status = request(hv, HOOK_LIST_BLOCKS, &(struct arguments){0});
+    hv->nblocks = 0; /* what was listed before is no longer so */
     if (status < 0)
         return status;
+    uint32_t n = *(volatile uint32_t *)&hv->shm->nblocks;
     if (n == 0 || n > HV_MAX_BLOCKS)
         return -EPROTO;
     for (unsigned i = 0; i < n; i++) {
@@ -328,13 +359,13 @@ const struct hv_block *hypervisor_block(const struct hypervisor *hv, unsigned i)
 
 int hypervisor_track_start(struct hypervisor *hv, enum hv_tracker tracker)
 {
-    hv->shm->request_tracker = tracker == HV_TRACKER_UFFD ? HOOK_TRACKER_UFFD : HOOK_TRACKER_QEMU_LOG;
-    return request(hv, HOOK_TRACK_START, NULL);
+    enum hook_tracker wanted = tracker == HV_TRACKER_UFFD ? HOOK_TRACKER_UFFD : HOOK_TRACKER_QEMU_LOG;
+    return request(hv, HOOK_TRACK_START, &(struct arguments){.tracker = wanted});
 }
 
 int hypervisor_track_stop(struct hypervisor *hv)
 {
-    return request(hv, HOOK_TRACK_STOP, NULL);
+    return request(hv, HOOK_TRACK_STOP, &(struct arguments){0});
 }
 
 /* used_len may grow and shrink with resizable ROM blobs; never past max_len. */
@@ -348,17 +379,15 @@ static void refresh_used_len(struct hypervisor *hv)
 
 int hypervisor_harvest(struct hypervisor *hv)
 {
-    int status = request(hv, HOOK_HARVEST, NULL);
+    int status = request(hv, HOOK_HARVEST, &(struct arguments){0});
     refresh_used_len(hv);
     return status;
 }
 
 int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, bool stay_paused)
 {
-    hv->shm->request_deadline_us = deadline_us;
-    hv->shm->request_flags = stay_paused ? HOOK_STAY_PAUSED : 0;
-    atomic_store(&hv->shm->verdict, HOOK_IDLE);
-    int status = kick(hv, HOOK_CHECKPOINT);
+    struct arguments arguments = {.flags = stay_paused ? HOOK_STAY_PAUSED : 0, .deadline_us = deadline_us};
+    int status = kick(hv, HOOK_CHECKPOINT, &arguments);
     if (status < 0)
         return status;
     status = wait_for(hv, &hv->shm->harvested_seq, hv->seq, REQUEST_TIMEOUT_MS);
@@ -405,21 +434,27 @@ int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *ou
 
 int hypervisor_pause(struct hypervisor *hv)
 {
-    return request(hv, HOOK_PAUSE, NULL);
+    return request(hv, HOOK_PAUSE, &(struct arguments){0});
 }
 
 int hypervisor_resume(struct hypervisor *hv)
 {
-    return request(hv, HOOK_RESUME, NULL);
+    return request(hv, HOOK_RESUME, &(struct arguments){0});
 }
 
 int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks)
 {
-    if (nblocks != hv->nblocks)
+    if (nblocks != hv->nblocks) {
+        snprintf(hv->message, sizeof hv->message, "the standby has %u RAM blocks where the guest has %u",
+                 hv->nblocks, nblocks);
         return -EINVAL;
+    }
+    int status = wait_until_idle(hv);
+    if (status < 0)
+        return status;
     for (unsigned i = 0; i < nblocks; i++)
         atomic_store(&hv->shm->blocks[i].used_len, MIN(used_len[i], hv->blocks[i].max_len));
-    return request(hv, HOOK_LOAD_AUX, NULL);
+    return request(hv, HOOK_LOAD_AUX, &(struct arguments){0});
 }
 
 void hypervisor_checkpoint_abort(struct hypervisor *hv)
@@ -431,7 +466,9 @@ void hypervisor_checkpoint_abort(struct hypervisor *hv)
 
 int hypervisor_discard_ram(struct hypervisor *hv)
 {
-    return fallocate(hv->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)hv->ram_len) < 0 ? -errno : 0;
+    return fallocate(hv->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)hv->ram_len) < 0
+               ? -errno
+               : 0;
 }
 
 int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages)
@@ -447,6 +484,5 @@ int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64
 
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns)
 {
-    hv->shm->request_clock_ns = ns;
-    return request(hv, HOOK_ADVANCE_CLOCK, NULL);
+    return request(hv, HOOK_ADVANCE_CLOCK, &(struct arguments){.clock_ns = ns});
 }
