@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* CRC32C (Castagnoli, RFC 3720 appendix B.4), by the processor's instruction where there is one. Any thread. */
+#ifndef UNDERSTUDY_PROTO_CRC32C_H
+#define UNDERSTUDY_PROTO_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Continues crc (0 to begin) over len bytes. */
+uint32_t crc32c(uint32_t crc, const void *bytes, size_t len);
+
+#endif
