@@ -214,6 +214,11 @@ struct arguments {
  * done. */
 static int wait_until_idle(struct hypervisor *hv)
 {
+    uint64_t one = 1;
+    /* A dead engine may have asked without kicking. Kicking twice is harmless. */
+    if (atomic_load_explicit(&hv->shm->done_seq, memory_order_acquire) != hv->seq &&
+        write(hv->kick, &one, sizeof one) < 0 && errno != EAGAIN)
+        return -errno;
     int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
     if (status < 0)
         snprintf(hv->message, sizeof hv->message, "%s",

@@ -31,6 +31,12 @@ static const char *qemu_program(void)
     return program && *program ? program : "qemu-system-x86_64";
 }
 
+static const char *default_accel(void)
+{
+    const char *accel = g_getenv("UNDERSTUDY_TEST_ACCEL");
+    return accel && *accel ? accel : "tcg";
+}
+
 bool guest_can_run(void)
 {
     g_autofree char *path = g_find_program_in_path(qemu_program());
@@ -49,7 +55,7 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
     g_ptr_array_add(line, g_strdup("-machine"));
     g_ptr_array_add(line, g_strdup("pc,memory-backend=ram0,suppress-vmdesc=on"));
     g_ptr_array_add(line, g_strdup("-accel"));
-    g_ptr_array_add(line, g_strdup(options->accel ? options->accel : "tcg"));
+    g_ptr_array_add(line, g_strdup(options->accel ? options->accel : default_accel()));
     g_ptr_array_add(line, g_strdup("-m"));
     g_ptr_array_add(line, g_strdup_printf("%uM", (unsigned)(GUEST_RAM_LEN >> 20)));
     g_ptr_array_add(line, g_strdup("-object"));

@@ -22,7 +22,7 @@ struct guest_options {
     const char *image; /* boot sector; NULL: the busy one */
     const char *fault; /* planted in the hook: loads the hook that has faults in it */
     const char *hide;  /* a QEMU symbol the hook must not find */
-    const char *accel; /* NULL: tcg */
+    const char *accel; /* NULL: UNDERSTUDY_TEST_ACCEL, or tcg */
     bool standby;      /* waits for a takeover */
 };
 

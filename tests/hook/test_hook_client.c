@@ -226,6 +226,16 @@ static void test_message_without_end_is_cut(void **state)
     assert_int_equal(strlen(hypervisor_last_message(t.hv)), HOOK_MESSAGE_LEN - 1);
 }
 
+static void test_request_of_a_dead_engine_that_never_kicked_does_not_block(void **state)
+{
+    (void)state;
+    t.answer = honest_blocks;
+    atomic_fetch_add(&t.shm->request_seq, 1);
+    hypervisor_close(t.hv);
+    assert_int_equal(hypervisor_open(&t.hv, &t.fds, RAM_LEN), 0);
+    assert_int_equal(hypervisor_list_blocks(t.hv), 0);
+}
+
 static void test_memory_is_sealed(void **state)
 {
     (void)state;
@@ -247,6 +257,7 @@ int main(void)
         TEST(test_device_state_longer_than_its_memory_is_refused),
         TEST(test_verdict_is_not_the_hooks_to_claim),
         TEST(test_message_without_end_is_cut),
+        TEST(test_request_of_a_dead_engine_that_never_kicked_does_not_block),
         TEST(test_memory_is_sealed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
