@@ -22,6 +22,7 @@
 #define MAX_EARLY_PASSES    4u
 #define EARLY_WORTH_PAGES   256u /* fewer dirty pages than this are copied in the pause */
 #define IDLE_WAIT_MS        1000
+#define MAX_UNACKED         32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
 #define EARLY_BASE_US       300
 #define EARLY_PAGE_NS       900
 
@@ -51,6 +52,8 @@ struct capture_thread {
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
+
+    _Atomic uint64_t acked_epoch; /* control thread writes */
 };
 
 static struct capture_order present_order(struct capture_thread *t)
@@ -225,15 +228,24 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     return !last;
 }
 
+/* Whether another epoch may be put in flight. */
+static bool may_cut(struct capture_thread *t)
+{
+    uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
+    return staging_free_epochs(t->config.staging) >= 2 && t->next_epoch <= acked + MAX_UNACKED;
+}
+
 static void run_epochs(struct capture_thread *t, const struct capture_order *order)
 {
     bool last = order->mode == MODE_LAST_EPOCH;
     if (order->first_epoch > t->next_epoch || !last)
         t->next_epoch = MAX(t->next_epoch, order->first_epoch);
     t->due_us = g_get_monotonic_time();
+    if (!last)
+        atomic_store(&t->acked_epoch, t->next_epoch - 1);
     for (;;) {
         /* A full pipeline: the epoch grows until the sender gives room (I6). */
-        while (staging_free_epochs(t->config.staging) < 2 && still(t, order))
+        while (!may_cut(t) && still(t, order))
             mailbox_wait(&t->wake, IDLE_WAIT_MS);
         if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
             return;
@@ -396,4 +408,11 @@ void capture_thread_room(void *thread)
 const struct capture_figures *capture_thread_figures(const struct capture_thread *t)
 {
     return &t->figures;
+}
+
+void capture_thread_acked(struct capture_thread *t, uint64_t epoch)
+{
+    if (epoch > atomic_load_explicit(&t->acked_epoch, memory_order_relaxed))
+        atomic_store_explicit(&t->acked_epoch, epoch, memory_order_release);
+    mailbox_wake(&t->wake);
 }

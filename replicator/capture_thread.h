@@ -51,6 +51,8 @@ void capture_thread_last_epoch(struct capture_thread *thread);
 /* Returns when the thread no longer touches the hypervisor's tracking; at most one epoch. */
 void capture_thread_stop(struct capture_thread *thread);
 uint64_t capture_thread_generation(const struct capture_thread *thread);
+/* The peer holds the epoch: one more may be put in flight. Control thread. */
+void capture_thread_acked(struct capture_thread *thread, uint64_t epoch);
 /* The sender gave staging room back. Any thread. */
 void capture_thread_room(void *thread);
 

@@ -125,6 +125,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_RELEASE:
         gate_release(r->gate, action->epoch);
+        capture_thread_acked(r->capture, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
         gate_pass_all(r->gate);
@@ -226,6 +227,7 @@ static void handle(struct replicator *r, const struct session_event *event, stru
     if (offered)
         applier_post_discard(r->applier, offered);
     if (r->session.state != before) {
+        input_log_set_active(r->input_log, r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
         r->since_us = g_get_monotonic_time();
         channel_report_soon(r->channel);
     }

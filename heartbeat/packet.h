@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One heartbeat: a UDP datagram of fixed size. The session token tells this VM's pair from everything else that may reach
+ * the port; the sequence number makes replays of old packets worthless. Little-endian; CRC32C at the end.
+ */
+#ifndef UNDERSTUDY_HEARTBEAT_PACKET_H
+#define UNDERSTUDY_HEARTBEAT_PACKET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HEARTBEAT_LEN       56u
+#define HEARTBEAT_TOKEN_LEN 16u
+#define HEARTBEAT_MAGIC     0x31425355u /* "USB1" */
+#define HEARTBEAT_VERSION   1u
+
+struct heartbeat {
+    uint8_t token[HEARTBEAT_TOKEN_LEN];
+    uint64_t term;
+    uint64_t sequence; /* grows by one a packet; starts at the sender's clock, so that a restart does not go back */
+    uint32_t role;     /* enum wire_role */
+};
+
+void heartbeat_encode(const struct heartbeat *heartbeat, uint8_t out[HEARTBEAT_LEN]);
+/* Untrusted: -EPROTO for anything that is not a heartbeat with this token. Pure. */
+int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t len, const uint8_t *token);
+
+#endif
