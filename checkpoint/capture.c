@@ -115,11 +115,15 @@ static void drop_open(struct capture *capture)
 static void mark_present(struct capture *capture)
 {
     const struct hypervisor *hv = capture->config.hv;
+    unsigned main_blocks = 0;
+    for (unsigned i = 0; i < capture->map.nblocks; i++)
+        main_blocks += !hypervisor_block(hv, i)->aux;
     dirty_map_clear_all(&capture->map);
     for (unsigned i = 0; i < capture->map.nblocks; i++) {
         uint64_t npages = capture->map.blocks[i].npages, first = 0, n = npages;
-        bool aux = hypervisor_block(hv, i)->aux;
-        while (first < npages && (aux || hypervisor_next_present(hv, &first, &n) == 0)) {
+        /* Holes are known by their place in main RAM as a whole: a block's own pages only if it is the only one. */
+        bool holes_known = main_blocks == 1 && !hypervisor_block(hv, i)->aux;
+        while (first < npages && (!holes_known || hypervisor_next_present(hv, &first, &n) == 0)) {
             for (uint64_t page = first; page < first + n && page < npages; page++)
                 dirty_map_set(&capture->map, i, page);
             first += n;
@@ -187,7 +191,7 @@ struct cursor {
 
 /*
  * Lists copy jobs for the dirty pages, in order, at most max of them. Returns how many; *end says where it stopped, *full
- * whether for lack of staging room.
+ * whether for lack of staging room. The job list is as long as staging: it can only run out together with it.
  */
 static uint32_t list_dirty(struct capture *capture, uint64_t max, struct cursor *end, bool *full)
 {
@@ -199,10 +203,9 @@ static uint32_t list_dirty(struct capture *capture, uint64_t max, struct cursor 
         for (uint64_t w = 0; w < map->blocks[b].nwords; w++) {
             for (uint64_t bits = map->blocks[b].words[w]; bits; bits &= bits - 1) {
                 uint64_t page = w * 64 + (uint64_t)__builtin_ctzll(bits);
-                bool room = n < max && n < capture->max_jobs;
-                int64_t slot = room ? place_page(capture, b, page) : -ENOSPC;
+                int64_t slot = n < max && n < capture->max_jobs ? place_page(capture, b, page) : -ENOSPC;
                 if (slot == -ENOSPC) {
-                    *full = room;
+                    *full = n < max;
                     *end = (struct cursor){.block = b, .page = page};
                     return n;
                 }
@@ -239,7 +242,10 @@ static void clear_before(struct dirty_map *map, const struct cursor *end)
     }
 }
 
-/* Stages dirty pages into the open epoch: pages copied, or -EAGAIN when staging ran full on the way. */
+/*
+ * Stages dirty pages into the open epoch: pages copied, -EAGAIN when staging ran full on the way, -ENOBUFS when it did
+ * with nothing but this epoch in it.
+ */
 static int64_t stage_dirty(struct capture *capture, uint64_t max)
 {
     struct cursor end;
@@ -247,7 +253,17 @@ static int64_t stage_dirty(struct capture *capture, uint64_t max)
     uint32_t n = list_dirty(capture, max, &end, &full);
     copiers_run(capture->copiers, capture->jobs, n);
     clear_before(&capture->map, &end);
-    return full ? -EAGAIN : (int64_t)n;
+    if (!full || capture->config.chaos_close_when_full)
+        return (int64_t)n;
+    return capture->open->nslots == staging_capacity_pages(capture->config.staging) ? -ENOBUFS : -EAGAIN;
+}
+
+/* The serial has wrapped: what is left of four thousand million epochs ago must not be taken for this one's. */
+static void forget_places(struct capture *capture)
+{
+    for (unsigned i = 0; i < capture->map.nblocks; i++)
+        madvise(capture->places[i], capture->places_len[i], MADV_DONTNEED);
+    capture->serial = 1;
 }
 
 static int open_epoch(struct capture *capture, uint64_t number, enum staged_kind kind)
@@ -257,8 +273,9 @@ static int open_epoch(struct capture *capture, uint64_t number, enum staged_kind
     capture->open = staging_begin(capture->config.staging, number, kind);
     if (!capture->open)
         return -EAGAIN;
-    capture->serial++;
     capture->pages_early = 0;
+    if (++capture->serial == 0)
+        forget_places(capture);
     return 0;
 }
 
@@ -272,10 +289,13 @@ static struct staged_epoch *commit_open(struct capture *capture)
 
 struct staged_epoch *capture_batch(struct capture *capture, uint64_t number, uint32_t max_pages, int *status)
 {
+    struct staging *staging = capture->config.staging;
     *status = 0;
     if (capture->map.count == 0)
         return NULL;
-    if (staging_free_pages(capture->config.staging) < max_pages)
+    if (max_pages > staging_capacity_pages(staging))
+        max_pages = staging_capacity_pages(staging);
+    if (staging_free_pages(staging) < max_pages)
         *status = -EAGAIN;
     else
         *status = open_epoch(capture, number, STAGED_PRECOPY);
@@ -332,6 +352,12 @@ int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, st
 {
     memset(report, 0, sizeof *report);
     int status = open_epoch(capture, number, STAGED_EPOCH);
+    /* What is known already needs no pause; and if it finds no room, the guest need not be paused in vain. */
+    if (status == 0 && capture->map.count > 0) {
+        int64_t early = stage_dirty(capture, UINT64_MAX);
+        status = early < 0 ? (int)early : 0;
+        capture->pages_early += early > 0 ? (uint32_t)early : 0;
+    }
     if (status == 0)
         status = hypervisor_checkpoint_begin(capture->config.hv, capture->config.deadline_us, stay_paused);
     if (status < 0)

@@ -31,7 +31,9 @@ struct capture_config {
     /* Called in the pause, guest stopped, before any page is copied: fix where the epoch's output ends. */
     void (*at_boundary)(void *opaque, uint64_t epoch);
     void *opaque;
-    bool chaos_forget_redirtied; /* planted fault: a page dirtied again during the epoch is not copied again */
+    /* Planted faults, for tests that must find them. */
+    bool chaos_forget_redirtied; /* a page dirtied again during the epoch is not copied again (I3) */
+    bool chaos_close_when_full;  /* an epoch that did not fit into staging is closed all the same (I6) */
 };
 
 struct capture_report {
@@ -57,11 +59,12 @@ int capture_harvest(struct capture *capture);
  */
 struct staged_epoch *capture_batch(struct capture *capture, uint64_t number, uint32_t max_pages, int *status);
 
-/* One early pass for epoch number. Pages copied, or -EAGAIN (no room), or -errno. */
+/* One early pass for epoch number. Pages copied, or -errno as capture_epoch. */
 int64_t capture_early_pass(struct capture *capture, uint64_t number);
 /*
  * Pauses, copies, resumes, closes the epoch. 0 and *out; -EAGAIN: no room in staging, -ETIME: the deadline won; both
- * leave the epoch open, to be tried again. Others: the hypervisor failed.
+ * leave the epoch open, to be tried again. -ENOBUFS: the epoch alone is larger than staging, waiting will not help: start
+ * over with capture_start. Others: the hypervisor failed.
  */
 int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, struct staged_epoch **out,
                   struct capture_report *report);
