@@ -3,8 +3,9 @@
  * See staging.h. Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side the tails;
  * each reads the other's with acquire. Address space for everything is reserved at once (MAP_NORESERVE) and touched only
  * as used, so filling an epoch never allocates; the first pages are touched at start, so that small epochs, the common
- * case, never take a page fault inside a pause. Pages of the ring beyond the warm part are given back to the kernel once
- * a large epoch is done with them.
+ * case, never take a page fault inside a pause. For the same reason an epoch that finds the ring empty starts at its
+ * beginning again, in the warm part. Pages beyond the warm part are given back to the kernel once a large epoch is done
+ * with them.
  */
 #include "checkpoint/staging.h"
 
@@ -30,6 +31,7 @@ struct staging {
 
     /* Filling side. */
     _Alignas(64) uint64_t page_head; /* counts pages taken, ever */
+    uint32_t next_slot;              /* where the next page goes */
     uint64_t epoch_head;             /* counts epochs opened, ever */
     bool open;
     /* Freeing side; read by the filling side. */
@@ -119,10 +121,12 @@ struct staged_epoch *staging_begin(struct staging *staging, uint64_t number, enu
         return NULL;
     size_t index = staging->epoch_head % STAGING_EPOCHS;
     struct staged_epoch *epoch = &staging->epochs[index];
+    if (staging_free_pages(staging) == staging->capacity)
+        staging->next_slot = 0;
     memset(epoch, 0, sizeof *epoch);
     epoch->epoch = number;
     epoch->kind = kind;
-    epoch->first_slot = (uint32_t)(staging->page_head % staging->capacity);
+    epoch->first_slot = staging->next_slot;
     epoch->pages = staging->page_lists + index * staging->list_capacity;
     epoch->devstate = staging->devstates + index * staging->devstate_capacity;
     epoch->devstate_capacity = staging->devstate_capacity;
@@ -135,7 +139,8 @@ int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uin
 {
     if (n > staging_free_pages(staging))
         return -ENOSPC;
-    uint32_t first = (uint32_t)(staging->page_head % staging->capacity);
+    uint32_t first = staging->next_slot, before_end = staging->capacity - first;
+    staging->next_slot = n < before_end ? first + n : n - before_end;
     staging->page_head += n;
     epoch->nslots += n;
     return first;
@@ -150,6 +155,7 @@ void staging_commit(struct staging *staging, struct staged_epoch *epoch)
 void staging_abort(struct staging *staging, struct staged_epoch *epoch)
 {
     staging->page_head -= epoch->nslots;
+    staging->next_slot = epoch->first_slot;
     staging->epoch_head--;
     staging->open = false;
 }
