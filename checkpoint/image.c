@@ -59,9 +59,12 @@ void image_free(struct image *image)
 int image_check(const struct image *image, const struct staged_epoch *epoch)
 {
     for (uint32_t i = 0; i < epoch->npages; i++) {
-        unsigned block = page_ref_block(epoch->pages[i].ref);
-        if (block >= image->nblocks ||
-            page_ref_page(epoch->pages[i].ref) >= hypervisor_block(image->hv, block)->max_len / HV_PAGE_LEN)
+        const struct staged_page *page = &epoch->pages[i];
+        unsigned block = page_ref_block(page->ref);
+        /* Zero and without bytes are one thing said twice. */
+        unsigned flags = page->slot == STAGING_NO_PAGE ? PAGE_REF_ZERO : 0;
+        if (block >= image->nblocks || page_ref_flags(page->ref) != flags ||
+            page_ref_page(page->ref) >= hypervisor_block(image->hv, block)->max_len / HV_PAGE_LEN)
             return -EPROTO;
     }
     if (epoch->kind != STAGED_EPOCH)
@@ -97,8 +100,12 @@ int image_apply(struct image *image, const struct staging *staging, const struct
         return status;
     for (uint32_t i = 0; i < epoch->npages; i++)
         write_page(image, staging, &epoch->pages[i]);
-    if (epoch->kind != STAGED_EPOCH)
+    if (epoch->kind != STAGED_EPOCH) {
+        /* Part of a first synchronisation: no whole epoch any more, until one follows. */
+        image->epoch = 0;
+        image->devstate_len = 0;
         return 0;
+    }
     memcpy(image->devstate, epoch->devstate, epoch->devstate_len);
     image->devstate_len = epoch->devstate_len;
     memcpy(image->used_len, epoch->block_used_len, sizeof image->used_len);
@@ -107,18 +114,30 @@ int image_apply(struct image *image, const struct staging *staging, const struct
     return 0;
 }
 
+static void zero_populated(struct image *image, unsigned i)
+{
+    const struct hv_block *block = hypervisor_block(image->hv, i);
+    for (uint64_t page = 0; page < block->max_len / HV_PAGE_LEN; page++) {
+        if (image->populated[i][page / 64] & (1ull << (page % 64)))
+            memset(block->bytes + page * HV_PAGE_LEN, 0, HV_PAGE_LEN);
+    }
+}
+
 int image_discard(struct image *image)
 {
     image->epoch = 0;
     image->devstate_len = 0;
     int status = hypervisor_discard_ram(image->hv);
-    if (status < 0)
-        return status;
     for (unsigned i = 0; i < image->nblocks; i++) {
-        if (!hypervisor_block(image->hv, i)->aux)
+        if (hypervisor_block(image->hv, i)->aux)
+            continue;
+        /* A page that the primary takes for a hole will not be sent: what was here must be gone either way. */
+        if (status < 0)
+            zero_populated(image, i);
+        else
             memset(image->populated[i], 0, (hypervisor_block(image->hv, i)->max_len / HV_PAGE_LEN + 63) / 64 * 8);
     }
-    return 0;
+    return status;
 }
 
 uint64_t image_epoch(const struct image *image)
