@@ -139,6 +139,7 @@ static void run_precopy(struct capture_thread *t, const struct capture_order *or
         goto idle;
     }
     t->tracking = true;
+    atomic_store_explicit(&t->figures.sync_total_pages, capture_dirty(t->capture), memory_order_relaxed);
     for (unsigned pass = 0; pass < MAX_PRECOPY_PASSES; pass++) {
         if (!send_pass(t, order))
             return;

@@ -35,7 +35,7 @@ struct capture_thread_config {
 struct capture_figures {
     struct histogram *pause_us, *stop_us, *harvest_us, *save_us, *copy_wait_us, *resume_us;
     struct histogram *dirty_pages;
-    _Atomic uint64_t epochs, expired, pages_sent, pages_early, sync_remaining_pages;
+    _Atomic uint64_t epochs, expired, pages_sent, pages_early, sync_remaining_pages, sync_total_pages;
 };
 
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config);

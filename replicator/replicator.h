@@ -102,6 +102,7 @@ struct replicator {
     uint64_t sync_done_pages, sync_total_pages;
     gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
     double detect_ms, promote_ms;                 /* of the takeover, < 0: none */
+    uint16_t udp_port;                            /* our heartbeat port */
     gint64 since_us;
 };
 
@@ -117,6 +118,11 @@ uint64_t replicator_now_ms(void);
 void replicator_give_up(struct replicator *r);
 /* The hypervisor is ready: links, heartbeats, session. */
 void replicator_begin(struct replicator *r);
+
+/* The daemon's order is in config: start. */
+void replicator_configured(struct replicator *r);
+/* The peer's replicator is somewhere else now (a new one). */
+void replicator_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
 
 /* guest.c */
 void guest_ready(struct replicator *r, const struct note *note);

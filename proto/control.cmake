@@ -1,0 +1,14 @@
+set(control_c ${CMAKE_BINARY_DIR}/proto/control.pb-c.c)
+set(control_h ${CMAKE_BINARY_DIR}/proto/control.pb-c.h)
+add_custom_command(
+  OUTPUT ${control_c} ${control_h}
+  COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/proto
+  COMMAND ${PROTOC_C} --proto_path=${CMAKE_CURRENT_LIST_DIR} --c_out=${CMAKE_BINARY_DIR}/proto
+          ${CMAKE_CURRENT_LIST_DIR}/control.proto
+  DEPENDS ${CMAKE_CURRENT_LIST_DIR}/control.proto VERBATIM)
+# Generated code does not follow our warnings.
+set_source_files_properties(${control_c} PROPERTIES COMPILE_OPTIONS "-w")
+add_custom_target(us_proto_generated DEPENDS ${control_c} ${control_h})
+add_library(us_proto STATIC ${control_c} ${CMAKE_CURRENT_LIST_DIR}/framing.c)
+add_dependencies(us_proto us_proto_generated)
+target_link_libraries(us_proto PUBLIC understudy_flags PkgConfig::PROTOBUF_C PkgConfig::GLIB)

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See framing.h. */
+#include "proto/framing.h"
+
+#include <errno.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define HEAD_LEN    4u
+#define MAX_WAITING (4u << 20)
+
+struct framing {
+    int fd;
+    guint readable, writable, failed;
+    GByteArray *in, *out;
+    framing_message message;
+    framing_closed closed;
+    void *opaque;
+    bool *gone; /* set when freed inside a callback */
+};
+
+static void append(GByteArray *out, const Understudy__Envelope *message)
+{
+    gsize len = understudy__envelope__get_packed_size(message);
+    guint at = out->len;
+    guint32 head = GUINT32_TO_LE((guint32)len);
+    g_byte_array_set_size(out, at + HEAD_LEN + (guint)len);
+    memcpy(out->data + at, &head, HEAD_LEN);
+    understudy__envelope__pack(message, out->data + at + HEAD_LEN);
+}
+
+gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out)
+{
+    guint32 head;
+    if (len < HEAD_LEN)
+        return 0;
+    memcpy(&head, bytes, HEAD_LEN);
+    head = GUINT32_FROM_LE(head);
+    if (head > FRAMING_MAX_LEN)
+        return -EPROTO;
+    if (len < HEAD_LEN + head)
+        return 0;
+    *out = understudy__envelope__unpack(NULL, head, bytes + HEAD_LEN);
+    return *out && (*out)->body_case != UNDERSTUDY__ENVELOPE__BODY__NOT_SET ? (gssize)(HEAD_LEN + head) : -EPROTO;
+}
+
+static gboolean report_closed(gpointer opaque)
+{
+    struct framing *framing = opaque;
+    framing->failed = 0;
+    framing->closed(framing, framing->opaque);
+    return G_SOURCE_REMOVE;
+}
+
+/* The owner hears of it from the main loop, never from inside its own call. */
+static void fail(struct framing *framing)
+{
+    g_clear_handle_id(&framing->readable, g_source_remove);
+    g_clear_handle_id(&framing->writable, g_source_remove);
+    if (!framing->failed)
+        framing->failed = g_idle_add(report_closed, framing);
+}
+
+enum dispatched { DISPATCH_GO_ON, DISPATCH_NONSENSE, DISPATCH_FREED };
+
+/* Hands out what is whole. After DISPATCH_FREED (by the callback) the framing must not be touched. */
+static enum dispatched dispatch(struct framing *framing)
+{
+    bool gone = false;
+    framing->gone = &gone;
+    for (;;) {
+        Understudy__Envelope *message = NULL;
+        gssize used = framing_parse(framing->in->data, framing->in->len, &message);
+        if (used > 0) {
+            g_byte_array_remove_range(framing->in, 0, (guint)used);
+            framing->message(framing, message, framing->opaque);
+        }
+        if (message)
+            understudy__envelope__free_unpacked(message, NULL);
+        if (gone)
+            return DISPATCH_FREED;
+        if (used <= 0) {
+            framing->gone = NULL;
+            return used == 0 ? DISPATCH_GO_ON : DISPATCH_NONSENSE;
+        }
+    }
+}
+
+static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
+{
+    struct framing *framing = opaque;
+    guint8 bytes[16384];
+    (void)condition;
+    gssize n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return G_SOURCE_CONTINUE;
+    enum dispatched result = DISPATCH_NONSENSE;
+    if (n > 0) {
+        g_byte_array_append(framing->in, bytes, (guint)n);
+        result = dispatch(framing);
+    }
+    if (result == DISPATCH_GO_ON)
+        return G_SOURCE_CONTINUE;
+    if (result == DISPATCH_NONSENSE) {
+        framing->readable = 0;
+        fail(framing);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_writable(gint fd, GIOCondition condition, gpointer opaque)
+{
+    struct framing *framing = opaque;
+    (void)condition;
+    gssize n = send(fd, framing->out->data, framing->out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        framing->writable = 0;
+        fail(framing);
+        return G_SOURCE_REMOVE;
+    }
+    if (n > 0)
+        g_byte_array_remove_range(framing->out, 0, (guint)n);
+    if (framing->out->len > 0)
+        return G_SOURCE_CONTINUE;
+    framing->writable = 0;
+    return G_SOURCE_REMOVE;
+}
+
+struct framing *framing_new(int fd, framing_message message, framing_closed closed, void *opaque)
+{
+    struct framing *framing = g_new0(struct framing, 1);
+    framing->fd = fd;
+    framing->message = message;
+    framing->closed = closed;
+    framing->opaque = opaque;
+    framing->in = g_byte_array_new();
+    framing->out = g_byte_array_new();
+    framing->readable = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP, on_readable, framing);
+    return framing;
+}
+
+void framing_free(struct framing *framing)
+{
+    if (!framing)
+        return;
+    if (framing->gone)
+        *framing->gone = true;
+    g_clear_handle_id(&framing->readable, g_source_remove);
+    g_clear_handle_id(&framing->writable, g_source_remove);
+    g_clear_handle_id(&framing->failed, g_source_remove);
+    close(framing->fd);
+    g_byte_array_unref(framing->in);
+    g_byte_array_unref(framing->out);
+    g_free(framing);
+}
+
+int framing_fd(const struct framing *framing)
+{
+    return framing->fd;
+}
+
+void framing_send(struct framing *framing, const Understudy__Envelope *message)
+{
+    if (framing->failed)
+        return;
+    append(framing->out, message);
+    if (framing->out->len > MAX_WAITING)
+        fail(framing);
+    else if (!framing->writable)
+        framing->writable = g_unix_fd_add(framing->fd, G_IO_OUT, on_writable, framing);
+}
+
+static bool send_blocking(int fd, GByteArray *out, gint64 until_us)
+{
+    while (out->len > 0) {
+        struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+        gint64 left = until_us - g_get_monotonic_time();
+        if (left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0)
+            return false;
+        gssize n = send(fd, out->data, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return false;
+        if (n > 0)
+            g_byte_array_remove_range(out, 0, (guint)n);
+    }
+    return true;
+}
+
+void framing_flush(struct framing *framing, unsigned timeout_ms)
+{
+    if (!framing->failed)
+        send_blocking(framing->fd, framing->out, g_get_monotonic_time() + (gint64)timeout_ms * 1000);
+}
+
+Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    Understudy__Envelope *answer = NULL;
+    append(bytes, request);
+    if (!send_blocking(fd, bytes, until)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
+        return NULL;
+    }
+    for (;;) {
+        gssize used = framing_parse(bytes->data, bytes->len, &answer);
+        if (used > 0)
+            return answer;
+        if (answer)
+            understudy__envelope__free_unpacked(answer, NULL);
+        struct pollfd pfd = {.fd = fd, .events = POLLIN};
+        gint64 left = until - g_get_monotonic_time();
+        guint8 chunk[16384];
+        if (used < 0 || left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0) {
+            if (used < 0)
+                g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the daemon's answer was not understood");
+            else
+                g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "the daemon did not answer within %u ms", timeout_ms);
+            return NULL;
+        }
+        gssize n = recv(fd, chunk, sizeof chunk, 0);
+        if (n <= 0) {
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
+            return NULL;
+        }
+        g_byte_array_append(bytes, chunk, (guint)n);
+    }
+}

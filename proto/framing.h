@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Control messages on a stream socket: 4-byte little-endian length, then an Envelope. One struct framing per socket; it
+ * belongs to the thread that iterates its GLib context (the default one). What comes in is untrusted: too long or not an
+ * Envelope ends the connection.
+ */
+#ifndef UNDERSTUDY_PROTO_FRAMING_H
+#define UNDERSTUDY_PROTO_FRAMING_H
+
+#include <glib.h>
+
+#include "proto/control.pb-c.h"
+
+#define FRAMING_MAX_LEN (1u << 20)
+
+struct framing;
+
+/* A message came (borrowed). The callback may free the framing. */
+typedef void (*framing_message)(struct framing *framing, const Understudy__Envelope *message, void *opaque);
+/* The connection ended, by whatever cause; called once, and the callback should free the framing. */
+typedef void (*framing_closed)(struct framing *framing, void *opaque);
+
+/* Takes over fd. */
+struct framing *framing_new(int fd, framing_message message, framing_closed closed, void *opaque);
+void framing_free(struct framing *framing);
+int framing_fd(const struct framing *framing);
+/* Queues a message; sent as the socket takes it. At most 4 MiB wait: more ends the connection. */
+void framing_send(struct framing *framing, const Understudy__Envelope *message);
+/* Sends what waits, for at most timeout_ms: before an exit. */
+void framing_flush(struct framing *framing, unsigned timeout_ms);
+
+/* Blocking, for the CLI: one request, one answer (free with understudy__envelope__free_unpacked). */
+Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error);
+
+/* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used. */
+gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out);
+
+#define UNDERSTUDY_ENVELOPE(which, field, value)                                                                       \
+    {                                                                                                                  \
+        PROTOBUF_C_MESSAGE_INIT(&understudy__envelope__descriptor), .body_case = UNDERSTUDY__ENVELOPE__BODY_##which,   \
+        {                                                                                                              \
+            .field = (value)                                                                                           \
+        }                                                                                                              \
+    }
+
+#endif

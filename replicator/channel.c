@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See channel.h. Status goes out four times a second and at each change of state. When the daemon goes away the replicator
+ * carries on: protecting the VM does not need it.
+ */
+#include "replicator/channel.h"
+
+#include <string.h>
+
+#include "checkpoint/tracker.h"
+#include "proto/framing.h"
+#include "replicator/replicator.h"
+
+#define REPORT_MS       250
+#define REPORT_SOON_MS  5
+#define LAST_WORD_MS    500
+
+struct channel {
+    struct replicator *r;
+    struct framing *framing; /* NULL: the daemon is gone */
+    guint regular, soon;
+    /* For rates. */
+    gint64 last_us;
+    uint64_t last_epochs, last_bytes;
+    double epochs_per_s, bytes_per_s;
+};
+
+static void percentiles(Understudy__Percentiles *out, const struct histogram *histogram)
+{
+    understudy__percentiles__init(out);
+    if (!histogram)
+        return;
+    out->p50 = histogram_percentile(histogram, 50);
+    out->p99 = histogram_percentile(histogram, 99);
+    out->max = histogram_max(histogram);
+}
+
+static void update_rates(struct channel *channel, uint64_t epochs, uint64_t bytes)
+{
+    gint64 now = g_get_monotonic_time();
+    double seconds = (double)(now - channel->last_us) / 1e6;
+    if (seconds < 0.2)
+        return;
+    channel->epochs_per_s = (double)(epochs - MIN(epochs, channel->last_epochs)) / seconds;
+    channel->bytes_per_s = (double)(bytes - MIN(bytes, channel->last_bytes)) / seconds;
+    channel->last_us = now;
+    channel->last_epochs = epochs;
+    channel->last_bytes = bytes;
+}
+
+static uint64_t bytes_on_link(const struct replicator *r)
+{
+    struct transport_stats stats = {0};
+    if (r->connection)
+        r->connection->transport->ops->stats(r->connection->transport, &stats);
+    return stats.bytes_sent + stats.bytes_received;
+}
+
+/* What an error says, and where it stands, fills one envelope. */
+static void report(struct channel *channel)
+{
+    struct replicator *r = channel->r;
+    if (!channel->framing)
+        return;
+    const struct capture_figures *figures = r->capture ? capture_thread_figures(r->capture) : NULL;
+    Understudy__Percentiles pause, stop, harvest, save, copy_wait, resume, dirty, bytes, hold;
+    Understudy__Status status = UNDERSTUDY__STATUS__INIT;
+    struct gate_stats gate = {0};
+    bool primary = r->session.role == SESSION_PRIMARY;
+    uint64_t epochs = primary ? r->session.cut_epoch : r->session.acked_epoch;
+
+    percentiles(&pause, figures ? figures->pause_us : NULL);
+    percentiles(&stop, figures ? figures->stop_us : NULL);
+    percentiles(&harvest, figures ? figures->harvest_us : NULL);
+    percentiles(&save, figures ? figures->save_us : NULL);
+    percentiles(&copy_wait, figures ? figures->copy_wait_us : NULL);
+    percentiles(&resume, figures ? figures->resume_us : NULL);
+    percentiles(&dirty, figures ? figures->dirty_pages : NULL);
+    percentiles(&bytes, r->epoch_bytes);
+    percentiles(&hold, r->gate ? gate_hold_us(r->gate) : NULL);
+    if (r->gate)
+        gate_get_stats(r->gate, &gate);
+    update_rates(channel, epochs, bytes_on_link(r));
+
+    status.vm = r->config.vm_name;
+    status.role = primary ? UNDERSTUDY__ROLE__ROLE_PRIMARY : UNDERSTUDY__ROLE__ROLE_SECONDARY;
+    status.state = (char *)(r->hv_ready ? session_state_name(r->session.state) : "starting");
+    status.term = r->session.term;
+    status.peer = r->config.peer_host ? r->config.peer_host : (char *)"";
+    status.qemu_version = (char *)(r->hv ? hypervisor_version(r->hv) : "");
+    status.memory_mib = r->config.ram_bytes >> 20;
+    status.epochs = epochs;
+    status.acked_epoch = r->session.acked_epoch;
+    status.epochs_per_s = channel->epochs_per_s;
+    status.bytes_per_s = channel->bytes_per_s;
+    status.pause_us = &pause;
+    status.stop_us = &stop;
+    status.harvest_us = &harvest;
+    status.save_us = &save;
+    status.copy_wait_us = &copy_wait;
+    status.resume_us = &resume;
+    status.dirty_pages = &dirty;
+    status.epoch_bytes = &bytes;
+    status.hold_us = &hold;
+    if (figures && primary) {
+        uint64_t left = atomic_load_explicit(&figures->sync_remaining_pages, memory_order_relaxed);
+        status.sync_total_pages = atomic_load_explicit(&figures->sync_total_pages, memory_order_relaxed);
+        status.sync_done_pages = status.sync_total_pages - MIN(left, status.sync_total_pages);
+        status.expired = atomic_load_explicit(&figures->expired, memory_order_relaxed);
+    }
+    status.detect_ms = r->detect_ms;
+    status.promote_ms = r->promote_ms;
+    status.last_error = r->last_error ? r->last_error : (char *)"";
+    status.on_peer_loss = r->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
+                                                                               : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
+    status.frames_dropped = gate.frames_dropped;
+    status.guest_here = r->guest_runs_here;
+    status.qemu_pid = r->qemu && !r->qemu_gone ? qemu_process_pid(r->qemu) : 0;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
+    framing_send(channel->framing, &envelope);
+}
+
+static gboolean on_regular(gpointer opaque)
+{
+    report(opaque);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_soon(gpointer opaque)
+{
+    struct channel *channel = opaque;
+    channel->soon = 0;
+    report(channel);
+    return G_SOURCE_REMOVE;
+}
+
+void channel_report_soon(struct channel *channel)
+{
+    if (channel && !channel->soon)
+        channel->soon = g_timeout_add(REPORT_SOON_MS, on_soon, channel);
+}
+
+static void on_closed(struct framing *framing, void *opaque)
+{
+    struct channel *channel = opaque;
+    framing_free(framing);
+    channel->framing = NULL;
+    if (!channel->r->hv)
+        g_main_loop_quit(channel->r->loop);
+}
+
+static void take_start(struct replicator *r, const Understudy__Start *start)
+{
+    const Understudy__Protection *p = start->protection;
+    struct replicator_config *config = &r->config;
+    if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0) {
+        replicator_error(r, "the daemon sent an order that was not understood");
+        replicator_give_up(r);
+        return;
+    }
+    config->role = start->role == UNDERSTUDY__ROLE__ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY;
+    config->vm_name = g_strdup(p->vm);
+    config->vm_dir = g_strdup(start->vm_dir);
+    config->qemu_argv = g_new0(char *, start->n_argv + 1);
+    for (size_t i = 0; i < start->n_argv; i++)
+        config->qemu_argv[i] = g_strdup(start->argv[i]);
+    config->hook_path = g_strdup(start->hook);
+    config->ram_bytes = p->ram_bytes;
+    config->nnics = MIN(p->nnics, REPLICATOR_MAX_NICS);
+    memcpy(config->token, p->token.data, WIRE_TOKEN_LEN);
+    config->term = p->term;
+    config->epoch_ms = CLAMP(p->epoch_ms, 1, 1000);
+    config->deadline_ms = CLAMP(p->deadline_ms, 1, 1000);
+    config->silence_ms = CLAMP(p->silence_ms, 10, 60000);
+    config->heartbeat_ms = CLAMP(p->heartbeat_ms, 1, 10000);
+    config->on_peer_loss = p->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? SESSION_ON_PEER_LOSS_HOLD
+                                                                                    : SESSION_ON_PEER_LOSS_CONTINUE;
+    config->listen_address = start->listen_address[0] ? g_strdup(start->listen_address) : NULL;
+    config->peer_host = start->peer_host[0] ? g_strdup(start->peer_host) : NULL;
+    config->peer_data_port = (uint16_t)start->peer_data_port;
+    config->peer_udp_port = (uint16_t)start->peer_udp_port;
+    config->tracker = g_strcmp0(p->tracker, "uffd") == 0 ? HV_TRACKER_UFFD : HV_TRACKER_QEMU_LOG;
+    replicator_configured(r);
+}
+
+static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
+{
+    struct channel *channel = opaque;
+    struct replicator *r = channel->r;
+    (void)framing;
+    if (message->body_case != UNDERSTUDY__ENVELOPE__BODY_START && !r->config.vm_name)
+        return;
+    switch (message->body_case) {
+    case UNDERSTUDY__ENVELOPE__BODY_START:
+        take_start(r, message->start);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_PEER_MOVED:
+        replicator_peer_moved(r, message->peer_moved->host, (uint16_t)message->peer_moved->data_port,
+                              (uint16_t)message->peer_moved->udp_port);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_FAILOVER:
+        replicator_event_simple(r, message->failover->force ? SESSION_EVENT_FAILOVER_FORCE
+                                                             : SESSION_EVENT_FAILOVER_PLANNED);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_STOP:
+        if (r->hv_ready)
+            replicator_event_simple(r, SESSION_EVENT_STOP);
+        else
+            replicator_give_up(r);
+        break;
+    default:
+        break;
+    }
+}
+
+struct channel *channel_new(struct replicator *r, int fd)
+{
+    struct channel *channel = g_new0(struct channel, 1);
+    channel->r = r;
+    channel->last_us = g_get_monotonic_time();
+    channel->framing = framing_new(fd, on_message, on_closed, channel);
+    channel->regular = g_timeout_add(REPORT_MS, on_regular, channel);
+    return channel;
+}
+
+void channel_free(struct channel *channel)
+{
+    if (!channel)
+        return;
+    g_clear_handle_id(&channel->regular, g_source_remove);
+    g_clear_handle_id(&channel->soon, g_source_remove);
+    framing_free(channel->framing);
+    g_free(channel);
+}
+
+void channel_listening(struct channel *channel, guint16 data_port, guint16 udp_port)
+{
+    Understudy__Listening listening = UNDERSTUDY__LISTENING__INIT;
+    listening.data_port = data_port;
+    listening.udp_port = udp_port;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(LISTENING, listening, &listening);
+    if (channel->framing)
+        framing_send(channel->framing, &envelope);
+}
+
+void channel_ended(struct channel *channel, enum session_end_reason reason, const char *message)
+{
+    Understudy__Ended ended = UNDERSTUDY__ENDED__INIT;
+    ended.reason = (char *)session_end_reason_name(reason);
+    ended.message = (char *)(message ? message : "");
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ENDED, ended, &ended);
+    report(channel);
+    if (!channel->framing)
+        return;
+    framing_send(channel->framing, &envelope);
+    framing_flush(channel->framing, LAST_WORD_MS);
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * understudy-replicator: the data plane of one VM on one host. Started by understudyd with a socket; everything else comes
+ * over it. In order: Start -> QEMU -> hook ready -> links, heartbeats, session -> ... -> session ends -> exit.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "replicator/channel.h"
+#include "replicator/note.h"
+#include "replicator/replicator.h"
+#include "replicator/transport_tcp.h"
+
+#define STALL_MS           5000
+#define GATE_HOLD_LEN      (32u << 20)
+#define DEVSTATE_CAPACITY  (16u << 20)
+#define NOTES_A_ROUND      256
+
+static gboolean on_notes(gint fd, GIOCondition condition, gpointer opaque)
+{
+    struct replicator *r = opaque;
+    (void)fd;
+    (void)condition;
+    mailbox_clear_wake(&r->box);
+    for (int i = 0; i < NOTES_A_ROUND; i++) {
+        struct note *note = note_take(&r->box);
+        if (!note)
+            return G_SOURCE_CONTINUE;
+        replicator_note(r, note);
+    }
+    mailbox_wake(&r->box); /* more to do, but others are waiting too */
+    return G_SOURCE_CONTINUE;
+}
+
+void replicator_give_up(struct replicator *r)
+{
+    if (r->ended)
+        return;
+    r->ended = true;
+    r->exit_status = 1;
+    channel_ended(r->channel, SESSION_END_HYPERVISOR_DIED, r->last_error);
+    g_main_loop_quit(r->loop);
+}
+
+/* A frame the guest received: the peer gets a copy. */
+static void send_frame_copy(void *opaque, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len)
+{
+    struct replicator *r = opaque;
+    struct transport_message message = {
+        .type = MESSAGE_FRAMES, .term = r->session.term, .epoch = epoch, .arg = nic, .payload = frame, .len = len};
+    if (r->connection && len <= TRANSPORT_MAX_PAYLOAD)
+        sender_post_message(r->sender, r->connection, &message);
+}
+
+void replicator_configured(struct replicator *r)
+{
+    g_autoptr(GError) error = NULL;
+    r->gate = gate_new(GATE_HOLD_LEN);
+    r->input_log = input_log_new(send_frame_copy, r);
+    r->since_us = g_get_monotonic_time();
+    if (!guest_start(r, &error)) {
+        replicator_error(r, "%s", error->message);
+        replicator_give_up(r);
+    }
+}
+
+/* Tells the parts where the peer is. */
+static void use_peer(struct replicator *r)
+{
+    char port[8];
+    g_snprintf(port, sizeof port, "%u", r->config.peer_data_port);
+    if (r->config.peer_data_port)
+        link_set_peer(r->link, r->config.peer_host, port);
+    if (r->config.peer_udp_port)
+        heartbeats_set_peer(r, r->config.peer_host, r->config.peer_udp_port);
+}
+
+void replicator_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port)
+{
+    g_free(r->config.peer_host);
+    r->config.peer_host = g_strdup(host);
+    r->config.peer_data_port = data_port;
+    r->config.peer_udp_port = udp_port;
+    if (r->link)
+        use_peer(r);
+}
+
+static bool open_parts(struct replicator *r, GError **error)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
+        pages += hypervisor_block(r->hv, i)->max_len / HV_PAGE_LEN;
+    /* One epoch may touch every page: with room for that, no epoch is ever too large. Only touched pages cost memory. */
+    int status = staging_open(&r->staging, (uint32_t)pages + 1024, DEVSTATE_CAPACITY);
+    if (status == 0)
+        status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
+    if (status < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "no memory to stage epochs of VM %s: %s",
+                    r->config.vm_name, g_strerror(-status));
+        return false;
+    }
+    struct capture_thread_config capture = {
+        .hv = r->hv,
+        .staging = r->staging,
+        .gate = r->gate,
+        .input_log = r->input_log,
+        .control = &r->box,
+        .epoch_ms = r->config.epoch_ms,
+        .deadline_ms = r->config.deadline_ms,
+        .tracker = r->config.tracker,
+    };
+    r->epoch_bytes = histogram_new();
+    r->capture = capture_thread_new(&capture);
+    r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
+    r->applier = applier_new(r->image, r->staging, &r->box);
+    r->arbiter = arbiter_none_new();
+    capture_thread_set_sender(r->capture, r->sender);
+    return true;
+}
+
+void replicator_begin(struct replicator *r)
+{
+    g_autoptr(GError) error = NULL;
+    uint16_t data_port = 0, udp_port = 0;
+    int listen_fd = -1;
+    bool listens = r->config.role == SESSION_SECONDARY;
+    if (listens) {
+        listen_fd = transport_tcp_listen(r->config.listen_address, &data_port, &error);
+        if (listen_fd < 0)
+            goto failed;
+    }
+    if (!open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
+        goto failed;
+    r->link = link_new(&r->box, r->staging, listen_fd, STALL_MS);
+    r->udp_port = udp_port;
+    if (r->config.peer_host)
+        use_peer(r);
+    struct session_config session = {
+        .role = r->config.role,
+        .term = r->config.term,
+        .on_peer_loss = r->config.on_peer_loss,
+        .silence_ms = r->config.silence_ms,
+    };
+    session_init(&r->session, &session, replicator_now_ms());
+    channel_listening(r->channel, data_port, udp_port);
+    replicator_event_simple(r, SESSION_EVENT_START);
+    return;
+failed:
+    if (listen_fd >= 0 && !r->link)
+        close(listen_fd);
+    replicator_error(r, "VM %s: %s", r->config.vm_name, error->message);
+    replicator_give_up(r);
+}
+
+/* In the order in which one stops needing the other. */
+static void close_parts(struct replicator *r)
+{
+    struct note *note;
+    g_clear_handle_id(&r->tick_source, g_source_remove);
+    capture_thread_free(g_steal_pointer(&r->capture));
+    sender_free(g_steal_pointer(&r->sender)); /* sends what waits: a goodbye */
+    link_free(g_steal_pointer(&r->link));
+    while ((note = note_take(&r->box))) {
+        connection_put(note->connection);
+        g_free(note);
+    }
+    g_clear_pointer(&r->connection, connection_put);
+    applier_free(g_steal_pointer(&r->applier));
+    heartbeats_stop(r);
+    guest_close(r);
+    gate_free(r->gate);
+    input_log_free(r->input_log);
+    image_free(r->image);
+    staging_close(r->staging);
+    histogram_free(r->epoch_bytes);
+    arbiter_free(r->arbiter);
+    channel_free(r->channel);
+    mailbox_close(&r->box);
+    g_free(r->last_error);
+}
+
+static gboolean on_terminate(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    if (r->hv_ready && !r->ended)
+        replicator_event_simple(r, SESSION_EVENT_STOP);
+    else
+        replicator_give_up(r);
+    return G_SOURCE_CONTINUE;
+}
+
+/*
+ * The control thread sends and judges signs of life: it must run when its time comes, whatever else the host does. Where
+ * that is not allowed the default scheduling has to do. Threads made later do not inherit it.
+ */
+static void ask_for_priority(void)
+{
+    struct sched_param param = {.sched_priority = 1};
+    sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
+}
+
+int main(int argc, char **argv)
+{
+    struct replicator r = {.detect_ms = -1, .promote_ms = -1};
+    if (argc != 3 || strcmp(argv[1], "--control-fd") != 0) {
+        fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    r.fds = (struct hv_fds){-1, -1, -1, -1};
+    g_queue_init(&r.events);
+    if (mailbox_open(&r.box) < 0)
+        return 1;
+    ask_for_priority();
+    r.loop = g_main_loop_new(NULL, FALSE);
+    r.channel = channel_new(&r, atoi(argv[2]));
+    g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
+    g_unix_signal_add(SIGTERM, on_terminate, &r);
+    g_main_loop_run(r.loop);
+    close_parts(&r);
+    g_main_loop_unref(r.loop);
+    return r.exit_status;
+}
