@@ -42,7 +42,16 @@ bool guest_can_run(void)
     g_autofree char *path = g_find_program_in_path(qemu_program());
     if (!path)
         fprintf(stderr, "SKIPPED: %s is not installed\n", qemu_program());
+    if (strcmp(default_accel(), "kvm") == 0 && !guest_can_use_kvm()) {
+        fprintf(stderr, "SKIPPED: /dev/kvm cannot be opened\n");
+        return false;
+    }
     return path != NULL;
+}
+
+bool guest_can_use_kvm(void)
+{
+    return access("/dev/kvm", R_OK | W_OK) == 0;
 }
 
 static GPtrArray *command_line(const struct guest *guest, const struct guest_options *options)
@@ -69,6 +78,10 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
     g_ptr_array_add(line, g_strdup_printf("unix:%s/qmp,server=on,wait=off", guest->dir));
     g_ptr_array_add(line, g_strdup("-global"));
     g_ptr_array_add(line, g_strdup("migration.send-configuration=off"));
+    if (options->portable) {
+        g_ptr_array_add(line, g_strdup("-cpu"));
+        g_ptr_array_add(line, g_strdup("qemu64,kvmclock=off"));
+    }
     if (options->standby) {
         g_ptr_array_add(line, g_strdup("-incoming"));
         g_ptr_array_add(line, g_strdup("defer"));
@@ -180,15 +193,22 @@ const uint8_t *guest_ram(const struct guest *guest)
     return NULL;
 }
 
-void guest_wait_rounds(const struct guest *guest)
+bool guest_starts(const struct guest *guest, unsigned timeout_ms)
 {
     const uint8_t *ram = guest_ram(guest);
-    uint64_t until = now_ns() + 20000000000ull;
+    uint64_t until = now_ns() + timeout_ms * 1000000ull;
     while (guest_word(ram, 0x8000) != GUEST_MAGIC || guest_word(ram, 0x8004) < 3) {
         if (now_ns() > until)
-            fail_msg("the boot sector did not start");
+            return false;
         g_usleep(1000);
     }
+    return true;
+}
+
+void guest_wait_rounds(const struct guest *guest)
+{
+    if (!guest_starts(guest, 20000))
+        fail_msg("the boot sector did not start");
 }
 
 bool guest_moves(const struct guest *guest, unsigned timeout_ms)

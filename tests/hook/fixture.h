@@ -23,6 +23,7 @@ struct guest_options {
     const char *fault; /* planted in the hook: loads the hook that has faults in it */
     const char *hide;  /* a QEMU symbol the hook must not find */
     const char *accel; /* NULL: UNDERSTUDY_TEST_ACCEL, or tcg */
+    bool portable;     /* as both KVM and TCG can load it: without the paravirtual clock */
     bool standby;      /* waits for a takeover */
 };
 
@@ -34,13 +35,16 @@ struct guest {
     char *dir;
 };
 
-/* True where QEMU can be run; else says why on stderr. */
+/* True where QEMU can be run, with KVM if UNDERSTUDY_TEST_ACCEL asks for it; else says why on stderr. */
 bool guest_can_run(void);
+bool guest_can_use_kvm(void);
 /* Starts QEMU and opens the hook's client; does not wait. */
 void guest_spawn(struct guest *guest, const struct guest_options *options);
 /* guest_spawn, then waits for hello, lists the blocks and opens the monitor. */
 void guest_start(struct guest *guest, const struct guest_options *options);
-/* Waits until the boot sector counts rounds. */
+/* Waits until the boot sector counts rounds. False if it does not within timeout_ms. */
+bool guest_starts(const struct guest *guest, unsigned timeout_ms);
+/* The same, and fails the test. */
 void guest_wait_rounds(const struct guest *guest);
 void guest_stop(struct guest *guest);
 /* What QEMU printed. GLib-allocated. */

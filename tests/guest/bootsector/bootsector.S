@@ -3,13 +3,14 @@
  * A guest in 512 bytes, for tests: it writes to memory in an order that a test can check in any snapshot of it.
  *
  * Parameters (as --defsym): PAGES, how many pages a round dirties; BASE, the first page's address; STRIDE, bytes from one
- * to the next; IDLE, 1 to wait for a timer interrupt (18 a second) after each round.
+ * to the next; IDLE, 1 to wait for a timer interrupt (18 a second) after each round; KVMCLOCK, 1 to switch kvmclock on (its CPU must have it).
  *
  * One round: add 1 to the first word of each page, in ascending order; then to the round counter; then note the clocks.
  * So in a snapshot taken at one instant the pages hold n+1 up to some page and n from there on, and the round counter holds
  * n (or n+1 where every page does). A page lost from the snapshot shows as a step where there must be none.
  *
  *   0x8000  u32 magic 0x54534b42 once the rounds begin     0x8008  u64 time-stamp counter
+ *   0x9000  kvmclock's pvclock_vcpu_time_info, with KVMCLOCK
  *   0x8004  u32 rounds                                     0x8010  u32 HPET main counter (10 ns units), 0 without HPET
  */
         .code16
@@ -46,7 +47,17 @@ _start: cli
         jnz     3b
 4:      movl    $0xfed00010, %edi       /* HPET: run */
         orl     $1, (%edi)
-        movl    $0, 0x8004
+        .if KVMCLOCK
+        movl    $0x40000000, %eax       /* under KVM: have it keep kvmclock at 0x9000 */
+        cpuid
+        cmpl    $0x4b4d564b, %ebx
+        jne     7f
+        movl    $0x4b564d01, %ecx
+        movl    $0x9001, %eax
+        xorl    %edx, %edx
+        wrmsr
+        .endif
+7:      movl    $0, 0x8004
         movl    $0x54534b42, 0x8000
 
 round:  movl    $BASE, %edi

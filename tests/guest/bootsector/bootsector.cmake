@@ -1,9 +1,9 @@
-# Assembles the boot-sector guest: bootsector_guest(NAME PAGES n [BASE 0x200000] [STRIDE 4096] [IDLE 1]).
+# Assembles the boot-sector guest: bootsector_guest(NAME PAGES n [BASE 0x200000] [STRIDE 4096] [IDLE 1] [KVMCLOCK 1]).
 # Makes the target NAME and the file ${CMAKE_CURRENT_BINARY_DIR}/NAME.bin.
 set(BOOTSECTOR_SOURCE ${CMAKE_CURRENT_LIST_DIR}/bootsector.S)
 function(bootsector_guest name)
-  cmake_parse_arguments(guest "" "PAGES;BASE;STRIDE;IDLE" "" ${ARGN})
-  foreach(default IN ITEMS PAGES=64 BASE=0x200000 STRIDE=4096 IDLE=0)
+  cmake_parse_arguments(guest "" "PAGES;BASE;STRIDE;IDLE;KVMCLOCK" "" ${ARGN})
+  foreach(default IN ITEMS PAGES=64 BASE=0x200000 STRIDE=4096 IDLE=0 KVMCLOCK=0)
     string(REPLACE "=" ";" pair ${default})
     list(GET pair 0 key)
     if(NOT DEFINED guest_${key})
@@ -13,7 +13,7 @@ function(bootsector_guest name)
   set(out ${CMAKE_CURRENT_BINARY_DIR}/${name})
   add_custom_command(OUTPUT ${out}.bin DEPENDS ${BOOTSECTOR_SOURCE} VERBATIM
     COMMAND as --32 --defsym PAGES=${guest_PAGES} --defsym BASE=${guest_BASE} --defsym STRIDE=${guest_STRIDE}
-            --defsym IDLE=${guest_IDLE} -o ${out}.o ${BOOTSECTOR_SOURCE}
+            --defsym IDLE=${guest_IDLE} --defsym KVMCLOCK=${guest_KVMCLOCK} -o ${out}.o ${BOOTSECTOR_SOURCE}
     COMMAND ld -m elf_i386 -Ttext 0x7c00 --oformat binary -o ${out}.bin ${out}.o)
   add_custom_target(${name} ALL DEPENDS ${out}.bin)
 endfunction()
