@@ -197,37 +197,67 @@ void framing_flush(struct framing *framing, unsigned timeout_ms)
         send_blocking(framing->fd, framing->out, g_get_monotonic_time() + (gint64)timeout_ms * 1000);
 }
 
-Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error)
+gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    append(bytes, message);
+    if (send_blocking(fd, bytes, g_get_monotonic_time() + (gint64)timeout_ms * 1000))
+        return TRUE;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the other side closed the connection");
+    return FALSE;
+}
+
+/* More bytes into the array: 1, 0 at the end, -1 with error. */
+static int read_more(int fd, GByteArray *bytes, gint64 until, unsigned timeout_ms, GError **error)
+{
+    guint8 chunk[16384];
+    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    gint64 left = until - g_get_monotonic_time();
+    if (left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "no answer within %u ms", timeout_ms);
+        return -1;
+    }
+    gssize n = recv(fd, chunk, sizeof chunk, 0);
+    if (n < 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke: %s", g_strerror(errno));
+        return -1;
+    }
+    g_byte_array_append(bytes, chunk, (guint)n);
+    return n > 0;
+}
+
+Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-    Understudy__Envelope *answer = NULL;
-    append(bytes, request);
-    if (!send_blocking(fd, bytes, until)) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
-        return NULL;
-    }
     for (;;) {
-        gssize used = framing_parse(bytes->data, bytes->len, &answer);
+        Understudy__Envelope *message = NULL;
+        gssize used = framing_parse(bytes->data, bytes->len, &message);
         if (used > 0)
-            return answer;
-        if (answer)
-            understudy__envelope__free_unpacked(answer, NULL);
-        struct pollfd pfd = {.fd = fd, .events = POLLIN};
-        gint64 left = until - g_get_monotonic_time();
-        guint8 chunk[16384];
-        if (used < 0 || left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0) {
-            if (used < 0)
-                g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the daemon's answer was not understood");
-            else
-                g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "the daemon did not answer within %u ms", timeout_ms);
+            return message;
+        if (message)
+            understudy__envelope__free_unpacked(message, NULL);
+        if (used < 0) {
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "what came was not understood");
             return NULL;
         }
-        gssize n = recv(fd, chunk, sizeof chunk, 0);
-        if (n <= 0) {
-            g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
+        int more = read_more(fd, bytes, until, timeout_ms, error);
+        if (more == 0 && bytes->len > 0)
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke in the middle");
+        if (more <= 0)
             return NULL;
-        }
-        g_byte_array_append(bytes, chunk, (guint)n);
     }
+}
+
+Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error)
+{
+    if (!framing_write(fd, request, timeout_ms, error))
+        return NULL;
+    GError *cause = NULL;
+    Understudy__Envelope *answer = framing_read(fd, timeout_ms, &cause);
+    if (!answer && !cause)
+        g_set_error(&cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
+    if (cause)
+        g_propagate_error(error, cause);
+    return answer;
 }

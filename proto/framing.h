@@ -32,6 +32,13 @@ void framing_flush(struct framing *framing, unsigned timeout_ms);
 /* Blocking, for the CLI: one request, one answer (free with understudy__envelope__free_unpacked). */
 Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error);
 
+/*
+ * Blocking, for a thread that serves one connection: the next request (strictly one at a time: nothing may follow before
+ * the answer), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the whole.
+ */
+Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
+gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);
+
 /* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used. */
 gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out);
 

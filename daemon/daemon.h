@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * understudyd, as its files see it.
+ *
+ *   main.c      options, sockets, main loop
+ *   server.c    one thread for each connection: CLI (Unix socket) and peer daemons (TCP)
+ *   vm.c        VMs and their replicators; main thread only
+ *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
+ *   host.c      facts about this host
+ *   peer.c      calls to the peer's daemon
+ */
+#ifndef UNDERSTUDY_DAEMON_DAEMON_H
+#define UNDERSTUDY_DAEMON_DAEMON_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/control.pb-c.h"
+
+#define DEFAULT_PORT 7070
+
+struct daemon_config {
+    char *run_dir;
+    char *listen_address; /* NULL: every address */
+    uint16_t port;
+    char *replicator; /* program */
+    char *hook;       /* library */
+};
+
+/* ---- host.c: any thread ---- */
+/* "7.2.22", or NULL with a sentence. Runs the program. */
+char *host_qemu_version(const char *binary, GError **error);
+char *host_cpu_model(void);
+uint64_t host_memory_available_mib(void);
+bool host_has_kvm(void);
+
+/* ---- peer.c: any thread but the main one (blocks) ---- */
+/* "host", "host:port" or "[v6]:port" taken apart. */
+bool peer_split(const char *text, char **host, uint16_t *port);
+/* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request, unsigned timeout_ms,
+                                GError **error);
+/* Asks for a standby. False with the peer's own sentence. */
+bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
+                  uint16_t *data_port, uint16_t *udp_port, GError **error);
+
+/* ---- vm_table.c ---- */
+/* Main thread: the VM's status is now this (copied). */
+void vm_table_put(const Understudy__Status *status);
+void vm_table_remove(const char *name);
+/* Any thread registered with vm_table_enter: copies of all, or of the one named. Free each with free_unpacked. */
+GPtrArray *vm_table_snapshot(const char *name);
+void vm_table_enter(void);
+void vm_table_leave(void);
+
+/* ---- vm.c: main thread ---- */
+void vms_init(const struct daemon_config *config);
+/* Reserves the name: false with a sentence if it is taken. Undone by vm_forget or vm_start. */
+bool vm_reserve(const char *name, GError **error);
+void vm_forget(const char *name);
+/* Starts the replicator. peer_*: the other daemon. For a secondary, ports tells when it listens (or fails). */
+typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port, void *opaque);
+bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host, uint16_t peer_daemon_port,
+              uint16_t data_port, uint16_t udp_port, vm_listening listening, void *opaque, GError **error);
+/* A standby for a VM that is known here already: reuse it (ports set), replace it, or refuse. */
+enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED };
+enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port, char **why);
+bool vm_failover(const char *name, bool force, GError **error);
+bool vm_stop(const char *name, GError **error);
+void vms_shutdown(void);
+
+/* ---- server.c ---- */
+bool server_start(const struct daemon_config *config, GError **error);
+void server_stop(void);
+
+#endif

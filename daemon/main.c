@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* understudyd: see daemon.h and understudyd(8). */
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stdio.h>
+#include <systemd/sd-daemon.h>
+
+#include "daemon/daemon.h"
+
+static gboolean on_signal(gpointer loop)
+{
+    g_main_loop_quit(loop);
+    return G_SOURCE_CONTINUE;
+}
+
+/* The first of the candidates that exists, or the last. */
+static char *find_file(char *const *candidates)
+{
+    int i = 0;
+    while (candidates[i + 1] && g_access(candidates[i], R_OK) != 0)
+        i++;
+    return g_strdup(candidates[i]);
+}
+
+/* A program of ours: where it was installed, or beside this one in a build tree. */
+static char *find_part(const char *installed_dir, const char *built_dir, const char *name)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *self_dir = self ? g_path_get_dirname(self) : g_strdup(".");
+    g_autofree char *built = g_build_filename(self_dir, "..", built_dir, name, NULL);
+    g_autofree char *installed = g_build_filename(installed_dir, name, NULL);
+    char *const candidates[] = {built, installed, NULL};
+    return find_file(candidates);
+}
+
+static bool parse_options(int *argc, char ***argv, struct daemon_config *config, GError **error)
+{
+    char *listen = NULL;
+    gboolean version = FALSE;
+    const GOptionEntry entries[] = {
+        {"run-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->run_dir, "Sockets and logs (default /run/understudy)", "DIR"},
+        {"listen", 0, 0, G_OPTION_ARG_STRING, &listen, "Where peers reach this host (default every address, port 7070)",
+         "ADDRESS[:PORT]"},
+        {"replicator", 0, 0, G_OPTION_ARG_FILENAME, &config->replicator, "The replicator's program", "FILE"},
+        {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
+        {"version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("- keep VMs alive when a host dies");
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, argc, argv, error))
+        return false;
+    if (version) {
+        printf("understudyd %s\n", UNDERSTUDY_VERSION);
+        exit(0);
+    }
+    config->port = DEFAULT_PORT;
+    if (listen && !peer_split(listen, &config->listen_address, &config->port)) {
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--listen %s is not ADDRESS or ADDRESS:PORT", listen);
+        return false;
+    }
+    if (!config->run_dir)
+        config->run_dir = g_strdup("/run/understudy");
+    if (!config->replicator)
+        config->replicator = find_part(UNDERSTUDY_LIBEXEC, "replicator", "understudy-replicator");
+    if (!config->hook)
+        config->hook = find_part(UNDERSTUDY_LIBDIR, "hv-hooks", "libunderstudy-qemu.so");
+    g_free(listen);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    struct daemon_config config = {0};
+    signal(SIGPIPE, SIG_IGN);
+    if (!parse_options(&argc, &argv, &config, &error)) {
+        fprintf(stderr, "understudyd: %s\n", error->message);
+        return 2;
+    }
+    if (g_mkdir_with_parents(config.run_dir, 0700) < 0 || !server_start(&config, &error)) {
+        fprintf(stderr, "understudyd: %s\n", error ? error->message : "the run directory cannot be made");
+        return 1;
+    }
+    vms_init(&config);
+    g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
+    g_unix_signal_add(SIGTERM, on_signal, loop);
+    g_unix_signal_add(SIGINT, on_signal, loop);
+    sd_notify(0, "READY=1");
+    g_main_loop_run(loop);
+    sd_notify(0, "STOPPING=1");
+    server_stop();
+    vms_shutdown();
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Calls to the peer's daemon: connect, one request, one answer. */
+#include <gio/gio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+#include "proto/framing.h"
+#include "replicator/transport_tcp.h"
+
+#define CONNECT_MS 2000
+#define PREPARE_MS 30000
+
+bool peer_split(const char *text, char **host, uint16_t *port)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GSocketConnectable) address = g_network_address_parse(text, DEFAULT_PORT, &error);
+    if (!address || !text[0])
+        return false;
+    *host = g_strdup(g_network_address_get_hostname(G_NETWORK_ADDRESS(address)));
+    *port = g_network_address_get_port(G_NETWORK_ADDRESS(address));
+    return true;
+}
+
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request, unsigned timeout_ms,
+                                GError **error)
+{
+    char service[8];
+    int fd = -1;
+    g_snprintf(service, sizeof service, "%u", port);
+    if (transport_tcp_connect(host, service, CONNECT_MS, &fd, error) < 0) {
+        g_prefix_error(error, "the peer's understudyd does not answer: is it running there? ");
+        return NULL;
+    }
+    Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, error);
+    if (!answer)
+        g_prefix_error(error, "the peer %s: ", host);
+    close(fd);
+    return answer;
+}
+
+bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
+                  uint16_t *data_port, uint16_t *udp_port, GError **error)
+{
+    Understudy__PrepareStandby prepare = UNDERSTUDY__PREPARE_STANDBY__INIT;
+    g_autofree char *own = g_strdup_printf("%u", own_port);
+    prepare.protection = protection;
+    prepare.primary_daemon = own;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
+    Understudy__Envelope *answer = peer_call(host, port, &request, PREPARE_MS, error);
+    if (!answer)
+        return false;
+    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
+    if (ok) {
+        *data_port = (uint16_t)answer->prepared->data_port;
+        *udp_port = (uint16_t)answer->prepared->udp_port;
+    } else {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
+                    answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message : "no reason given");
+    }
+    understudy__envelope__free_unpacked(answer, NULL);
+    return ok;
+}

@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests. Each connection has a thread of its own that reads a request, carries it out and answers, until the other side
+ * closes. Slow steps (running QEMU for its version, asking the peer) happen on that thread; what touches VMs is handed to
+ * the main thread and awaited; status is read from the RCU table without asking anybody.
+ *
+ * The CLI's socket is for root and the daemon's own user. Peer daemons may ask for host facts and for a standby, nothing
+ * else. The number of connections is bounded.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+#include "hv-hooks/qemu/cmdline.h"
+#include "proto/framing.h"
+#include "replicator/transport_tcp.h"
+
+#define MAX_CONNECTIONS 64
+#define IDLE_MS         600000
+#define ANSWER_MS       10000
+#define LISTENING_MS    25000
+#define TOKEN_LEN       16
+
+static const struct daemon_config *config;
+static int unix_fd = -1, tcp_fd = -1;
+static gint connections;
+
+struct connection {
+    int fd;
+    bool is_peer;
+    char *peer_host;
+};
+
+/* ---- work for the main thread ---- */
+
+struct job {
+    void (*run)(struct job *job);
+    GMutex mutex;
+    GCond changed;
+    bool done;
+    bool ok;
+    char *message;
+    /* arguments and results */
+    const char *name;
+    bool force;
+    Understudy__Role role;
+    Understudy__Protection *protection;
+    const char *peer_host;
+    uint16_t peer_daemon_port, data_port, udp_port;
+};
+
+static void job_finish(struct job *job, bool ok, const char *message)
+{
+    g_mutex_lock(&job->mutex);
+    job->ok = ok;
+    job->message = g_strdup(message);
+    job->done = true;
+    g_cond_signal(&job->changed);
+    g_mutex_unlock(&job->mutex);
+}
+
+static void job_finish_error(struct job *job, bool ok, GError *error)
+{
+    job_finish(job, ok, error ? error->message : "");
+    g_clear_error(&error);
+}
+
+static gboolean job_on_main(gpointer opaque)
+{
+    struct job *job = opaque;
+    job->run(job);
+    return G_SOURCE_REMOVE;
+}
+
+/* Runs job on the main thread and waits. Every job finishes: each of its waits is bounded where it stands. */
+static bool job_do(struct job *job, void (*run)(struct job *job), char **message)
+{
+    job->run = run;
+    job->done = false;
+    g_mutex_init(&job->mutex);
+    g_cond_init(&job->changed);
+    g_main_context_invoke(NULL, job_on_main, job);
+    g_mutex_lock(&job->mutex);
+    while (!job->done)
+        g_cond_wait(&job->changed, &job->mutex);
+    g_mutex_unlock(&job->mutex);
+    g_mutex_clear(&job->mutex);
+    g_cond_clear(&job->changed);
+    g_free(*message);
+    *message = g_steal_pointer(&job->message);
+    return job->ok;
+}
+
+static void run_reserve(struct job *job)
+{
+    GError *error = NULL;
+    bool ok = vm_reserve(job->name, &error);
+    job_finish_error(job, ok, error);
+}
+
+static void run_forget(struct job *job)
+{
+    vm_forget(job->name);
+    job_finish(job, true, "");
+}
+
+static void run_failover(struct job *job)
+{
+    GError *error = NULL;
+    bool ok = vm_failover(job->name, job->force, &error);
+    job_finish_error(job, ok, error);
+}
+
+static void run_stop(struct job *job)
+{
+    GError *error = NULL;
+    bool ok = vm_stop(job->name, &error);
+    job_finish_error(job, ok, error);
+}
+
+static void on_listening(bool ok, const char *message, uint16_t data_port, uint16_t udp_port, void *opaque)
+{
+    struct job *job = opaque;
+    job->data_port = data_port;
+    job->udp_port = udp_port;
+    job_finish(job, ok, message);
+}
+
+/* Done when the replicator listens (secondary) or has its heartbeat port (primary): QEMU runs by then. */
+static void run_start(struct job *job)
+{
+    GError *error = NULL;
+    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->data_port, job->udp_port,
+                  on_listening, job, &error)) {
+        vm_forget(job->name);
+        job_finish_error(job, false, error);
+    }
+}
+
+static void run_check_existing(struct job *job)
+{
+    char *why = NULL;
+    enum vm_existing existing =
+        vm_check_existing(job->name, job->protection->term, &job->data_port, &job->udp_port, &why);
+    job->force = existing == VM_REUSE;
+    job_finish(job, existing != VM_REFUSED, why ? why : "");
+    g_free(why);
+}
+
+/* ---- requests ---- */
+
+static void answer(const struct connection *connection, bool ok, const char *message)
+{
+    Understudy__Answer body = UNDERSTUDY__ANSWER__INIT;
+    body.ok = ok;
+    body.message = (char *)(message ? message : "");
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ANSWER, answer, &body);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+/* The files a guest needs are there. False with a sentence. */
+static bool files_exist(const struct cmdline *line, GError **error)
+{
+    for (guint i = 0; i < line->files->len; i++) {
+        const char *file = g_ptr_array_index(line->files, i);
+        if (g_access(file, R_OK) == 0)
+            continue;
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "the file %s cannot be read here: %s", file, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static bool has_room(uint64_t ram_bytes, GError **error)
+{
+    uint64_t available = host_memory_available_mib();
+    if (ram_bytes >> 20 < available)
+        return true;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+                "the guest wants %" G_GUINT64_FORMAT " MiB, but only %" G_GUINT64_FORMAT " MiB of memory are free",
+                ram_bytes >> 20, available);
+    return false;
+}
+
+/* Files named relative to where the user stood. */
+static char **absolute_argv(const Understudy__RunRequest *request)
+{
+    char **argv = g_new0(char *, request->n_argv + 1);
+    for (size_t i = 0; i < request->n_argv; i++) {
+        const char *before = i ? request->argv[i - 1] : "";
+        bool names_file = strcmp(before, "-kernel") == 0 || strcmp(before, "-initrd") == 0 || strcmp(before, "-bios") == 0 ||
+                          strcmp(before, "-cdrom") == 0 || strcmp(before, "-dtb") == 0;
+        argv[i] = names_file && !g_path_is_absolute(request->argv[i])
+                      ? g_build_filename(request->cwd, request->argv[i], NULL)
+                      : g_strdup(request->argv[i]);
+    }
+    return argv;
+}
+
+/* What the VM looks like to this host: the part of a request that can be refused without asking anybody. */
+static struct cmdline *check_here(char **argv, GError **error)
+{
+    struct cmdline *line = cmdline_parse((const char *const *)argv, error);
+    if (line && files_exist(line, error) && has_room(line->ram_bytes, error))
+        return line;
+    cmdline_free(line);
+    return NULL;
+}
+
+static void fill_protection(Understudy__Protection *protection, const Understudy__RunRequest *request,
+                            const struct cmdline *line, uint8_t *token)
+{
+    if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN)
+        g_error("no random numbers"); /* cannot happen for 16 bytes once the kernel has booted */
+    protection->vm = request->vm;
+    protection->ram_bytes = line->ram_bytes;
+    protection->nnics = line->nics->len;
+    protection->token.data = token;
+    protection->token.len = TOKEN_LEN;
+    protection->term = 1;
+    protection->epoch_ms = request->epoch_ms ? request->epoch_ms : 20;
+    protection->deadline_ms = request->deadline_ms ? request->deadline_ms : 20;
+    protection->silence_ms = request->silence_ms ? request->silence_ms : 60;
+    protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : 10;
+    protection->on_peer_loss = request->on_peer_loss;
+    protection->tracker = request->tracker;
+    protection->cpu_must_match = line->cpu_host;
+}
+
+/* Everything between "this host can" and "both hosts do". */
+static bool start_pair(Understudy__Protection *protection, const char *peer_host, uint16_t peer_port, GError **error)
+{
+    g_autofree char *message = NULL;
+    struct job job = {.name = protection->vm,
+                      .protection = protection,
+                      .role = UNDERSTUDY__ROLE__ROLE_PRIMARY,
+                      .peer_host = peer_host,
+                      .peer_daemon_port = peer_port};
+    if (!job_do(&job, run_reserve, &message)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%s", message);
+        return false;
+    }
+    if (!peer_prepare(peer_host, peer_port, protection, config->port, &job.data_port, &job.udp_port, error)) {
+        job_do(&job, run_forget, &message);
+        return false;
+    }
+    if (!job_do(&job, run_start, &message)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);
+        return false;
+    }
+    return true;
+}
+
+static bool do_run(const Understudy__RunRequest *request, GError **error)
+{
+    g_autofree char *peer_host = NULL, *cpu = host_cpu_model();
+    uint16_t peer_port = 0;
+    uint8_t token[TOKEN_LEN];
+    if (!peer_split(request->peer, &peer_host, &peer_port)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT", request->peer);
+        return false;
+    }
+    g_auto(GStrv) argv = absolute_argv(request);
+    struct cmdline *line = check_here(argv, error);
+    g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
+    bool ok = version != NULL;
+    if (ok && strcmp(line->accel, "kvm") == 0 && !host_has_kvm()) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "KVM does not work on this host: use -accel tcg, or mend /dev/kvm");
+        ok = false;
+    }
+    if (ok) {
+        Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
+        fill_protection(&protection, request, line, token);
+        protection.qemu_argv = argv;
+        protection.n_qemu_argv = g_strv_length(argv);
+        protection.qemu_version = version;
+        protection.cpu_model = cpu;
+        ok = start_pair(&protection, peer_host, peer_port, error);
+    }
+    cmdline_free(line);
+    return ok;
+}
+
+static bool same_kind_of_host(const Understudy__Protection *protection, const struct cmdline *line, GError **error)
+{
+    g_autofree char *version = host_qemu_version(line->binary, error), *cpu = host_cpu_model();
+    if (!version)
+        return false;
+    if (strcmp(version, protection->qemu_version) != 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "this host has QEMU %s, the other one %s: install the same version on both", version,
+                    protection->qemu_version);
+        return false;
+    }
+    if (protection->cpu_must_match && strcmp(cpu, protection->cpu_model) != 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "-cpu host needs equal processors, but this host has %s and the other one %s: name a CPU model that both have",
+                    cpu, protection->cpu_model);
+        return false;
+    }
+    if (strcmp(line->accel, "kvm") == 0 && !host_has_kvm()) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "KVM does not work on this host");
+        return false;
+    }
+    return true;
+}
+
+static bool do_prepare(const struct connection *connection, const Understudy__PrepareStandby *request,
+                       Understudy__Prepared *prepared, GError **error)
+{
+    Understudy__Protection *protection = request->protection;
+    g_autofree char *message = NULL;
+    if (!protection || protection->token.len != TOKEN_LEN || protection->n_qemu_argv == 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
+        return false;
+    }
+    struct job job = {.name = protection->vm,
+                      .protection = protection,
+                      .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
+                      .peer_host = connection->peer_host,
+                      .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
+    bool ok = job_do(&job, run_check_existing, &message);
+    if (ok && !job.force) {
+        g_auto(GStrv) argv = g_new0(char *, protection->n_qemu_argv + 1);
+        for (size_t i = 0; i < protection->n_qemu_argv; i++)
+            argv[i] = g_strdup(protection->qemu_argv[i]);
+        struct cmdline *line = check_here(argv, error);
+        bool fit = line && same_kind_of_host(protection, line, error);
+        cmdline_free(line);
+        if (!fit)
+            return false;
+        ok = job_do(&job, run_reserve, &message) && job_do(&job, run_start, &message);
+    }
+    if (!ok) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);
+        return false;
+    }
+    prepared->data_port = job.data_port;
+    prepared->udp_port = job.udp_port;
+    return true;
+}
+
+static void serve_prepare(const struct connection *connection, const Understudy__PrepareStandby *request)
+{
+    g_autoptr(GError) error = NULL;
+    Understudy__Prepared prepared = UNDERSTUDY__PREPARED__INIT;
+    if (!do_prepare(connection, request, &prepared, &error)) {
+        answer(connection, false, error->message);
+        return;
+    }
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PREPARED, prepared, &prepared);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+static void serve_status(const struct connection *connection, const char *name)
+{
+    g_autoptr(GPtrArray) all = vm_table_snapshot(name);
+    Understudy__StatusList list = UNDERSTUDY__STATUS_LIST__INIT;
+    list.vms = (Understudy__Status **)all->pdata;
+    list.n_vms = all->len;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, &list);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    for (guint i = 0; i < all->len; i++)
+        understudy__status__free_unpacked(g_ptr_array_index(all, i), NULL);
+}
+
+static void serve_host(const struct connection *connection)
+{
+    struct utsname uts = {0};
+    g_autofree char *version = host_qemu_version("qemu-system-x86_64", NULL), *cpu = host_cpu_model();
+    Understudy__Host host = UNDERSTUDY__HOST__INIT;
+    uname(&uts);
+    host.version = (char *)UNDERSTUDY_VERSION;
+    host.qemu_version = version ? version : (char *)"";
+    host.kernel = uts.release;
+    host.cpu_model = cpu;
+    host.memory_available_mib = host_memory_available_mib();
+    host.kvm = host_has_kvm();
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+static void serve_simple(const struct connection *connection, const char *name, bool force, void (*run)(struct job *))
+{
+    g_autofree char *message = NULL;
+    struct job job = {.name = name, .force = force};
+    bool ok = job_do(&job, run, &message);
+    answer(connection, ok, message);
+}
+
+/* What anybody who reaches the TCP port may ask. */
+static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
+{
+    if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY)
+        serve_prepare(connection, request->prepare_standby);
+    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
+        serve_host(connection);
+    else
+        answer(connection, false, "this request is not for peers");
+}
+
+static void serve_cli(const struct connection *connection, const Understudy__Envelope *request)
+{
+    g_autoptr(GError) error = NULL;
+    switch (request->body_case) {
+    case UNDERSTUDY__ENVELOPE__BODY_RUN_REQUEST: {
+        bool ok = do_run(request->run_request, &error);
+        answer(connection, ok, error ? error->message : "");
+        break;
+    }
+    case UNDERSTUDY__ENVELOPE__BODY_STATUS_REQUEST:
+        serve_status(connection, request->status_request->vm);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_FAILOVER_REQUEST:
+        serve_simple(connection, request->failover_request->vm, request->failover_request->force, run_failover);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_STOP_REQUEST:
+        serve_simple(connection, request->stop_request->vm, false, run_stop);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST:
+        serve_host(connection);
+        break;
+    default:
+        answer(connection, false, "this daemon does not know the request: install one version of understudy");
+        break;
+    }
+}
+
+static gpointer serve(gpointer opaque)
+{
+    struct connection *connection = opaque;
+    Understudy__Envelope *request;
+    vm_table_enter();
+    while ((request = framing_read(connection->fd, IDLE_MS, NULL))) {
+        if (connection->is_peer)
+            serve_peer(connection, request);
+        else
+            serve_cli(connection, request);
+        understudy__envelope__free_unpacked(request, NULL);
+    }
+    vm_table_leave();
+    close(connection->fd);
+    g_free(connection->peer_host);
+    g_free(connection);
+    g_atomic_int_add(&connections, -1);
+    return NULL;
+}
+
+/* ---- sockets ---- */
+
+static bool may_use_cli(int fd)
+{
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == 0 || cred.uid == geteuid());
+}
+
+static char *peer_address(int fd)
+{
+    g_autoptr(GSocket) socket = g_socket_new_from_fd(dup(fd), NULL);
+    g_autoptr(GSocketAddress) address = socket ? g_socket_get_remote_address(socket, NULL) : NULL;
+    return address ? g_inet_address_to_string(g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address))) : NULL;
+}
+
+static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaque)
+{
+    bool is_peer = GPOINTER_TO_INT(opaque);
+    (void)condition;
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return G_SOURCE_CONTINUE;
+    if (g_atomic_int_get(&connections) >= MAX_CONNECTIONS || (!is_peer && !may_use_cli(fd))) {
+        close(fd);
+        return G_SOURCE_CONTINUE;
+    }
+    struct connection *connection = g_new0(struct connection, 1);
+    connection->fd = fd;
+    connection->is_peer = is_peer;
+    connection->peer_host = is_peer ? peer_address(fd) : NULL;
+    g_atomic_int_inc(&connections);
+    g_thread_unref(g_thread_new("request", serve, connection));
+    return G_SOURCE_CONTINUE;
+}
+
+static bool listen_unix(GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_autofree char *path = g_build_filename(config->run_dir, "control.sock", NULL);
+    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG, "%s is too long for a socket: use a shorter --run-dir", path);
+        return false;
+    }
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0;
+    close(probe);
+    if (taken) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE, "another understudyd already serves %s", path);
+        return false;
+    }
+    g_unlink(path);
+    unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(unix_fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(unix_fd, 16) < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s cannot be made: %s", path, g_strerror(errno));
+        return false;
+    }
+    g_chmod(path, 0600);
+    return true;
+}
+
+bool server_start(const struct daemon_config *daemon_config, GError **error)
+{
+    uint16_t port = daemon_config->port;
+    config = daemon_config;
+    tcp_fd = transport_tcp_listen(config->listen_address, &port, error);
+    if (tcp_fd < 0 || !listen_unix(error))
+        return false;
+    g_unix_fd_add(unix_fd, G_IO_IN, on_accept, GINT_TO_POINTER(false));
+    g_unix_fd_add(tcp_fd, G_IO_IN, on_accept, GINT_TO_POINTER(true));
+    return true;
+}
+
+void server_stop(void)
+{
+    g_autofree char *path = g_build_filename(config->run_dir, "control.sock", NULL);
+    close(unix_fd);
+    close(tcp_fd);
+    g_unlink(path);
+}

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The VMs of this host and their replicators. Main thread only; what other threads may see is in vm_table.c.
+ *
+ * A VM entry lives from `run` (or the peer's wish for a standby) until its replicator has ended and said why. A replicator
+ * that dies without a last word leaves an entry in state "failed", so that status shows it; its QEMU, whose output goes
+ * nowhere without it, is killed.
+ *
+ * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a standby once
+ * a second, and the replicator is told where it is.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+#include "hv-hooks/qemu/cmdline.h"
+#include "proto/framing.h"
+
+#define REPLICATOR_FD     3
+#define QEMU_RAM_FD       63 /* replicator/qemu_process.h */
+#define REPROTECT_S       1
+#define SUN_PATH_MAX      107
+
+struct vm {
+    char *name;
+    char *vm_dir;
+    Understudy__Protection *protection; /* owned */
+    char *peer_host;
+    uint16_t peer_daemon_port;
+    struct framing *framing; /* NULL: no replicator */
+    GSubprocess *process;
+    Understudy__Role role; /* as the replicator last said */
+    char *state;
+    uint64_t term;
+    uint16_t data_port, udp_port;
+    int qemu_pid;
+    char *accel;
+    bool ended, asking;
+    gint64 alone_since_us;
+    vm_listening listening;
+    void *opaque;
+};
+
+static const struct daemon_config *config;
+static GHashTable *vms; /* name -> struct vm */
+
+static void free_vm(void *opaque)
+{
+    struct vm *vm = opaque;
+    vm_table_remove(vm->name);
+    framing_free(vm->framing);
+    g_clear_object(&vm->process);
+    if (vm->protection)
+        understudy__protection__free_unpacked(vm->protection, NULL);
+    g_free(vm->name);
+    g_free(vm->vm_dir);
+    g_free(vm->peer_host);
+    g_free(vm->state);
+    g_free(vm->accel);
+    g_free(vm);
+}
+
+static gboolean reprotect_all(gpointer opaque);
+
+void vms_init(const struct daemon_config *daemon_config)
+{
+    config = daemon_config;
+    vms = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_vm);
+    g_timeout_add_seconds(REPROTECT_S, reprotect_all, NULL);
+}
+
+static struct vm *lookup(const char *name)
+{
+    return g_hash_table_lookup(vms, name);
+}
+
+static Understudy__Protection *copy_protection(const Understudy__Protection *protection)
+{
+    size_t len = understudy__protection__get_packed_size(protection);
+    g_autofree uint8_t *packed = g_malloc(len);
+    understudy__protection__pack(protection, packed);
+    return understudy__protection__unpack(NULL, len, packed);
+}
+
+/* ---- what the replicator says ---- */
+
+/* Tells whoever waits for a standby to listen. */
+static void answer_listening(struct vm *vm, bool ok, const char *message)
+{
+    vm_listening listening = g_steal_pointer(&vm->listening);
+    if (listening)
+        listening(ok, message, vm->data_port, vm->udp_port, vm->opaque);
+}
+
+static void show(struct vm *vm, const char *state, const char *error)
+{
+    Understudy__Status status = UNDERSTUDY__STATUS__INIT;
+    status.vm = vm->name;
+    status.role = vm->role;
+    status.state = (char *)state;
+    status.term = vm->term;
+    status.peer = vm->peer_host ? vm->peer_host : (char *)"";
+    status.last_error = (char *)error;
+    status.accel = vm->accel ? vm->accel : (char *)"";
+    status.memory_mib = vm->protection ? vm->protection->ram_bytes >> 20 : 0;
+    status.detect_ms = status.promote_ms = -1;
+    g_free(vm->state);
+    vm->state = g_strdup(state);
+    vm_table_put(&status);
+}
+
+static void on_status(struct vm *vm, const Understudy__Status *said)
+{
+    Understudy__Status status = *said;
+    bool alone = said->role == UNDERSTUDY__ROLE__ROLE_PRIMARY &&
+                 (strcmp(said->state, "connecting") == 0 || strcmp(said->state, "peer-lost") == 0);
+    vm->role = said->role;
+    vm->term = said->term;
+    vm->qemu_pid = said->qemu_pid;
+    g_free(vm->state);
+    vm->state = g_strdup(said->state);
+    if (!alone)
+        vm->alone_since_us = 0;
+    else if (!vm->alone_since_us)
+        vm->alone_since_us = g_get_monotonic_time();
+    status.vm = vm->name;
+    status.accel = vm->accel ? vm->accel : (char *)"";
+    status.peer = vm->peer_host ? vm->peer_host : (char *)"";
+    vm_table_put(&status);
+}
+
+static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
+{
+    struct vm *vm = opaque;
+    (void)framing;
+    if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_LISTENING) {
+        vm->data_port = (uint16_t)message->listening->data_port;
+        vm->udp_port = (uint16_t)message->listening->udp_port;
+        answer_listening(vm, true, "");
+    } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS) {
+        on_status(vm, message->status);
+    } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_ENDED) {
+        const char *reason = message->ended->reason, *said = message->ended->message;
+        vm->ended = true;
+        g_message("VM %s ended here: %s%s%s", vm->name, reason, said[0] ? ": " : "", said);
+        answer_listening(vm, false, said[0] ? said : reason);
+        if (strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
+            show(vm, reason, said);
+        else
+            show(vm, "ended", reason);
+    }
+}
+
+/* Whether pid is a QEMU that one of our replicators started. */
+static bool is_our_qemu(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
+    g_autofree char *line = NULL;
+    gsize len = 0;
+    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) && g_strstr_len(line, (gssize)len, "qemu") &&
+           memmem(line, len, "understudy-ram", strlen("understudy-ram"));
+}
+
+/* Sockets go; the console log stays for whoever wants to know why. */
+static void clear_sockets(const char *vm_dir)
+{
+    GDir *dir = g_dir_open(vm_dir, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(vm_dir, name, NULL);
+        if (g_str_has_prefix(name, "us-"))
+            g_unlink(path);
+    }
+    if (dir)
+        g_dir_close(dir);
+}
+
+static void on_replicator_gone(struct framing *framing, void *opaque)
+{
+    struct vm *vm = opaque;
+    framing_free(framing);
+    vm->framing = NULL;
+    if (!vm->ended) {
+        g_warning("the replicator of VM %s died", vm->name);
+        answer_listening(vm, false, "the replicator died");
+        if (is_our_qemu(vm->qemu_pid))
+            kill(vm->qemu_pid, SIGKILL);
+        show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
+    }
+    clear_sockets(vm->vm_dir);
+    bool quiet = vm->ended && strcmp(vm->state, "ended") == 0;
+    if (quiet)
+        g_hash_table_remove(vms, vm->name);
+}
+
+/* ---- starting ---- */
+
+static bool name_is_fit(const char *name)
+{
+    size_t len = strlen(name);
+    return len > 0 && len <= 32 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == len &&
+           name[0] != '.' && name[0] != '-';
+}
+
+bool vm_reserve(const char *name, GError **error)
+{
+    struct vm *vm = lookup(name);
+    if (!name_is_fit(name)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "%s is no name for a VM: use up to 32 letters, digits, '-', '_' and '.'", name);
+        return false;
+    }
+    if (vm && vm->framing) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is already here (%s): stop it first, or use another name",
+                    name, vm->state ? vm->state : "starting");
+        return false;
+    }
+    if (vm && !vm->ended && !vm->state) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is being started", name);
+        return false;
+    }
+    g_hash_table_remove(vms, name);
+    vm = g_new0(struct vm, 1);
+    vm->name = g_strdup(name);
+    g_hash_table_insert(vms, vm->name, vm);
+    return true;
+}
+
+void vm_forget(const char *name)
+{
+    g_hash_table_remove(vms, name);
+}
+
+static bool spawn_replicator(struct vm *vm, GError **error)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s", g_strerror(errno));
+        return false;
+    }
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_NONE);
+    g_subprocess_launcher_take_fd(launcher, pair[1], REPLICATOR_FD);
+    vm->process = g_subprocess_launcher_spawn(launcher, error, config->replicator, "--control-fd", G_STRINGIFY(REPLICATOR_FD),
+                                              NULL);
+    if (!vm->process) {
+        close(pair[0]);
+        return false;
+    }
+    vm->framing = framing_new(pair[0], on_message, on_replicator_gone, vm);
+    return true;
+}
+
+static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16_t data_port, uint16_t udp_port)
+{
+    Understudy__Start start = UNDERSTUDY__START__INIT;
+    start.role = role;
+    start.protection = vm->protection;
+    start.argv = argv;
+    start.n_argv = g_strv_length(argv);
+    start.vm_dir = vm->vm_dir;
+    start.hook = config->hook;
+    start.listen_address = config->listen_address ? config->listen_address : (char *)"";
+    start.peer_host = vm->peer_host;
+    start.peer_data_port = data_port;
+    start.peer_udp_port = udp_port;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
+    framing_send(vm->framing, &envelope);
+}
+
+bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host, uint16_t peer_daemon_port,
+              uint16_t data_port, uint16_t udp_port, vm_listening listening, void *opaque, GError **error)
+{
+    struct vm *vm = lookup(protection->vm);
+    if (!vm)
+        return false;
+    g_auto(GStrv) user = g_new0(char *, protection->n_qemu_argv + 1);
+    for (size_t i = 0; i < protection->n_qemu_argv; i++)
+        user[i] = g_strdup(protection->qemu_argv[i]);
+    struct cmdline *line = cmdline_parse((const char *const *)user, error);
+    if (!line)
+        return false;
+    vm->protection = copy_protection(protection);
+    vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
+    vm->peer_host = g_strdup(peer_host);
+    vm->peer_daemon_port = peer_daemon_port;
+    vm->role = role;
+    vm->term = protection->term;
+    vm->accel = g_strdup(line->accel);
+    vm->listening = listening;
+    vm->opaque = opaque;
+    bool ok = strlen(vm->vm_dir) + strlen("/us-out-99") <= SUN_PATH_MAX;
+    if (!ok)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG, "%s is too long for sockets: use a shorter --run-dir",
+                    vm->vm_dir);
+    ok = ok && g_mkdir_with_parents(vm->vm_dir, 0700) == 0;
+    if (ok) {
+        clear_sockets(vm->vm_dir);
+        g_autofree char *log = g_build_filename(vm->vm_dir, "console.log", NULL);
+        g_unlink(log);
+        show(vm, "starting", "");
+        ok = spawn_replicator(vm, error);
+    }
+    if (ok) {
+        g_auto(GStrv) argv = cmdline_build(line, QEMU_RAM_FD, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
+        send_start(vm, role, argv, data_port, udp_port);
+    }
+    cmdline_free(line);
+    return ok;
+}
+
+enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port, char **why)
+{
+    struct vm *vm = lookup(name);
+    if (!vm || !vm->framing)
+        return VM_NONE;
+    if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= term) {
+        *why = g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", name, vm->term);
+        return VM_REFUSED;
+    }
+    bool waiting = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port && g_strcmp0(vm->state, "listening") == 0;
+    if (!waiting) {
+        *why = g_strdup_printf("VM %s is busy on this host (%s)", name, vm->state ? vm->state : "starting");
+        return VM_REFUSED;
+    }
+    *data_port = vm->data_port;
+    *udp_port = vm->udp_port;
+    return VM_REUSE;
+}
+
+/* ---- orders ---- */
+
+static struct vm *lookup_running(const char *name, GError **error)
+{
+    struct vm *vm = lookup(name);
+    if (!vm)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "there is no VM %s on this host: 'understudy status' lists those there are", name);
+    else if (!vm->framing)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "VM %s does not run on this host any more (%s)", name, vm->state);
+    return vm && vm->framing ? vm : NULL;
+}
+
+bool vm_failover(const char *name, bool force, GError **error)
+{
+    struct vm *vm = lookup_running(name, error);
+    if (!vm)
+        return false;
+    if (!force && g_strcmp0(vm->state, "protected") != 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "VM %s is %s here: a planned failover starts on the host where it runs, protected", name, vm->state);
+        return false;
+    }
+    if (force && g_strcmp0(vm->state, "standby") != 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "VM %s is %s here: a forced failover is ordered on the host that stands by with a whole image", name,
+                    vm->state);
+        return false;
+    }
+    Understudy__Failover failover = UNDERSTUDY__FAILOVER__INIT;
+    failover.force = force;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(FAILOVER, failover, &failover);
+    framing_send(vm->framing, &envelope);
+    return true;
+}
+
+bool vm_stop(const char *name, GError **error)
+{
+    struct vm *vm = lookup(name);
+    if (vm && !vm->framing && vm->state) {
+        g_hash_table_remove(vms, name); /* a failed one: forget it */
+        return true;
+    }
+    vm = lookup_running(name, error);
+    if (!vm)
+        return false;
+    Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
+    framing_send(vm->framing, &envelope);
+    return true;
+}
+
+/* ---- coming back to protection ---- */
+
+struct wish {
+    char *name, *host;
+    uint16_t port, own_port, data_port, udp_port;
+    Understudy__Protection *protection;
+};
+
+static void free_wish(gpointer opaque)
+{
+    struct wish *wish = opaque;
+    g_free(wish->name);
+    g_free(wish->host);
+    understudy__protection__free_unpacked(wish->protection, NULL);
+    g_free(wish);
+}
+
+static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable *cancellable)
+{
+    struct wish *wish = opaque;
+    GError *error = NULL;
+    (void)source;
+    (void)cancellable;
+    if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->data_port, &wish->udp_port, &error))
+        g_task_return_boolean(task, TRUE);
+    else
+        g_task_return_error(task, error);
+}
+
+static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque)
+{
+    struct wish *wish = g_task_get_task_data(G_TASK(result));
+    struct vm *vm = lookup(wish->name);
+    (void)source;
+    (void)opaque;
+    bool ok = g_task_propagate_boolean(G_TASK(result), NULL);
+    if (!vm)
+        return;
+    vm->asking = false;
+    vm->alone_since_us = 0;
+    if (!ok || !vm->framing)
+        return;
+    Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
+    moved.host = vm->peer_host;
+    moved.data_port = wish->data_port;
+    moved.udp_port = wish->udp_port;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
+    framing_send(vm->framing, &envelope);
+}
+
+static void reprotect(struct vm *vm)
+{
+    struct wish *wish = g_new0(struct wish, 1);
+    wish->name = g_strdup(vm->name);
+    wish->host = g_strdup(vm->peer_host);
+    wish->port = vm->peer_daemon_port;
+    wish->own_port = config->port;
+    wish->protection = copy_protection(vm->protection);
+    wish->protection->term = vm->term;
+    vm->asking = true;
+    GTask *task = g_task_new(NULL, NULL, peer_answered, NULL);
+    g_task_set_task_data(task, wish, free_wish);
+    g_task_run_in_thread(task, ask_peer);
+    g_object_unref(task);
+}
+
+static gboolean reprotect_all(gpointer opaque)
+{
+    GHashTableIter iter;
+    gpointer value;
+    (void)opaque;
+    g_hash_table_iter_init(&iter, vms);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct vm *vm = value;
+        bool alone = vm->framing && vm->alone_since_us &&
+                     g_get_monotonic_time() - vm->alone_since_us > REPROTECT_S * G_USEC_PER_SEC;
+        if (alone && !vm->asking && vm->peer_host && vm->peer_daemon_port)
+            reprotect(vm);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+void vms_shutdown(void)
+{
+    /* The replicators carry on: a daemon that is restarted must not stop what it protects. */
+    g_hash_table_destroy(vms);
+}
