@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* understudy doctor: what this host, and the pair, lack; each line says what to do. */
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <gio/gio.h>
+
+#include "cli/cli.h"
+#include "proto/framing.h"
+
+static int failures;
+
+G_GNUC_PRINTF(4, 5)
+static void say(const char *what, bool good, bool needed, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    printf("%-5s %-22s %s\n", good ? "ok" : needed ? "FAIL" : "warn", what, text);
+    failures += !good && needed;
+}
+
+static void check_qemu(void)
+{
+    g_autofree char *path = g_find_program_in_path("qemu-system-x86_64");
+    say("QEMU", path != NULL, true, "%s", path ? path : "qemu-system-x86_64 is not installed: apt-get install qemu-system-x86");
+    if (!path)
+        return;
+    g_autofree char *bytes = NULL;
+    gsize len = 0;
+    static const char *const symbols[] = {"qemu_save_device_state", "memory_global_dirty_log_sync", "qemu_ram_foreach_block"};
+    bool all = g_file_get_contents(path, &bytes, &len, NULL);
+    for (size_t i = 0; all && i < G_N_ELEMENTS(symbols); i++)
+        all = memmem(bytes, len, symbols[i], strlen(symbols[i]) + 1) != NULL;
+    say("QEMU's functions", all, true, "%s",
+        all ? "exported" : "this QEMU does not export what checkpoints need: use your distribution's build, 7.2 to 10.0");
+}
+
+static void check_kernel(void)
+{
+    struct utsname uts;
+    uname(&uts);
+    int memfd = memfd_create("understudy-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    say("memfd", memfd >= 0, true, "%s", memfd >= 0 ? "works" : "memfd_create fails: use Linux 5.6 or later");
+    if (memfd >= 0)
+        close(memfd);
+    int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    say("pidfd", pidfd >= 0, true, "Linux %s%s", uts.release, pidfd >= 0 ? "" : ": use Linux 5.6 or later");
+    if (pidfd >= 0)
+        close(pidfd);
+    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm = kvm >= 0 ? ioctl(kvm, KVM_CREATE_VM, 0) : -1;
+    say("KVM", vm >= 0, false, "%s", vm >= 0 ? "a VM can be created" : "not usable: guests run under TCG, slowly");
+    if (vm >= 0)
+        close(vm);
+    if (kvm >= 0)
+        close(kvm);
+    say("tap devices", access("/dev/net/tun", R_OK | W_OK) == 0, false, "%s",
+        access("/dev/net/tun", R_OK | W_OK) == 0 ? "/dev/net/tun can be opened" : "/dev/net/tun cannot be opened: only user netdevs will work");
+    say("processors", sysconf(_SC_NPROCESSORS_ONLN) >= 2, false, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static Understudy__Envelope *ask_local(void)
+{
+    Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
+    Understudy__Envelope *answer = cli_call(&request, 10000);
+    if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
+        return answer;
+    if (answer)
+        understudy__envelope__free_unpacked(answer, NULL);
+    return NULL;
+}
+
+static Understudy__Envelope *ask_peer(const char *peer)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GSocketClient) client = g_socket_client_new();
+    g_socket_client_set_timeout(client, 5);
+    g_autoptr(GSocketConnection) connection = g_socket_client_connect_to_host(client, peer, 7070, NULL, &error);
+    if (!connection) {
+        say("peer", false, true, "%s: %s: start understudyd there, and open its port", peer, error->message);
+        return NULL;
+    }
+    Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
+    Understudy__Envelope *answer =
+        framing_call(g_socket_get_fd(g_socket_connection_get_socket(connection)), &request, 10000, &error);
+    if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
+        return answer;
+    say("peer", false, true, "%s: %s", peer, error ? error->message : "the answer was not understood");
+    if (answer)
+        understudy__envelope__free_unpacked(answer, NULL);
+    return NULL;
+}
+
+static void compare(const Understudy__Host *here, const Understudy__Host *there)
+{
+    bool same = strcmp(here->version, there->version) == 0;
+    say("understudy, both", same, true, "%s here, %s there%s", here->version, there->version,
+        same ? "" : ": install one version");
+    same = strcmp(here->qemu_version, there->qemu_version) == 0;
+    say("QEMU, both", same, true, "%s here, %s there%s", here->qemu_version, there->qemu_version, same ? "" : ": install one version");
+    same = strcmp(here->cpu_model, there->cpu_model) == 0;
+    say("processor, both", same, false, "%s here, %s there%s", here->cpu_model, there->cpu_model,
+        same ? "" : ": -cpu host will be refused");
+    say("KVM, both", here->kvm == there->kvm, false, "%s here, %s there", here->kvm ? "yes" : "no", there->kvm ? "yes" : "no");
+    say("memory there", there->memory_available_mib > 256, true, "%" G_GUINT64_FORMAT " MiB free", there->memory_available_mib);
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+    char *peer = NULL;
+    const GOptionEntry entries[] = {
+        {"peer", 0, 0, G_OPTION_ARG_STRING, &peer, "Compare with this host", "HOST[:PORT]"},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new(NULL);
+    g_autoptr(GError) error = NULL;
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 1) {
+        cli_fail("%s", error ? error->message : "usage: understudy doctor [--peer HOST[:PORT]]");
+        return EXIT_USAGE;
+    }
+    check_qemu();
+    check_kernel();
+    Understudy__Envelope *here = ask_local();
+    say("understudyd", here != NULL, true, "%s", here ? "answers" : "does not answer on this host: start it");
+    Understudy__Envelope *there = peer && here ? ask_peer(peer) : NULL;
+    if (there) {
+        compare(here->host, there->host);
+        understudy__envelope__free_unpacked(there, NULL);
+    }
+    if (here)
+        understudy__envelope__free_unpacked(here, NULL);
+    return failures ? EXIT_FAILED : EXIT_OK;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* understudy run: hands the user's QEMU command line to the daemon, then shows the first synchronisation. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "proto/framing.h"
+
+#define RUN_MS       60000
+#define POLL_US      100000
+#define BAR_WIDTH    40
+#define WAIT_DEFAULT 300
+
+static void draw_bar(uint64_t done, uint64_t total)
+{
+    unsigned filled = total ? (unsigned)(done * BAR_WIDTH / total) : 0;
+    if (!isatty(STDERR_FILENO) || total == 0)
+        return;
+    fprintf(stderr, "\rsynchronising [");
+    for (unsigned i = 0; i < BAR_WIDTH; i++)
+        fputc(i < filled ? '#' : '.', stderr);
+    fprintf(stderr, "] %3u %%  %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB", (unsigned)(done * 100 / total), done / 256,
+            total / 256);
+    fflush(stderr);
+}
+
+/* Until protected, failed, or out of patience. */
+static int wait_protected(const char *vm, int seconds)
+{
+    gint64 until = g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;
+    while (g_get_monotonic_time() < until) {
+        Understudy__Envelope *holder = NULL;
+        const Understudy__Status *status = cli_status_of(vm, &holder);
+        if (!status) {
+            cli_fail("VM %s ended before it was protected; see console.log in %s/%s", vm, cli_run_dir, vm);
+            return EXIT_FAILED;
+        }
+        bool is_protected = strcmp(status->state, "protected") == 0;
+        bool failed = strcmp(status->state, "failed") == 0 || strcmp(status->state, "hypervisor-died") == 0 ||
+                      strcmp(status->state, "ended") == 0;
+        draw_bar(is_protected ? status->sync_total_pages : status->sync_done_pages, status->sync_total_pages);
+        if (is_protected && isatty(STDERR_FILENO))
+            fputc('\n', stderr);
+        if (is_protected)
+            printf("VM %s is protected by %s\n", vm, status->peer);
+        if (failed)
+            cli_fail("VM %s: %s", vm, status->last_error[0] ? status->last_error : status->state);
+        understudy__envelope__free_unpacked(holder, NULL);
+        if (is_protected || failed)
+            return failed ? EXIT_FAILED : EXIT_OK;
+        g_usleep(POLL_US);
+    }
+    cli_fail("VM %s runs, but is not protected after %d s; 'understudy status %s' says how far it is", vm, seconds, vm);
+    return EXIT_NOT_PROTECTED;
+}
+
+/* Everything after "--", if there is one. */
+static char **split_at_dashes(int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            *argc = i;
+            argv[i] = NULL;
+            return argv + i + 1;
+        }
+    }
+    return NULL;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL;
+    int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
+    gboolean no_wait = FALSE;
+    const GOptionEntry entries[] = {
+        {"name", 'n', 0, G_OPTION_ARG_STRING, &name, "The VM's name (default vm)", "NAME"},
+        {"peer", 'p', 0, G_OPTION_ARG_STRING, &peer, "The host that stands by", "HOST[:PORT]"},
+        {"epoch-ms", 0, 0, G_OPTION_ARG_INT, &epoch_ms, "Time between checkpoints (default 20)", "N"},
+        {"deadline-ms", 0, 0, G_OPTION_ARG_INT, &deadline_ms, "Longest pause (default 20)", "N"},
+        {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms, "Silence after which a host counts as dead (default 60)", "N"},
+        {"heartbeat-ms", 0, 0, G_OPTION_ARG_INT, &heartbeat_ms, "Time between heartbeats (default 10)", "N"},
+        {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss, "When the standby is lost: go on, or hold output (default continue)",
+         "continue|hold"},
+        {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)", "auto|qemu-log|uffd"},
+        {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
+        {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("-- qemu-system-x86_64 ARGS...");
+    g_autoptr(GError) error = NULL;
+    char **qemu = split_at_dashes(&argc, argv);
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error)) {
+        cli_fail("%s", error->message);
+        return EXIT_USAGE;
+    }
+    if (!peer || !qemu || !qemu[0] || argc != 1 ||
+        (loss && strcmp(loss, "continue") != 0 && strcmp(loss, "hold") != 0) || epoch_ms < 0 || epoch_ms > 1000 ||
+        (tracker && strcmp(tracker, "auto") != 0 && strcmp(tracker, "qemu-log") != 0 && strcmp(tracker, "uffd") != 0)) {
+        cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] [--on-peer-loss=continue|hold] "
+                 "-- qemu-system-x86_64 ARGS...");
+        return EXIT_USAGE;
+    }
+    g_autofree char *cwd = g_get_current_dir();
+    Understudy__RunRequest run = UNDERSTUDY__RUN_REQUEST__INIT;
+    run.vm = name ? name : (char *)"vm";
+    run.peer = peer;
+    run.argv = qemu;
+    run.n_argv = g_strv_length(qemu);
+    run.epoch_ms = (uint32_t)epoch_ms;
+    run.deadline_ms = (uint32_t)MAX(deadline_ms, 0);
+    run.silence_ms = (uint32_t)MAX(silence_ms, 0);
+    run.heartbeat_ms = (uint32_t)MAX(heartbeat_ms, 0);
+    run.on_peer_loss = g_strcmp0(loss, "hold") == 0 ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
+                                                    : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
+    run.tracker = tracker ? tracker : (char *)"auto";
+    run.cwd = cwd;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);
+    int code = cli_call_simple(&request, RUN_MS);
+    return code != EXIT_OK || no_wait ? code : wait_protected(run.vm, wait_s);
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* understudy status: a table, a line that follows one VM, or JSON. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "proto/framing.h"
+
+#define STATUS_MS 5000
+#define WATCH_US  500000
+
+static Understudy__Envelope *ask(const char *vm)
+{
+    Understudy__StatusRequest status = UNDERSTUDY__STATUS_REQUEST__INIT;
+    status.vm = (char *)(vm ? vm : "");
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STATUS_REQUEST, status_request, &status);
+    Understudy__Envelope *answer = cli_call(&request, STATUS_MS);
+    if (answer && answer->body_case != UNDERSTUDY__ENVELOPE__BODY_STATUS_LIST) {
+        cli_fail("the daemon's answer was not understood");
+        understudy__envelope__free_unpacked(answer, NULL);
+        return NULL;
+    }
+    return answer;
+}
+
+const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **holder)
+{
+    *holder = ask(vm);
+    if (*holder && (*holder)->status_list->n_vms == 1)
+        return (*holder)->status_list->vms[0];
+    if (*holder)
+        understudy__envelope__free_unpacked(*holder, NULL);
+    *holder = NULL;
+    return NULL;
+}
+
+static const char *role_name(Understudy__Role role)
+{
+    return role == UNDERSTUDY__ROLE__ROLE_PRIMARY ? "primary" : role == UNDERSTUDY__ROLE__ROLE_SECONDARY ? "secondary" : "none";
+}
+
+static json_t *percentiles_json(const Understudy__Percentiles *p)
+{
+    static const Understudy__Percentiles none = {0};
+    p = p ? p : &none;
+    return json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)p->p50, "p99", (json_int_t)p->p99, "max", (json_int_t)p->max);
+}
+
+static json_t *status_json(const Understudy__Status *s)
+{
+    json_t *parts = json_pack("{s:o, s:o, s:o, s:o, s:o}", "stop", percentiles_json(s->stop_us), "harvest",
+                              percentiles_json(s->harvest_us), "save", percentiles_json(s->save_us), "copy_wait",
+                              percentiles_json(s->copy_wait_us), "resume", percentiles_json(s->resume_us));
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f}", "name", s->vm, "role", role_name(s->role), "state",
+        s->state, "term", (json_int_t)s->term, "peer", s->peer, "accel", s->accel, "qemu_version", s->qemu_version,
+        "memory_mib", (json_int_t)s->memory_mib, "epochs", (json_int_t)s->epochs, "acked_epoch", (json_int_t)s->acked_epoch,
+        "epochs_per_s", s->epochs_per_s, "bytes_per_s", s->bytes_per_s);
+    json_object_set_new(json, "pause_us", percentiles_json(s->pause_us));
+    json_object_set_new(json, "pause_parts_us", parts);
+    json_object_set_new(json, "dirty_pages", percentiles_json(s->dirty_pages));
+    json_object_set_new(json, "epoch_bytes", percentiles_json(s->epoch_bytes));
+    json_object_set_new(json, "hold_us", percentiles_json(s->hold_us));
+    json_object_set_new(json, "sync",
+                        json_pack("{s:I, s:I}", "done_pages", (json_int_t)s->sync_done_pages, "total_pages",
+                                  (json_int_t)s->sync_total_pages));
+    json_object_set_new(json, "expired", json_integer((json_int_t)s->expired));
+    json_object_set_new(json, "frames_dropped", json_integer((json_int_t)s->frames_dropped));
+    json_object_set_new(json, "detect_ms", json_real(s->detect_ms));
+    json_object_set_new(json, "promote_ms", json_real(s->promote_ms));
+    json_object_set_new(json, "guest_here", json_boolean(s->guest_here));
+    json_object_set_new(json, "qemu_pid", json_integer(s->qemu_pid));
+    json_object_set_new(json, "on_peer_loss",
+                        json_string(s->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? "hold" : "continue"));
+    json_object_set_new(json, "last_error", json_string(s->last_error));
+    return json;
+}
+
+static void print_json(const Understudy__StatusList *list, const char *vm)
+{
+    json_t *json;
+    if (vm && list->n_vms == 1) {
+        json = status_json(list->vms[0]);
+    } else {
+        json = json_array();
+        for (size_t i = 0; i < list->n_vms; i++)
+            json_array_append_new(json, status_json(list->vms[i]));
+    }
+    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(json);
+}
+
+static void print_line(const Understudy__Status *s)
+{
+    printf("%-12s %-9s %-13s %5.1f epochs/s  pause p50 %" G_GUINT64_FORMAT " p99 %" G_GUINT64_FORMAT
+           " us  dirty %" G_GUINT64_FORMAT " pages  %6.2f MB/s%s%s",
+           s->vm, role_name(s->role), s->state, s->epochs_per_s, s->pause_us ? s->pause_us->p50 : 0,
+           s->pause_us ? s->pause_us->p99 : 0, s->dirty_pages ? s->dirty_pages->p50 : 0, s->bytes_per_s / 1e6,
+           s->last_error[0] ? "  " : "", s->last_error);
+}
+
+static void print_table(const Understudy__StatusList *list)
+{
+    if (list->n_vms == 0)
+        printf("no VMs on this host\n");
+    else
+        printf("%-12s %-9s %-15s %-16s %5s %9s %9s %9s  %s\n", "NAME", "ROLE", "STATE", "PEER", "TERM", "EPOCHS", "P50 us", "P99 us",
+               "LAST ERROR");
+    for (size_t i = 0; i < list->n_vms; i++) {
+        const Understudy__Status *s = list->vms[i];
+        printf("%-12s %-9s %-15s %-16s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT "  %s\n",
+               s->vm, role_name(s->role), s->state, s->peer, s->term, s->epochs, s->pause_us ? s->pause_us->p50 : 0,
+               s->pause_us ? s->pause_us->p99 : 0, s->last_error);
+    }
+}
+
+static int watch(const char *vm)
+{
+    bool tty = isatty(STDOUT_FILENO);
+    for (;;) {
+        Understudy__Envelope *answer = ask(vm);
+        if (!answer)
+            return EXIT_FAILED;
+        if (vm && answer->status_list->n_vms == 0) {
+            understudy__envelope__free_unpacked(answer, NULL);
+            if (tty)
+                putchar('\n');
+            return cli_fail("there is no VM %s on this host any more", vm);
+        }
+        for (size_t i = 0; i < answer->status_list->n_vms; i++) {
+            if (tty && answer->status_list->n_vms == 1)
+                printf("\r\033[K");
+            print_line(answer->status_list->vms[i]);
+            if (!tty || answer->status_list->n_vms > 1)
+                putchar('\n');
+        }
+        fflush(stdout);
+        understudy__envelope__free_unpacked(answer, NULL);
+        g_usleep(WATCH_US);
+    }
+}
+
+int cmd_status(int argc, char **argv)
+{
+    gboolean as_json = FALSE, follow = FALSE;
+    const GOptionEntry entries[] = {
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &as_json, "Print JSON", NULL},
+        {"watch", 'w', 0, G_OPTION_ARG_NONE, &follow, "Follow, twice a second", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("[NAME]");
+    g_autoptr(GError) error = NULL;
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc > 2) {
+        cli_fail("%s", error ? error->message : "usage: understudy status [NAME] [--watch] [--json]");
+        return EXIT_USAGE;
+    }
+    const char *vm = argc == 2 ? argv[1] : NULL;
+    Understudy__Envelope *answer = ask(vm);
+    if (!answer)
+        return EXIT_FAILED;
+    int code = EXIT_OK;
+    if (vm && answer->status_list->n_vms == 0)
+        code = cli_fail("there is no VM %s on this host: 'understudy status' lists those there are", vm);
+    else if (as_json)
+        print_json(answer->status_list, vm);
+    else if (!follow)
+        print_table(answer->status_list);
+    understudy__envelope__free_unpacked(answer, NULL);
+    return follow && code == EXIT_OK ? watch(vm) : code;
+}
