@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Two hosts and a client as network namespaces, joined by a bridge in a namespace of its own. To be sourced, or run:
+#   hosts.sh up PREFIX | down PREFIX | exec PREFIX HOST COMMAND... | kill PREFIX HOST [quiet]
+# HOST is a, b or client. Addresses: a 10.77.0.1, b 10.77.0.2, client 10.77.0.100; the guest is expected at 10.77.0.10.
+# Hosts a and b have a bridge br0 with their uplink and a tap device tap0 for the guest, and a mount namespace of their own
+# with an empty /run/understudy, so that two daemons with default settings do not meet.
+# A second, direct link joins a (10.78.0.1) and b (10.78.0.2) for replication.
+
+hosts_netns() { echo "$1-$2"; }
+
+hosts_up() {
+    local p=$1 h
+    hosts_down "$p"
+    for h in sw a b client; do
+        ip netns add "$p-$h"
+        ip -n "$p-$h" link set lo up
+    done
+    ip -n "$p-sw" link add sw0 type bridge stp_state 0 forward_delay 0
+    ip -n "$p-sw" link set sw0 up
+    for h in a b client; do
+        ip -n "$p-sw" link add "to-$h" type veth peer name up0 netns "$p-$h"
+        ip -n "$p-sw" link set "to-$h" master sw0 up
+        ip -n "$p-$h" link set up0 up
+    done
+    ip -n "$p-client" addr add 10.77.0.100/24 dev up0
+    hosts_add_guest_bridge "$p-a" 10.77.0.1/24
+    hosts_add_guest_bridge "$p-b" 10.77.0.2/24
+    ip -n "$p-a" link add repl0 type veth peer name repl0 netns "$p-b"
+    ip -n "$p-a" addr add 10.78.0.1/24 dev repl0
+    ip -n "$p-b" addr add 10.78.0.2/24 dev repl0
+    ip -n "$p-a" link set repl0 up
+    ip -n "$p-b" link set repl0 up
+}
+
+hosts_add_guest_bridge() {
+    local ns=$1 address=$2
+    ip -n "$ns" link add br0 type bridge stp_state 0 forward_delay 0
+    ip -n "$ns" link set up0 master br0
+    ip -n "$ns" tuntap add tap0 mode tap
+    ip -n "$ns" link set tap0 master br0 up
+    ip -n "$ns" addr add "$address" dev br0
+    ip -n "$ns" link set br0 up
+}
+
+# Runs a command on a host. Long-running ones: put "&" after it; they die with hosts_down.
+hosts_exec() {
+    local p=$1 h=$2
+    shift 2
+    ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
+        'mkdir -p /run/understudy; mount --bind "$0" /run/understudy 2>/dev/null; exec "$@"' "$(hosts_run_dir "$p" "$h")" "$@"
+}
+
+# Where host h keeps /run/understudy, seen from outside.
+hosts_run_dir() {
+    local dir="/run/us-$1/$2"
+    mkdir -p "$dir"
+    echo "$dir"
+}
+
+# The host dies: SIGKILL to everything in it. "quiet": its links go first, so that no farewell gets out.
+hosts_kill() {
+    local p=$1 h=$2
+    if [ "${3:-}" = quiet ]; then
+        ip -n "$p-$h" link set up0 down
+        ip -n "$p-$h" link set repl0 down 2>/dev/null || true
+    fi
+    # One call: the processes die together, as they would with the host.
+    ip netns pids "$p-$h" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
+}
+
+hosts_down() {
+    local p=$1 h tries
+    for h in a b client sw; do
+        [ -e "/run/netns/$p-$h" ] || continue
+        hosts_kill "$p" "$h"
+        for tries in 1 2 3 4 5 6 7 8 9 10; do
+            [ -z "$(ip netns pids "$p-$h" 2>/dev/null)" ] && break
+            sleep 0.05
+        done
+        ip netns del "$p-$h" 2>/dev/null || true
+    done
+    rm -rf "/run/us-$p"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    set -euo pipefail
+    action=${1:?usage: hosts.sh up|down|exec|kill PREFIX ...}
+    shift
+    "hosts_$action" "$@"
+fi
