@@ -103,10 +103,12 @@ static int scan_block(struct tracker *tracker, struct dirty_map *map, unsigned i
     while (start < end) {
         struct pm_scan_arg arg = {
             .size = sizeof arg,
+            .flags = PM_SCAN_CHECK_WPASYNC, /* -EPERM rather than silence where nothing is protected */
             .start = start,
             .end = end,
             .vec = (uintptr_t)tracker->regions,
             .vec_len = REGIONS,
+            /* With just these masks a page without a mapping counts as written, unless its protection is remembered. */
             .category_mask = PAGE_IS_WRITTEN,
             .return_mask = PAGE_IS_WRITTEN,
         };
