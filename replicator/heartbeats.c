@@ -26,7 +26,12 @@ struct heartbeats {
     socklen_t peer_len;
 };
 
-static void take(struct replicator *r, const uint8_t *bytes, size_t len)
+/*
+ * A good packet also says where the peer is now: a secondary is not told the primary's port, and a peer that was started
+ * again has a new one.
+ */
+static void take(struct replicator *r, const uint8_t *bytes, size_t len, const struct sockaddr_storage *from,
+                 socklen_t from_len)
 {
     struct heartbeats *h = r->heartbeats;
     struct heartbeat beat;
@@ -36,6 +41,8 @@ static void take(struct replicator *r, const uint8_t *bytes, size_t len)
         return;
     h->peer_sequence = beat.sequence;
     h->peer_term = MAX(h->peer_term, beat.term);
+    memcpy(&h->peer, from, from_len);
+    h->peer_len = from_len;
     /* A secondary that promoted is a primary of a newer term: the session decides what that means. */
     replicator_heard(r, beat.term);
 }
@@ -45,10 +52,12 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
     uint8_t bytes[HEARTBEAT_LEN + 8];
     (void)condition;
     for (int i = 0; i < 64; i++) {
-        ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        struct sockaddr_storage from;
+        socklen_t from_len = sizeof from;
+        ssize_t n = recvfrom(fd, bytes, sizeof bytes, MSG_DONTWAIT, (struct sockaddr *)&from, &from_len);
         if (n < 0)
             break;
-        take(opaque, bytes, (size_t)n);
+        take(opaque, bytes, (size_t)n, &from, from_len);
     }
     return G_SOURCE_CONTINUE;
 }

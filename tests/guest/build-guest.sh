@@ -39,18 +39,26 @@ cp "$here/init.sh" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
 cc -O2 -static -Wall -Wextra -o "$root/guest" "$here/guest.c"
 
-# What the guest's NICs need, each after what it depends on; what the kernel has built in is not found and left out.
+# What the guest's NICs need, each module after those it depends on; what the kernel has built in is not found and left out.
 modules=$(echo "$out"/kernel/lib/modules/*)
-for name in failover net_failover virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_mmio \
-            virtio_net e1000; do
-    file=$(find "$modules" \( -name "$name.ko" -o -name "$name.ko.xz" \) -print -quit)
-    [ -n "$file" ] || continue
+touch "$root/modules/order"
+add_module() {
+    local name=$1 file depends
+    grep -qx "$name.ko" "$root/modules/order" && return 0
+    file=$(find "$modules" \( -name "$name.ko" -o -name "${name//_/-}.ko" -o -name "$name.ko.xz" \) -print -quit)
+    [ -n "$file" ] || return 0
     case "$file" in
     *.xz) xz -dc "$file" > "$root/modules/$name.ko" ;;
     *) cp "$file" "$root/modules/$name.ko" ;;
     esac
+    depends=$(modinfo -F depends "$root/modules/$name.ko" | tr ',' ' ')
+    for depend in $depends; do
+        add_module "${depend//-/_}"
+    done
     echo "$name.ko" >> "$root/modules/order"
+}
+for name in virtio_pci virtio_mmio virtio_net e1000; do
+    add_module "$name"
 done
-touch "$root/modules/order"
 (cd "$root" && find . -print0 | cpio --null --quiet -o -H newc | gzip -1) > "$out/initrd.img.new"
 mv "$out/initrd.img.new" "$out/initrd.img"

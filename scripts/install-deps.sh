@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what understudy needs, from Debian 12's own packages, and only what is missing.
+#   scripts/install-deps.sh        to build, run and test
+#   scripts/install-deps.sh --ci   also the linters, the fuzzer and the sanitizers' clang
+set -euo pipefail
+
+packages=(
+    # build
+    gcc libc6-dev cmake ninja-build pkg-config ccache
+    libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libsystemd-dev libcmocka-dev
+    # run
+    qemu-system-x86 seabios ipxe-qemu iproute2
+    # the test guest
+    busybox-static cpio kmod binutils procps
+)
+if [ "${1:-}" = --ci ]; then
+    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git)
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "install-deps: this script knows Debian's apt-get only; install these yourself: ${missing[*]}" >&2
+    exit 1
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "install-deps: become root to install: ${missing[*]}" >&2
+    exit 1
+fi
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
