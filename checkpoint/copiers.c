@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See copiers.h. The caller publishes a job list and a generation; helpers woken by futex take chunks from an atomic
- * counter until it runs out, and so does the caller. The caller is done when every chunk is, not when every helper has
- * woken: a helper that comes late finds nothing to take. The counter carries the generation in its upper half, so that a
- * helper from the last job can never take a chunk of the next one by mistake.
+ * See copiers.h. The caller publishes a job list and a generation; helpers woken by futex take chunks from an
+ * atomic counter until it runs out, and so does the caller. The caller is done when every chunk is, not when
+ * every helper has woken: a helper that comes late finds nothing to take. The counter carries the generation
+ * in its upper half, so that a helper from the last job can never take a chunk of the next one by mistake.
+ *
+ * Each helper is bound to a processor of its own, and the caller wakes those on other processors than it runs
+ * on. Left to itself the scheduler likes to put a thread beside the one that woke it, above all in a virtual
+ * machine, where an idle processor looks like one that the host has taken away: the two then share one
+ * processor, and the help is none.
  */
 #include "checkpoint/copiers.h"
 
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -18,6 +24,7 @@
 #include <unistd.h>
 
 #define MAX_HELPERS 4
+#define MAX_THREADS (MAX_HELPERS + 1) /* so that enough are left when one has the caller's processor */
 #define CHUNK_PAGES 64u
 #define ALONE_PAGES 192u
 #define PAGE_LEN    4096u
@@ -31,9 +38,17 @@ static inline void cpu_relax(void)
 #endif
 }
 
+struct copier {
+    struct copiers *copiers;
+    pthread_t thread;
+    uint32_t wake_bit; /* names it among the waiters on the generation */
+    int processor;     /* -1: more helpers than processors, bound to none */
+};
+
 struct copiers {
-    pthread_t threads[MAX_HELPERS];
+    struct copier copiers[MAX_THREADS];
     int nthreads;
+    int nhelpers; /* woken for a job */
     _Alignas(64) const struct copy_job *_Atomic jobs;
     _Atomic uint32_t njobs;
     _Atomic uint32_t generation; /* futex word */
@@ -43,8 +58,8 @@ struct copiers {
 };
 
 /*
- * The guest may write the page while it is copied; that is meant (see copiers.h), and no tool should call it a race.
- * ThreadSanitizer looks into memcpy whatever the attribute says: under it the copy is by hand.
+ * The guest may write the page while it is copied; that is meant (see copiers.h), and no tool should call it
+ * a race. ThreadSanitizer looks into memcpy whatever the attribute says: under it the copy is by hand.
  */
 #ifdef __SANITIZE_THREAD__
 __attribute__((no_sanitize("thread"), optimize("no-tree-loop-distribute-patterns"))) static void
@@ -76,7 +91,8 @@ static void take_chunks(struct copiers *copiers, uint32_t generation)
 {
     for (;;) {
         uint64_t next = atomic_load_explicit(&copiers->next, memory_order_acquire);
-        /* Acquire: whoever sees the next job's list also sees that this job's counter is closed, and fails below. */
+        /* Acquire: whoever sees the next job's list also sees that this job's counter is closed, and fails
+         * below. */
         uint32_t njobs = atomic_load_explicit(&copiers->njobs, memory_order_acquire);
         const struct copy_job *jobs = atomic_load_explicit(&copiers->jobs, memory_order_acquire);
         uint32_t chunk = (uint32_t)next;
@@ -94,12 +110,14 @@ static void take_chunks(struct copiers *copiers, uint32_t generation)
 
 static void *helper_run(void *opaque)
 {
-    struct copiers *copiers = opaque;
+    const struct copier *self = opaque;
+    struct copiers *copiers = self->copiers;
     uint32_t seen = 0;
     for (;;) {
         uint32_t generation = atomic_load_explicit(&copiers->generation, memory_order_acquire);
         if (generation == seen) {
-            syscall(SYS_futex, &copiers->generation, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            syscall(SYS_futex, &copiers->generation, FUTEX_WAIT_BITSET_PRIVATE, seen, NULL, NULL,
+                    self->wake_bit);
             continue;
         }
         seen = generation;
@@ -109,29 +127,73 @@ static void *helper_run(void *opaque)
     }
 }
 
+/* The next processor this process may use, from *processor on; -1 when there is none. */
+static int next_processor(const cpu_set_t *allowed, int *processor)
+{
+    while (*processor < CPU_SETSIZE) {
+        int candidate = (*processor)++;
+        if (CPU_ISSET(candidate, allowed))
+            return candidate;
+    }
+    return -1;
+}
+
+static int start_copier(struct copiers *copiers, int processor)
+{
+    struct copier *copier = &copiers->copiers[copiers->nthreads];
+    copier->copiers = copiers;
+    copier->wake_bit = 1u << copiers->nthreads;
+    copier->processor = processor;
+    int error = pthread_create(&copier->thread, NULL, helper_run, copier);
+    if (error)
+        return -error;
+    copiers->nthreads++;
+    pthread_setname_np(copier->thread, "copier");
+    if (processor < 0)
+        return 0;
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET(processor, &own);
+    pthread_setaffinity_np(copier->thread, sizeof own, &own); /* if not: slower, not wrong */
+    return 0;
+}
+
 int copiers_open(struct copiers **out, int helpers)
 {
+    cpu_set_t allowed;
+    int processor = 0;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+        return -errno;
     struct copiers *copiers = aligned_alloc(64, (sizeof *copiers + 63) / 64 * 64);
     if (!copiers)
         return -ENOMEM;
     memset(copiers, 0, sizeof *copiers);
     if (helpers < 0)
-        helpers = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1;
-    if (helpers > MAX_HELPERS)
-        helpers = MAX_HELPERS;
-    for (int i = 0; i < helpers; i++) {
-        if (pthread_create(&copiers->threads[i], NULL, helper_run, copiers) != 0)
-            break;
-        pthread_setname_np(copiers->threads[i], "copier");
-        copiers->nthreads++;
+        helpers = CPU_COUNT(&allowed) - 1;
+    copiers->nhelpers = helpers < MAX_HELPERS ? helpers : MAX_HELPERS;
+    for (int i = 0; copiers->nhelpers > 0 && i <= copiers->nhelpers; i++) {
+        int status = start_copier(copiers, next_processor(&allowed, &processor));
+        if (status < 0) {
+            copiers_close(copiers);
+            return status;
+        }
     }
     *out = copiers;
     return 0;
 }
 
+/* Wakes as many helpers as are wanted, none of them on the caller's processor. */
 static void wake_helpers(struct copiers *copiers)
 {
-    syscall(SYS_futex, &copiers->generation, FUTEX_WAKE_PRIVATE, copiers->nthreads, NULL, NULL, 0);
+    int here = sched_getcpu(), chosen = 0;
+    uint32_t bits = 0;
+    for (int i = 0; i < copiers->nthreads && chosen < copiers->nhelpers; i++) {
+        if (copiers->copiers[i].processor == here)
+            continue;
+        bits |= copiers->copiers[i].wake_bit;
+        chosen++;
+    }
+    syscall(SYS_futex, &copiers->generation, FUTEX_WAKE_BITSET_PRIVATE, chosen, NULL, NULL, bits);
 }
 
 void copiers_close(struct copiers *copiers)
@@ -140,15 +202,15 @@ void copiers_close(struct copiers *copiers)
         return;
     atomic_store(&copiers->quit, true);
     atomic_fetch_add(&copiers->generation, 1);
-    wake_helpers(copiers);
+    syscall(SYS_futex, &copiers->generation, FUTEX_WAKE_PRIVATE, copiers->nthreads, NULL, NULL, 0);
     for (int i = 0; i < copiers->nthreads; i++)
-        pthread_join(copiers->threads[i], NULL);
+        pthread_join(copiers->copiers[i].thread, NULL);
     free(copiers);
 }
 
 void copiers_run(struct copiers *copiers, const struct copy_job *jobs, size_t n)
 {
-    if (n <= ALONE_PAGES || copiers->nthreads == 0) {
+    if (n <= ALONE_PAGES || copiers->nhelpers == 0) {
         copy_range(jobs, n);
         return;
     }
