@@ -150,12 +150,12 @@ client_pid() { ip netns pids "$prefix-client" | while read -r p; do
     [ "$(cat "/proc/$p/comm" 2>/dev/null)" = understudy-test ] && echo "$p"; done; }
 say "== $seconds s under protection; a client asks for the next number, over one TCP connection, without pause"
 if [ "$quiet" -eq 0 ]; then
-    understudy a status web --watch &
-    watcher=$!
+    hosts_exec "$prefix" a timeout "$seconds" "$build/cli/understudy" status web --watch || true
+    echo
+else
+    sleep "$seconds"
 fi
-sleep "$seconds"
 understudy a status web --json >"$work/a.json" || give_up "VM web is not on host A any more"
-[ "$quiet" -eq 1 ] || { kill "$watcher" 2>/dev/null || true; wait "$watcher" 2>/dev/null || true; echo; }
 pid=$(client_pid)
 [ -n "$pid" ] || give_up "the client ended early: $(cat "$work/client.err" "$work/client.json")"
 
@@ -169,13 +169,16 @@ lost=0
 wait $client || lost=1
 
 value() { sed -n "s/^ *\"$2\": *\([^,{]*\),\{0,1\}$/\1/p" "$1" | head -n 1; }
-pair() { tr -d '\n ' <"$1" | sed -n "s/.*\"$2\":{\"p50\":\([0-9]*\),\"p99\":\([0-9]*\),\"max\":\([0-9]*\)}.*/\1 \2 \3/p"; }
+pair() { { tr -d "\n " <"$1"; echo; } | sed -n "s/.*\"$2\":{\"p50\":\([0-9]*\),\"p99\":\([0-9]*\),\"max\":\([0-9]*\)}.*/\1 \2 \3/p"; }
 read -r pause50 pause99 pause_max < <(pair "$work/a.json" pause_us)
 read -r dirty50 dirty99 _ < <(pair "$work/a.json" dirty_pages)
 read -r bytes50 bytes99 _ < <(pair "$work/a.json" epoch_bytes)
-for key in answers_total answers_lost answers_out_of_order tcp_resets client_gap_ms guest_clock_drift_ppm; do
-    printf -v "$key" %s "$(value "$work/client.json" $key)"
-done
+answers_total=$(value "$work/client.json" answers_total)
+answers_lost=$(value "$work/client.json" answers_lost)
+answers_out_of_order=$(value "$work/client.json" answers_out_of_order)
+tcp_resets=$(value "$work/client.json" tcp_resets)
+client_gap_ms=$(value "$work/client.json" client_gap_ms)
+guest_clock_drift_ppm=$(value "$work/client.json" guest_clock_drift_ppm)
 detect_ms=$(value "$work/b.json" detect_ms)
 promote_ms=$(value "$work/b.json" promote_ms)
 epochs=$(value "$work/a.json" epochs)
@@ -207,7 +210,7 @@ fi
 
 cat <<SUMMARY
 == summary
-   guest                 QEMU $qemu_version, $accel, $machine, $memory_mib MiB
+   guest                 QEMU ${qemu_version//\"}, $accel, $machine, $memory_mib MiB
    epochs                $epochs, every $epoch_ms ms
    pause                 p50 $pause50 us, p99 $pause99 us, max $pause_max us
    dirty pages an epoch  p50 $dirty50, p99 $dirty99

@@ -46,6 +46,7 @@ hosts_add_guest_bridge() {
 hosts_exec() {
     local p=$1 h=$2
     shift 2
+    # shellcheck disable=SC2016 # the inner shell expands these
     ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
         'mkdir -p /run/understudy; mount --bind "$0" /run/understudy 2>/dev/null; exec "$@"' "$(hosts_run_dir "$p" "$h")" "$@"
 }
@@ -69,11 +70,11 @@ hosts_kill() {
 }
 
 hosts_down() {
-    local p=$1 h tries
+    local p=$1 h
     for h in a b client sw; do
         [ -e "/run/netns/$p-$h" ] || continue
         hosts_kill "$p" "$h"
-        for tries in 1 2 3 4 5 6 7 8 9 10; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
             [ -z "$(ip netns pids "$p-$h" 2>/dev/null)" ] && break
             sleep 0.05
         done
