@@ -59,9 +59,18 @@ static void say_goodbye(struct step *step, enum session_end_reason reason)
     act(step, SESSION_DO_SEND_GOODBYE)->reason = reason;
 }
 
+/*
+ * How long nothing may be heard. A standby whose link was closed (which a dying process's kernel does, and a cut network
+ * does not) needs only half the silence to believe it.
+ */
+static uint64_t silence_limit_ms(const struct session *s)
+{
+    return s->state == SESSION_STANDBY && !s->link_up ? s->config.silence_ms / 2 : s->config.silence_ms;
+}
+
 static bool is_silent(const struct step *step)
 {
-    return step->now_ms >= step->s->last_heard_ms + step->s->config.silence_ms;
+    return step->now_ms >= step->s->last_heard_ms + silence_limit_ms(step->s);
 }
 
 static bool timer_ran_out(const struct step *step)
@@ -747,7 +756,7 @@ uint64_t session_next_tick_ms(const struct session *s)
     case SESSION_HANDING_OVER:
     case SESSION_FOLLOWING:
     case SESSION_STANDBY: {
-        uint64_t silent = s->last_heard_ms + s->config.silence_ms;
+        uint64_t silent = s->last_heard_ms + silence_limit_ms(s);
         return silent < next ? silent : next;
     }
     case SESSION_ENDED:
