@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See capture.h. Which slot a page has in the open epoch is kept per page as (epoch serial, slot): 8 bytes a page, never
- * cleared, since an old serial means "none". The job list for the copiers is address space reserved at start, so the pause
- * allocates nothing.
+ * See capture.h. Which slot a page has in the open epoch is kept per page as (epoch serial, slot): 8 bytes a
+ * page, never cleared, since an old serial means "none". The job list for the copiers is address space
+ * reserved at start, so the pause allocates nothing.
  */
 #include "checkpoint/capture.h"
 
@@ -87,7 +87,8 @@ int capture_open(struct capture **out, const struct capture_config *config)
         capture_close(capture);
         return status;
     }
-    memset(capture->jobs, 0, (capture->max_jobs < WARM_JOBS ? capture->max_jobs : WARM_JOBS) * sizeof *capture->jobs);
+    memset(capture->jobs, 0,
+           (capture->max_jobs < WARM_JOBS ? capture->max_jobs : WARM_JOBS) * sizeof *capture->jobs);
     *out = capture;
     return 0;
 }
@@ -121,7 +122,8 @@ static void mark_present(struct capture *capture)
     dirty_map_clear_all(&capture->map);
     for (unsigned i = 0; i < capture->map.nblocks; i++) {
         uint64_t npages = capture->map.blocks[i].npages, first = 0, n = npages;
-        /* Holes are known by their place in main RAM as a whole: a block's own pages only if it is the only one. */
+        /* Holes are known by their place in main RAM as a whole: a block's own pages only if it is the only
+         * one. */
         bool holes_known = main_blocks == 1 && !hypervisor_block(hv, i)->aux;
         while (first < npages && (!holes_known || hypervisor_next_present(hv, &first, &n) == 0)) {
             for (uint64_t page = first; page < first + n && page < npages; page++)
@@ -190,8 +192,9 @@ struct cursor {
 };
 
 /*
- * Lists copy jobs for the dirty pages, in order, at most max of them. Returns how many; *end says where it stopped, *full
- * whether for lack of staging room. The job list is as long as staging: it can only run out together with it.
+ * Lists copy jobs for the dirty pages, in order, at most max of them. Returns how many; *end says where it
+ * stopped, *full whether for lack of staging room. The job list is as long as staging: it can only run out
+ * together with it.
  */
 static uint32_t list_dirty(struct capture *capture, uint64_t max, struct cursor *end, bool *full)
 {
@@ -243,8 +246,8 @@ static void clear_before(struct dirty_map *map, const struct cursor *end)
 }
 
 /*
- * Stages dirty pages into the open epoch: pages copied, -EAGAIN when staging ran full on the way, -ENOBUFS when it did
- * with nothing but this epoch in it.
+ * Stages dirty pages into the open epoch: pages copied, -EAGAIN when staging ran full on the way, -ENOBUFS
+ * when it did with nothing but this epoch in it.
  */
 static int64_t stage_dirty(struct capture *capture, uint64_t max)
 {
@@ -258,7 +261,8 @@ static int64_t stage_dirty(struct capture *capture, uint64_t max)
     return capture->open->nslots == staging_capacity_pages(capture->config.staging) ? -ENOBUFS : -EAGAIN;
 }
 
-/* The serial has wrapped: what is left of four thousand million epochs ago must not be taken for this one's. */
+/* The serial has wrapped: what is left of four thousand million epochs ago must not be taken for this one's.
+ */
 static void forget_places(struct capture *capture)
 {
     for (unsigned i = 0; i < capture->map.nblocks; i++)

@@ -2,14 +2,16 @@
 /*
  * Capture: turns a running guest into staged epochs. The heart of the engine; one thread, the capture thread.
  *
- * An epoch is opened by its first early pass or by capture_epoch. Early passes copy dirty pages while the guest runs; a
- * page dirtied again goes to the same slot again. capture_epoch pauses the guest, copies what is left and closes the epoch.
+ * An epoch is opened by its first early pass or by capture_epoch. Early passes copy dirty pages while the
+ * guest runs; a page dirtied again goes to the same slot again. capture_epoch pauses the guest, copies what
+ * is left and closes the epoch.
  *
- * Why copying a page that the guest is writing is right: its dirty bit was cleared before the copy began, so a write that
- * the copy missed or tore sets the bit again, and the page is copied again, at the latest in the pause.
+ * Why copying a page that the guest is writing is right: its dirty bit was cleared before the copy began, so
+ * a write that the copy missed or tore sets the bit again, and the page is copied again, at the latest in the
+ * pause.
  *
- * I3: a bit leaves the dirty map only after its page is in a slot. If the checkpoint expires or staging is full, the epoch
- * stays open and is tried again; nothing is lost and nothing is committed.
+ * I3: a bit leaves the dirty map only after its page is in a slot. If the checkpoint expires or staging is
+ * full, the epoch stays open and is tried again; nothing is lost and nothing is committed.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_CAPTURE_H
 #define UNDERSTUDY_CHECKPOINT_CAPTURE_H
@@ -55,16 +57,17 @@ uint64_t capture_dirty(const struct capture *capture);
 /* Asks for what was dirtied since, guest running. */
 int capture_harvest(struct capture *capture);
 /*
- * Pre-copy: stages up to max_pages dirty pages as one batch. NULL and *status: 0 nothing dirty, -EAGAIN no room.
+ * Pre-copy: stages up to max_pages dirty pages as one batch. NULL and *status: 0 nothing dirty, -EAGAIN no
+ * room.
  */
 struct staged_epoch *capture_batch(struct capture *capture, uint64_t number, uint32_t max_pages, int *status);
 
 /* One early pass for epoch number. Pages copied, or -errno as capture_epoch. */
 int64_t capture_early_pass(struct capture *capture, uint64_t number);
 /*
- * Pauses, copies, resumes, closes the epoch. 0 and *out; -EAGAIN: no room in staging, -ETIME: the deadline won; both
- * leave the epoch open, to be tried again. -ENOBUFS: the epoch alone is larger than staging, waiting will not help: start
- * over with capture_start. Others: the hypervisor failed.
+ * Pauses, copies, resumes, closes the epoch. 0 and *out; -EAGAIN: no room in staging, -ETIME: the deadline
+ * won; both leave the epoch open, to be tried again. -ENOBUFS: the epoch alone is larger than staging,
+ * waiting will not help: start over with capture_start. Others: the hypervisor failed.
  */
 int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, struct staged_epoch **out,
                   struct capture_report *report);

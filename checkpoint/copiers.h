@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A small pool of threads that help one thread copy pages. No lock and no allocation once open. Few pages are copied by
- * the caller alone: waking a helper costs more than copying a hundred pages.
+ * A small pool of threads that help one thread copy pages. No lock and no allocation once open. Few pages are
+ * copied by the caller alone: waking a helper costs more than copying a hundred pages.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_COPIERS_H
 #define UNDERSTUDY_CHECKPOINT_COPIERS_H
@@ -20,8 +20,8 @@ struct copy_job {
 int copiers_open(struct copiers **out, int helpers);
 void copiers_close(struct copiers *copiers);
 /*
- * Copies n pages; returns when all are done. The sources may be written to meanwhile: the caller has cleared their dirty
- * bits before, so a page torn here is dirty again and will be copied again.
+ * Copies n pages; returns when all are done. The sources may be written to meanwhile: the caller has cleared
+ * their dirty bits before, so a page torn here is dirty again and will be copied again.
  */
 void copiers_run(struct copiers *copiers, const struct copy_job *jobs, size_t n);
 

@@ -23,7 +23,8 @@ static uint32_t get32(const uint8_t *at)
 }
 
 /* The first position from at where now differs from old (past old's end everything differs). */
-static size_t next_difference(const uint8_t *now, size_t now_len, const uint8_t *old, size_t old_len, size_t at)
+static size_t next_difference(const uint8_t *now, size_t now_len, const uint8_t *old, size_t old_len,
+                              size_t at)
 {
     size_t common = now_len < old_len ? now_len : old_len;
     while (at + 64 <= common && memcmp(now + at, old + at, 64) == 0)
@@ -45,8 +46,8 @@ static size_t run_end(const uint8_t *now, size_t now_len, const uint8_t *old, si
     return at >= common && common < now_len && at - end < MERGE_GAP ? now_len : end;
 }
 
-ssize_t devstate_delta_encode(uint8_t *out, size_t capacity, const uint8_t *now, size_t now_len, const uint8_t *old,
-                              size_t old_len)
+ssize_t devstate_delta_encode(uint8_t *out, size_t capacity, const uint8_t *now, size_t now_len,
+                              const uint8_t *old, size_t old_len)
 {
     size_t used = 4, at = 0;
     if (capacity < 4 || now_len > UINT32_MAX)

@@ -70,7 +70,8 @@ uint64_t dirty_map_take(struct dirty_map *map, const struct hypervisor *hv)
             /* A plain look first: most words are zero, and an exchange takes the cache line. */
             if (atomic_load_explicit(&source->bitmap[w], memory_order_relaxed) == 0)
                 continue;
-            uint64_t bits = atomic_exchange_explicit(&source->bitmap[w], 0, memory_order_acquire) & valid_bits(block, w);
+            uint64_t bits =
+                atomic_exchange_explicit(&source->bitmap[w], 0, memory_order_acquire) & valid_bits(block, w);
             arrived += (uint64_t)__builtin_popcountll(bits & ~block->words[w]);
             block->words[w] |= bits;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The carry-over bitmaps: for each RAM block, the pages that must still reach staging. Bits come from the hypervisor's
- * shared bitmaps and leave only once the page is in a staging slot (invariant I3). One thread.
+ * The carry-over bitmaps: for each RAM block, the pages that must still reach staging. Bits come from the
+ * hypervisor's shared bitmaps and leave only once the page is in a staging slot (invariant I3). One thread.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DIRTY_MAP_H
 #define UNDERSTUDY_CHECKPOINT_DIRTY_MAP_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See histogram.h. Values below 64 have a bucket each; above, the six bits after the leading one pick the sub-bucket.
+ * See histogram.h. Values below 64 have a bucket each; above, the six bits after the leading one pick the
+ * sub-bucket.
  */
 #include "checkpoint/histogram.h"
 

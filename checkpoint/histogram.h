@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A log-linear histogram in the manner of HdrHistogram (Gil Tene): 64 sub-buckets per power of two, so any value is kept
- * with a relative error below 1/64, in fixed memory. One writer; any thread may read at any time and sees each count
- * whole. Values are whole numbers in whatever unit the owner says.
+ * A log-linear histogram in the manner of HdrHistogram (Gil Tene): 64 sub-buckets per power of two, so any
+ * value is kept with a relative error below 1/64, in fixed memory. One writer; any thread may read at any
+ * time and sees each count whole. Values are whole numbers in whatever unit the owner says.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_HISTOGRAM_H
 #define UNDERSTUDY_CHECKPOINT_HISTOGRAM_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See image.h. A page that was never written since the memory was empty is known to be zero, so zero pages for it are
- * skipped: reading or writing a hole of a memfd would give it a page.
+ * See image.h. A page that was never written since the memory was empty is known to be zero, so zero pages
+ * for it are skipped: reading or writing a hole of a memfd would give it a page.
  */
 #include "checkpoint/image.h"
 
@@ -69,7 +69,8 @@ int image_check(const struct image *image, const struct staged_epoch *epoch)
     }
     if (epoch->kind != STAGED_EPOCH)
         return 0;
-    if (epoch->devstate_len == 0 || epoch->devstate_len > image->devstate_capacity || epoch->nblocks != image->nblocks)
+    if (epoch->devstate_len == 0 || epoch->devstate_len > image->devstate_capacity ||
+        epoch->nblocks != image->nblocks)
         return -EPROTO;
     for (unsigned i = 0; i < image->nblocks; i++) {
         if (epoch->block_used_len[i] > hypervisor_block(image->hv, i)->max_len)
@@ -131,11 +132,13 @@ int image_discard(struct image *image)
     for (unsigned i = 0; i < image->nblocks; i++) {
         if (hypervisor_block(image->hv, i)->aux)
             continue;
-        /* A page that the primary takes for a hole will not be sent: what was here must be gone either way. */
+        /* A page that the primary takes for a hole will not be sent: what was here must be gone either way.
+         */
         if (status < 0)
             zero_populated(image, i);
         else
-            memset(image->populated[i], 0, (hypervisor_block(image->hv, i)->max_len / HV_PAGE_LEN + 63) / 64 * 8);
+            memset(image->populated[i], 0,
+                   (hypervisor_block(image->hv, i)->max_len / HV_PAGE_LEN + 63) / 64 * 8);
     }
     return status;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The standby's image: guest RAM in the standby hypervisor's memory and the newest device state. Epochs are checked whole
- * before they are acked and written whole, in order (invariant I2).
+ * The standby's image: guest RAM in the standby hypervisor's memory and the newest device state. Epochs are
+ * checked whole before they are acked and written whole, in order (invariant I2).
  *
- * Threads: image_check is the control thread's, image_apply and image_discard the applier's; the getters are for the
- * control thread once the applier is idle.
+ * Threads: image_check is the control thread's, image_apply and image_discard the applier's; the getters are
+ * for the control thread once the applier is idle.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_IMAGE_H
 #define UNDERSTUDY_CHECKPOINT_IMAGE_H
@@ -19,13 +19,14 @@ struct image;
 
 int image_new(struct image **out, struct hypervisor *hv, size_t devstate_capacity);
 void image_free(struct image *image);
-/* 0 if every page of the epoch is one that this VM has, and named as it should be, else -EPROTO. Changes nothing. */
+/* 0 if every page of the epoch is one that this VM has, and named as it should be, else -EPROTO. Changes
+ * nothing. */
 int image_check(const struct image *image, const struct staged_epoch *epoch);
 /* Writes the epoch (or pre-copy batch) to the image. -EPROTO leaves the image unchanged. */
 int image_apply(struct image *image, const struct staging *staging, const struct staged_epoch *epoch);
 /*
- * Main RAM back to all zero: a new first synchronisation follows. -errno: the memory could not be given back to the
- * kernel; it is all zero nonetheless.
+ * Main RAM back to all zero: a new first synchronisation follows. -errno: the memory could not be given back
+ * to the kernel; it is all zero nonetheless.
  */
 int image_discard(struct image *image);
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See staging.h. Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side the tails;
- * each reads the other's with acquire. Address space for everything is reserved at once (MAP_NORESERVE) and touched only
- * as used, so filling an epoch never allocates; the first pages are touched at start, so that small epochs, the common
- * case, never take a page fault inside a pause. For the same reason an epoch that finds the ring empty starts at its
- * beginning again, in the warm part. Pages beyond the warm part are given back to the kernel once a large epoch is done
- * with them.
+ * See staging.h. Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side
+ * the tails; each reads the other's with acquire. Address space for everything is reserved at once
+ * (MAP_NORESERVE) and touched only as used, so filling an epoch never allocates; the first pages are touched
+ * at start, so that small epochs, the common case, never take a page fault inside a pause. For the same
+ * reason an epoch that finds the ring empty starts at its beginning again, in the warm part. Pages beyond the
+ * warm part are given back to the kernel once a large epoch is done with them.
  */
 #include "checkpoint/staging.h"
 
@@ -69,7 +69,8 @@ int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_
     uint32_t warm = capacity_pages < WARM_PAGES ? capacity_pages : WARM_PAGES;
     memset(staging->region, 1, (size_t)warm * STAGING_PAGE_LEN);
     for (unsigned i = 0; i < STAGING_EPOCHS; i++)
-        memset(staging->page_lists + (size_t)i * capacity_pages, 0, (size_t)warm * sizeof(struct staged_page));
+        memset(staging->page_lists + (size_t)i * capacity_pages, 0,
+               (size_t)warm * sizeof(struct staged_page));
     *out = staging;
     return 0;
 }
@@ -171,7 +172,8 @@ static void cool(struct staging *staging, uint32_t first, uint32_t n)
     if (end > first && first >= WARM_PAGES)
         madvise(staging_slot(staging, first), (size_t)(end - first) * STAGING_PAGE_LEN, MADV_DONTNEED);
     if (wrapped > WARM_PAGES)
-        madvise(staging_slot(staging, WARM_PAGES), (size_t)(wrapped - WARM_PAGES) * STAGING_PAGE_LEN, MADV_DONTNEED);
+        madvise(staging_slot(staging, WARM_PAGES), (size_t)(wrapped - WARM_PAGES) * STAGING_PAGE_LEN,
+                MADV_DONTNEED);
 }
 
 void staging_free(struct staging *staging, struct staged_epoch *epoch)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Staging: where an epoch waits between the guest's RAM and the peer (primary), and between the peer and the image
- * (secondary). One fixed ring of pages and a fixed ring of epoch descriptors: memory is bounded (invariant I6).
+ * Staging: where an epoch waits between the guest's RAM and the peer (primary), and between the peer and the
+ * image (secondary). One fixed ring of pages and a fixed ring of epoch descriptors: memory is bounded
+ * (invariant I6).
  *
- * Pages are taken from the ring in order and given back in order, epoch by epoch. One epoch may use the whole ring.
- * The region is one mapping, so that a transport can register it once.
+ * Pages are taken from the ring in order and given back in order, epoch by epoch. One epoch may use the whole
+ * ring. The region is one mapping, so that a transport can register it once.
  *
  * Threads: one thread fills epochs (staging_begin .. staging_close), one thread frees them, in the same order
  * (staging_free). Sizes are published with release/acquire; there is no lock.
@@ -16,28 +17,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STAGING_PAGE_LEN   4096u
-#define STAGING_EPOCHS     8u          /* descriptors in the ring */
-#define STAGING_NO_PAGE    UINT32_MAX  /* a page without bytes: it is all zero */
+#define STAGING_PAGE_LEN 4096u
+#define STAGING_EPOCHS   8u         /* descriptors in the ring */
+#define STAGING_NO_PAGE  UINT32_MAX /* a page without bytes: it is all zero */
 
 /*
- * A page's name on the wire and in staging: block index in bits 56-63, page-aligned byte offset in bits 12-55,
- * flags in bits 0-11.
+ * A page's name on the wire and in staging: block index in bits 56-63, page-aligned byte offset in bits
+ * 12-55, flags in bits 0-11.
  */
 typedef uint64_t page_ref;
-#define PAGE_REF_ZERO 0x1u /* the page is all zero and carries no bytes */
+#define PAGE_REF_ZERO  0x1u /* the page is all zero and carries no bytes */
 #define PAGE_REF_FLAGS 0xfffu
 static inline page_ref page_ref_make(unsigned block, uint64_t page_index, unsigned flags)
 {
     return ((uint64_t)block << 56) | (page_index << 12) | flags;
 }
-static inline unsigned page_ref_block(page_ref ref) { return (unsigned)(ref >> 56); }
-static inline uint64_t page_ref_page(page_ref ref) { return (ref & 0x00ffffffffffffffull) >> 12; }
-static inline unsigned page_ref_flags(page_ref ref) { return (unsigned)(ref & PAGE_REF_FLAGS); }
+static inline unsigned page_ref_block(page_ref ref)
+{
+    return (unsigned)(ref >> 56);
+}
+static inline uint64_t page_ref_page(page_ref ref)
+{
+    return (ref & 0x00ffffffffffffffull) >> 12;
+}
+static inline unsigned page_ref_flags(page_ref ref)
+{
+    return (unsigned)(ref & PAGE_REF_FLAGS);
+}
 
 enum staged_kind {
-    STAGED_EPOCH = 0,   /* a whole epoch: commit, ack, apply */
-    STAGED_PRECOPY = 1, /* a batch of first-synchronisation pages: applied as they come, no image until an epoch follows */
+    STAGED_EPOCH = 0, /* a whole epoch: commit, ack, apply */
+    STAGED_PRECOPY =
+        1, /* a batch of first-synchronisation pages: applied as they come, no image until an epoch follows */
 };
 
 struct staged_page {
@@ -49,20 +60,20 @@ struct staged_page {
 struct staged_epoch {
     uint64_t epoch; /* number, from 1; for STAGED_PRECOPY the batch number */
     enum staged_kind kind;
-    uint32_t npages;            /* entries in pages[] */
-    uint32_t nslots;            /* ring pages taken, from first_slot, wrapping */
+    uint32_t npages; /* entries in pages[] */
+    uint32_t nslots; /* ring pages taken, from first_slot, wrapping */
     uint32_t first_slot;
-    struct staged_page *pages;  /* owned by staging */
-    uint8_t *devstate;          /* owned by staging, devstate_capacity bytes */
+    struct staged_page *pages; /* owned by staging */
+    uint8_t *devstate;         /* owned by staging, devstate_capacity bytes */
     size_t devstate_len;
     size_t devstate_capacity;
     uint64_t block_used_len[64]; /* used_len of each RAM block at the boundary; nblocks of them */
     uint32_t nblocks;
-    uint64_t boundary_ns;        /* CLOCK_MONOTONIC of this host when the guest was paused (primary) or 0 */
-    uint64_t received_ns;        /* CLOCK_MONOTONIC of this host when it was whole (secondary) or 0 */
-    void *disk;                  /* reserved for disk writes */
+    uint64_t boundary_ns; /* CLOCK_MONOTONIC of this host when the guest was paused (primary) or 0 */
+    uint64_t received_ns; /* CLOCK_MONOTONIC of this host when it was whole (secondary) or 0 */
+    void *disk;           /* reserved for disk writes */
     size_t disk_len;
-    void *user;                  /* the replicator's own */
+    void *user; /* the replicator's own */
 };
 
 struct staging;
@@ -75,7 +86,10 @@ uint32_t staging_free_pages(const struct staging *staging);
 unsigned staging_free_epochs(const struct staging *staging); /* filling side */
 /* The whole region, for registration with a NIC. */
 void *staging_region(const struct staging *staging, size_t *len);
-static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot) { return base + (size_t)slot * STAGING_PAGE_LEN; }
+static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot)
+{
+    return base + (size_t)slot * STAGING_PAGE_LEN;
+}
 uint8_t *staging_slot(const struct staging *staging, uint32_t slot);
 
 /* Filling side. staging_begin: NULL when no descriptor is free. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The trackers. QEMU's log needs nothing here but taking the bits over. The userfaultfd tracker scans main RAM with
- * PAGEMAP_SCAN on /proc/PID/pagemap (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst): first read-only, for the pages
- * written since they were protected, then protecting just those ranges again. The second step is what makes the scan safe
- * while the guest runs: a page is protected before its content is copied. Scanning and protecting everything in one call
- * would make KVM drop its mappings of the whole range.
+ * The trackers. QEMU's log needs nothing here but taking the bits over. The userfaultfd tracker scans main
+ * RAM with PAGEMAP_SCAN on /proc/PID/pagemap (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst): first
+ * read-only, for the pages written since they were protected, then protecting just those ranges again. The
+ * second step is what makes the scan safe while the guest runs: a page is protected before its content is
+ * copied. Scanning and protecting everything in one call would make KVM drop its mappings of the whole range.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,8 @@ struct pm_scan_arg {
     uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
     uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
-#define PAGEMAP_SCAN         _IOWR('f', 16, struct pm_scan_arg)
-#define PM_SCAN_WP_MATCHING  (1 << 0)
+#define PAGEMAP_SCAN          _IOWR('f', 16, struct pm_scan_arg)
+#define PM_SCAN_WP_MATCHING   (1 << 0)
 #define PM_SCAN_CHECK_WPASYNC (1 << 1)
 #endif
 
@@ -108,7 +108,8 @@ static int scan_block(struct tracker *tracker, struct dirty_map *map, unsigned i
             .end = end,
             .vec = (uintptr_t)tracker->regions,
             .vec_len = REGIONS,
-            /* With just these masks a page without a mapping counts as written, unless its protection is remembered. */
+            /* With just these masks a page without a mapping counts as written, unless its protection is
+               remembered. */
             .category_mask = PAGE_IS_WRITTEN,
             .return_mask = PAGE_IS_WRITTEN,
         };
@@ -170,8 +171,11 @@ const char *tracker_uffd_missing(void)
     static const char *const missing = "the kernel has no PAGEMAP_SCAN (Linux 6.7 or later is needed)";
     int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     struct page_region region;
-    struct pm_scan_arg arg = {.size = sizeof arg, .vec = (uintptr_t)&region, .vec_len = 1,
-                              .category_mask = PAGE_IS_WRITTEN, .return_mask = PAGE_IS_WRITTEN};
+    struct pm_scan_arg arg = {.size = sizeof arg,
+                              .vec = (uintptr_t)&region,
+                              .vec_len = 1,
+                              .category_mask = PAGE_IS_WRITTEN,
+                              .return_mask = PAGE_IS_WRITTEN};
     bool ok = fd >= 0 && ioctl(fd, PAGEMAP_SCAN, &arg) >= 0;
     if (fd >= 0)
         close(fd);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where dirty bits come from. Two trackers behind one interface: QEMU's own migration log, harvested by the hook into the
- * shared bitmaps, and userfaultfd's asynchronous write protection, scanned from outside. Either way the bits end in the
- * dirty map. One thread, the capture thread.
+ * Where dirty bits come from. Two trackers behind one interface: QEMU's own migration log, harvested by the
+ * hook into the shared bitmaps, and userfaultfd's asynchronous write protection, scanned from outside. Either
+ * way the bits end in the dirty map. One thread, the capture thread.
  *
- * Write protection does not see what a device writes to a page that was pinned before it was protected. QEMU has nothing
- * in flight while the guest is paused, so a harvest in the pause is exact; a harvest beside the running guest is so only
- * if no disk is read with O_DIRECT (cache=none) and no device is passed through. QEMU's log has no such limit: it is the
- * default, and userfaultfd the fallback.
+ * Write protection does not see what a device writes to a page that was pinned before it was protected. QEMU
+ * has nothing in flight while the guest is paused, so a harvest in the pause is exact; a harvest beside the
+ * running guest is so only if no disk is read with O_DIRECT (cache=none) and no device is passed through.
+ * QEMU's log has no such limit: it is the default, and userfaultfd the fallback.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_TRACKER_H
 #define UNDERSTUDY_CHECKPOINT_TRACKER_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See fake_hypervisor.h. One mutex is the guest's virtual CPU: who holds it decides whether the guest runs. */
+/* See fake_hypervisor.h. One mutex is the guest's virtual CPU: who holds it decides whether the guest runs.
+ */
 #include "tests/checkpoint/fake_hypervisor.h"
 
 #include <errno.h>
@@ -17,9 +18,9 @@
 #define FAKE_DEVSTATE_LEN 3000u
 
 struct fake_block {
-    struct hv_block seen;  /* what the engine sees */
-    uint8_t *guest_bytes;  /* what the guest writes; the same memory as seen.bytes unless aux */
-    uint64_t *log;         /* guarded by vcpu */
+    struct hv_block seen; /* what the engine sees */
+    uint8_t *guest_bytes; /* what the guest writes; the same memory as seen.bytes unless aux */
+    uint64_t *log;        /* guarded by vcpu */
     uint8_t *photograph;
     size_t nwords;
     uint64_t used_len_to_be;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A hypervisor made of memory: implements hv-hooks/hypervisor.h for tests of the engine, with a guest that any thread may
- * play. It keeps the promises that QEMU with the hook keeps, and no others:
+ * A hypervisor made of memory: implements hv-hooks/hypervisor.h for tests of the engine, with a guest that
+ * any thread may play. It keeps the promises that QEMU with the hook keeps, and no others:
  *
  *   - guest_write marks the page in the log and stores, as one step that a harvest or a pause cannot split;
  *   - main RAM is seen directly, aux blocks through a mirror that only a harvest brings up to date;
- *   - a harvest moves the log into the shared bitmaps (OR) and clears it; the engine takes the bits when it likes;
- *   - the guest stands still from checkpoint_begin until copied or abort; at that moment its RAM is photographed.
+ *   - a harvest moves the log into the shared bitmaps (OR) and clears it; the engine takes the bits when it
+ * likes;
+ *   - the guest stands still from checkpoint_begin until copied or abort; at that moment its RAM is
+ * photographed.
  */
 #ifndef UNDERSTUDY_TESTS_CHECKPOINT_FAKE_HYPERVISOR_H
 #define UNDERSTUDY_TESTS_CHECKPOINT_FAKE_HYPERVISOR_H
@@ -20,7 +22,8 @@
 #define FAKE_MAIN 0u /* index of the main RAM block */
 #define FAKE_AUX  1u /* index of the aux block */
 
-/* main_pages of RAM in a memfd, aux_pages of video memory. Aborts when memory is short: a test has nothing to add. */
+/* main_pages of RAM in a memfd, aux_pages of video memory. Aborts when memory is short: a test has nothing to
+ * add. */
 struct hypervisor *fake_hypervisor_new(uint64_t main_pages, uint64_t aux_pages);
 void fake_hypervisor_free(struct hypervisor *hv);
 
@@ -30,10 +33,12 @@ void guest_write(struct hypervisor *hv, unsigned block, uint64_t page, uint64_t 
 void guest_yield(struct hypervisor *hv);
 
 /* What a checkpoint does besides the usual. Each counts down to 0, one a checkpoint. */
-void fake_expire(struct hypervisor *hv, unsigned checkpoints);         /* the deadline wins; the guest runs during the copy */
-void fake_fail_finish(struct hypervisor *hv, unsigned checkpoints);    /* -EIO: the device state could not be saved */
-void fake_change_blocks(struct hypervisor *hv, unsigned checkpoints);  /* blocks_changed */
-void fake_resize_aux(struct hypervisor *hv, uint64_t used_len);        /* at the next harvest */
+void fake_expire(struct hypervisor *hv,
+                 unsigned checkpoints); /* the deadline wins; the guest runs during the copy */
+void fake_fail_finish(struct hypervisor *hv,
+                      unsigned checkpoints); /* -EIO: the device state could not be saved */
+void fake_change_blocks(struct hypervisor *hv, unsigned checkpoints); /* blocks_changed */
+void fake_resize_aux(struct hypervisor *hv, uint64_t used_len);       /* at the next harvest */
 void fake_fail_discard(struct hypervisor *hv, bool fail);
 void fake_set_pid(struct hypervisor *hv, pid_t pid, uint64_t host_addr);
 /* Called in checkpoint_begin once the guest stands still. */

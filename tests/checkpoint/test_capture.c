@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Capture against a hypervisor made of memory. The judge is always the same: the epochs, applied to an image, must give
- * the guest's RAM as it was at the boundary, byte for byte.
+ * Capture against a hypervisor made of memory. The judge is always the same: the epochs, applied to an image,
+ * must give the guest's RAM as it was at the boundary, byte for byte.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -187,7 +187,8 @@ static void test_early_pass_leaves_only_the_rest_for_the_pause(void **state)
     close_world(&world);
 }
 
-/* A page written, copied early, written again, copied early again, written again. Returns whether the image is right. */
+/* A page written, copied early, written again, copied early again, written again. Returns whether the image
+ * is right. */
 static bool redirty_one_page(const struct capture_config *faults)
 {
     struct world world;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest that writes without rest, in its own thread, against capture doing everything it can do in random order: early
- * passes, epochs, expired checkpoints, epochs that wait unsent until staging is full. After every epoch the image must be
- * the guest as it stood at that epoch's boundary (invariants I2, I3 and I6 as seen from the engine). The same walk with a
- * planted fault must find it.
+ * A guest that writes without rest, in its own thread, against capture doing everything it can do in random
+ * order: early passes, epochs, expired checkpoints, epochs that wait unsent until staging is full. After
+ * every epoch the image must be the guest as it stood at that epoch's boundary (invariants I2, I3 and I6 as
+ * seen from the engine). The same walk with a planted fault must find it.
  *
  * UNDERSTUDY_SEED repeats the choices of a run (not the guest's timing); UNDERSTUDY_EPOCHS makes it longer.
  */
@@ -152,8 +152,8 @@ static void step(struct walk *walk)
 }
 
 /* Walks; returns how many images were wrong. With stop_at_first, ends there. */
-static unsigned walk_random(uint64_t seed, unsigned epochs, uint32_t staging_pages, const struct capture_config *faults,
-                            bool stop_at_first)
+static unsigned walk_random(uint64_t seed, unsigned epochs, uint32_t staging_pages,
+                            const struct capture_config *faults, bool stop_at_first)
 {
     struct walk walk = {.random = seed * 2654435761u + 1, .number = 1};
     struct capture_config config = faults ? *faults : (struct capture_config){0};

@@ -157,15 +157,15 @@ static void refused(const uint32_t *words, size_t n)
 static void test_lying_records_are_refused(void **state)
 {
     (void)state;
-    refused((const uint32_t[]){101}, 1);                            /* longer than the buffer */
+    refused((const uint32_t[]){101}, 1); /* longer than the buffer */
     refused((const uint32_t[]){UINT32_MAX}, 1);
-    refused((const uint32_t[]){100, 0, 0}, 3);                      /* an empty record */
-    refused((const uint32_t[]){100, 98, 4, 0}, 4);                  /* past the end */
+    refused((const uint32_t[]){100, 0, 0}, 3);     /* an empty record */
+    refused((const uint32_t[]){100, 98, 4, 0}, 4); /* past the end */
     refused((const uint32_t[]){100, UINT32_MAX, 4, 0}, 4);
-    refused((const uint32_t[]){100, 0, UINT32_MAX, 0}, 4);          /* longer than the delta */
+    refused((const uint32_t[]){100, 0, UINT32_MAX, 0}, 4); /* longer than the delta */
     refused((const uint32_t[]){100, 0, 8, 0}, 4);
-    refused((const uint32_t[]){100, 20, 4, 0, 10, 4, 0}, 7);        /* out of order */
-    refused((const uint32_t[]){100, 20, 4, 0, 22, 4, 0}, 7);        /* overlapping */
+    refused((const uint32_t[]){100, 20, 4, 0, 10, 4, 0}, 7); /* out of order */
+    refused((const uint32_t[]){100, 20, 4, 0, 22, 4, 0}, 7); /* overlapping */
 }
 
 static void test_random_bytes_do_no_harm(void **state)

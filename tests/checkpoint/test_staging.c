@@ -27,7 +27,8 @@ static struct staged_epoch *fill(struct staging *staging, uint64_t number, uint3
     return epoch;
 }
 
-static void check(const struct staging *staging, const struct staged_epoch *epoch, uint64_t number, uint32_t pages)
+static void check(const struct staging *staging, const struct staged_epoch *epoch, uint64_t number,
+                  uint32_t pages)
 {
     assert_int_equal(epoch->epoch, number);
     assert_int_equal(epoch->npages, pages);

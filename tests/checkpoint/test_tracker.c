@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The trackers. The log tracker against the hypervisor made of memory; the userfaultfd tracker against the kernel, with a
- * child process as the guest that shares the RAM memfd and is write-protected asynchronously, as the hook would do it in
- * QEMU. Skipped, loudly, where the kernel is older than 6.7 or userfaultfd is not allowed.
+ * The trackers. The log tracker against the hypervisor made of memory; the userfaultfd tracker against the
+ * kernel, with a child process as the guest that shares the RAM memfd and is write-protected asynchronously,
+ * as the hook would do it in QEMU. Skipped, loudly, where the kernel is older than 6.7 or userfaultfd is not
+ * allowed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,7 +86,8 @@ static void test_userfaultfd_tracker_wants_a_process(void **state)
 
 /* What the child is asked to do. One at a time, answered by a byte. */
 struct order {
-    char what; /* w: write pages first, first + step, … below end; r: read them; g: write for ever; s: stop that */
+    char what; /* w: write pages first, first + step, … below end; r: read them; g: write for ever; s: stop
+                  that */
     uint32_t first, end, step;
     uint64_t value;
 };
@@ -109,7 +111,8 @@ static char protect_all(uint8_t *bytes, size_t len)
     struct uffdio_register range = {.range = {.start = (uintptr_t)bytes, .len = len},
                                     .mode = UFFDIO_REGISTER_MODE_WP};
     struct uffdio_writeprotect protect = {.range = range.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
-    return ioctl(uffd, UFFDIO_REGISTER, &range) < 0 || ioctl(uffd, UFFDIO_WRITEPROTECT, &protect) < 0 ? 'n' : 'y';
+    return ioctl(uffd, UFFDIO_REGISTER, &range) < 0 || ioctl(uffd, UFFDIO_WRITEPROTECT, &protect) < 0 ? 'n'
+                                                                                                      : 'y';
 }
 
 static void fill(uint8_t *page, uint64_t value)
@@ -136,7 +139,8 @@ static void child_run(uint8_t *bytes, int socket)
     volatile uint64_t sum = 0;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     char answer = protect_all(bytes, MAIN_PAGES * HV_PAGE_LEN);
-    while (write(socket, &answer, 1) == 1 && recv(socket, &order, sizeof order, MSG_WAITALL) == sizeof order) {
+    while (write(socket, &answer, 1) == 1 &&
+           recv(socket, &order, sizeof order, MSG_WAITALL) == sizeof order) {
         for (uint32_t page = order.first; page < order.end; page += order.step) {
             if (order.what == 'w')
                 fill(bytes + (size_t)page * HV_PAGE_LEN, order.value + page);
@@ -155,7 +159,8 @@ static void child_run(uint8_t *bytes, int socket)
     _exit(0);
 }
 
-static void command(struct world *world, char what, uint32_t first, uint32_t end, uint32_t step, uint64_t value)
+static void command(struct world *world, char what, uint32_t first, uint32_t end, uint32_t step,
+                    uint64_t value)
 {
     struct order order = {.what = what, .first = first, .end = end, .step = step, .value = value};
     char answer = 0;
