@@ -305,7 +305,16 @@ static void in_peer_lost(struct step *step)
     } else if (step->event->type == SESSION_EVENT_TICK && s->asked_term && timer_ran_out(step)) {
         ask_grant(step);
     } else if (step->event->type == SESSION_EVENT_LINK_UP && !s->asked_term) {
-        primary_link_up(step); /* policy hold: synchronise again, output still held */
+        /*
+         * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that happened and died
+         * meanwhile; only the arbiter knows that nobody else's output came out since.
+         */
+        s->link_up = true;
+        disconnect(step);
+        if (step->event->term > s->term)
+            fence(step);
+        else
+            ask_grant(step);
     }
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The client of the tests: plays ping-pong with the counter server in the guest over one TCP connection and checks that
- * every answer is the last one plus one. It never connects again: a failover must be invisible to it.
+ * The client of the tests: plays ping-pong with the counter server in the guest over one TCP connection and
+ * checks that every answer is the last one plus one. It never connects again: a failover must be invisible to
+ * it.
  *
  *   understudy-test-client HOST PORT SECONDS [--ask LINE]
  *
- * SECONDS 0: until SIGTERM. SIGUSR1 marks the moment from which silence is reported as the failover's gap, and ends the
- * clock measurement. A second connection samples the guest's clock ten times a second. Requests reach the guest at once
- * (only its output is held), so the smallest guest-time-minus-send-time of a window is a good reading of its clock.
+ * SECONDS 0: until SIGTERM. SIGUSR1 marks the moment from which silence is reported as the failover's gap,
+ * and ends the clock measurement. A second connection samples the guest's clock ten times a second. Requests
+ * reach the guest at once (only its output is held), so the smallest guest-time-minus-send-time of a window
+ * is a good reading of its clock.
  * --ask LINE: sends one line, prints the answer, exits.
  *
  * Prints JSON. Exit status 0 only if nothing was lost, repeated, out of order or reset.
@@ -30,10 +32,10 @@
 
 #include "checkpoint/histogram.h"
 
-#define GIVE_UP_NS     (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
-#define SAMPLE_NS      100000000ull
-#define MAX_SAMPLES    100000
-#define WINDOW_NS      3000000000ull
+#define GIVE_UP_NS  (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
+#define SAMPLE_NS   100000000ull
+#define MAX_SAMPLES 100000
+#define WINDOW_NS   3000000000ull
 
 static volatile sig_atomic_t stop_asked, marked;
 
@@ -182,7 +184,8 @@ static void hear_clock(struct clock_log *log)
         return;
     uint64_t guest = strtoull(log->line, NULL, 10);
     if (!marked)
-        log->samples[log->n++] = (struct sample){.sent_ns = log->sent_ns, .offset_ns = (int64_t)(guest - log->sent_ns)};
+        log->samples[log->n++] =
+            (struct sample){.sent_ns = log->sent_ns, .offset_ns = (int64_t)(guest - log->sent_ns)};
     log->sent_ns = 0;
 }
 
@@ -208,7 +211,8 @@ static json_t *drift_ppm(const struct clock_log *log)
     struct sample first = best_of(log, begin, begin + window), last = best_of(log, end - window, end);
     if (last.sent_ns <= first.sent_ns)
         return json_null();
-    return json_real((double)(last.offset_ns - first.offset_ns) * 1e6 / (double)(last.sent_ns - first.sent_ns));
+    return json_real((double)(last.offset_ns - first.offset_ns) * 1e6 /
+                     (double)(last.sent_ns - first.sent_ns));
 }
 
 /* Plays until told to stop. */
@@ -259,13 +263,13 @@ int main(int argc, char **argv)
         return 1;
     }
     run(&play, &log, strtod(argv[3], NULL));
-    json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:o, s:I}", "answers_total", (json_int_t)play.answers,
-                             "answers_lost", (json_int_t)play.lost, "answers_out_of_order", (json_int_t)play.out_of_order,
-                             "tcp_resets", (json_int_t)play.resets, "longest_gap_ms", (double)play.gap_ns / 1e6,
-                             "client_gap_ms", (double)play.failover_gap_ns / 1e6, "rtt_us_p50",
-                             (json_int_t)histogram_percentile(play.rtt_us, 50), "rtt_us_p99",
-                             (json_int_t)histogram_percentile(play.rtt_us, 99), "guest_clock_drift_ppm", drift_ppm(&log),
-                             "last_answer", (json_int_t)play.last_value);
+    json_t *json = json_pack(
+        "{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:o, s:I}", "answers_total", (json_int_t)play.answers,
+        "answers_lost", (json_int_t)play.lost, "answers_out_of_order", (json_int_t)play.out_of_order,
+        "tcp_resets", (json_int_t)play.resets, "longest_gap_ms", (double)play.gap_ns / 1e6, "client_gap_ms",
+        (double)play.failover_gap_ns / 1e6, "rtt_us_p50", (json_int_t)histogram_percentile(play.rtt_us, 50),
+        "rtt_us_p99", (json_int_t)histogram_percentile(play.rtt_us, 99), "guest_clock_drift_ppm",
+        drift_ppm(&log), "last_answer", (json_int_t)play.last_value);
     json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(json);

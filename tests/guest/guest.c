@@ -3,12 +3,11 @@
  * What runs in the test guest: one static program, one process, no library but libc.
  *
  * A TCP server answers each line on port 7000:
- *   next          the next number of one counter that lives in memory only: what a failover must not lose or repeat
- *   time          CLOCK_MONOTONIC in nanoseconds
- *   bench         does a fixed computation and answers how many nanoseconds it took
- *   dirty N       from now on N pages a second are written, spread over the working set
- *   poweroff, reboot
- * Any other line is answered with "what?". Arguments: PAGES_PER_SECOND WORKING_SET_PAGES.
+ *   next          the next number of one counter that lives in memory only: what a failover must not lose or
+ * repeat time          CLOCK_MONOTONIC in nanoseconds bench         does a fixed computation and answers how
+ * many nanoseconds it took dirty N       from now on N pages a second are written, spread over the working
+ * set poweroff, reboot Any other line is answered with "what?". Arguments: PAGES_PER_SECOND
+ * WORKING_SET_PAGES.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -51,7 +50,8 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-/* Writes what the rate asks for since the last call; walks the working set with a stride, so pages are not neighbours. */
+/* Writes what the rate asks for since the last call; walks the working set with a stride, so pages are not
+ * neighbours. */
 static void dirty_some(void)
 {
     static uint64_t last_ns, at, owed_ns;
@@ -93,7 +93,8 @@ static void answer(struct client *client, const char *line)
     else if (strcmp(line, "bench") == 0)
         snprintf(text, sizeof text, "%llu\n", (unsigned long long)bench_ns());
     else if (strncmp(line, "dirty ", 6) == 0)
-        snprintf(text, sizeof text, "%llu\n", (unsigned long long)(dirty_per_s = strtoull(line + 6, NULL, 10)));
+        snprintf(text, sizeof text, "%llu\n",
+                 (unsigned long long)(dirty_per_s = strtoull(line + 6, NULL, 10)));
     else if (strcmp(line, "poweroff") == 0)
         reboot(RB_POWER_OFF);
     else if (strcmp(line, "reboot") == 0)
