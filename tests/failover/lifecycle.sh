@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What a pair does besides dying: planned and forced failover, loss and return of the standby, reboot, power-off, stop.
+#   lifecycle.sh BUILD GUEST
+set -euo pipefail
+BUILD=$1 GUEST=$2
+# shellcheck source=tests/failover/pair.sh
+. "$(dirname "$0")/pair.sh"
+
+start_pair
+start_client
+
+echo "-- planned failover loses nothing, and the old host becomes the standby"
+understudy a failover web --planned
+await 10 "host b to run the guest" field_is b guest_here true
+await 30 "protection by host a" field_is b state protected
+
+echo "-- the standby dies: the guest goes on; the standby returns: it is protected again"
+hosts_kill "$prefix" a 2>/dev/null
+await 10 "host b to notice" field_is b state connecting
+before=$(ask_guest next)
+revive a
+await 30 "protection by host a again" field_is b state protected
+[ "$(ask_guest next)" -gt "$before" ] || fail "the counter went back"
+
+echo "-- forced failover, ordered on the standby"
+understudy a failover web --force
+await 10 "host a to run the guest" field_is a guest_here true
+await 30 "protection by host b" field_is a state protected
+
+echo "-- wrong orders are refused with one sentence"
+! understudy a failover web --force 2>"$work/refused" || fail "a forced failover on the primary was not refused"
+grep -q "ordered on the host that stands by" "$work/refused" || fail "unclear: $(cat "$work/refused")"
+! understudy b failover web --planned 2>"$work/refused" || fail "a planned failover on the standby was not refused"
+grep -q "starts on the host where it runs" "$work/refused" || fail "unclear: $(cat "$work/refused")"
+
+finish_lost=0
+kill -TERM "$client_pid"
+wait "$client" || finish_lost=1
+# The counter questions above were asked on other connections, so the client may see gaps in the numbers, but no more than those.
+out_of_order=$(sed -n 's/.*"answers_out_of_order": \([0-9]*\).*/\1/p' "$work/client.json")
+resets=$(sed -n 's/.*"tcp_resets": \([0-9]*\).*/\1/p' "$work/client.json")
+missed=$(sed -n 's/.*"answers_lost": \([0-9]*\).*/\1/p' "$work/client.json")
+[ "$out_of_order" = 0 ] && [ "$resets" = 0 ] && [ "$missed" = 2 ] || fail "the client: $(cat "$work/client.json") ($finish_lost)"
+
+echo "-- a reboot goes on protected"
+: >"$work/serial"
+ask_guest reboot || true
+await 60 "the guest to come up again" grep -q 'understudy-guest: ready' "$work/serial"
+field_is a state protected || fail "not protected after a reboot: $(field a state)"
+
+echo "-- a guest that powers itself off ends protection on both hosts, without a takeover"
+ask_guest poweroff || true
+await 10 "host a to end" gone a
+await 10 "host b to end" gone b
+! grep -q "taken over.*term" "$work/b.log" || fail "host b took over"
+for host in a b; do
+    left=$(for p in $(ip netns pids "$prefix-$host"); do cat "/proc/$p/comm" 2>/dev/null; done | grep -E 'qemu|understudy-rep' || true)
+    [ -z "$left" ] || fail "processes are left on host $host: $left"
+done
+pair_leftovers
+echo "lifecycle: all as documented"

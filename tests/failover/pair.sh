@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# A protected Linux guest on two namespaces, for the tests of this folder. To be sourced after BUILD (the build tree) and
+# GUEST (a folder for the test guest) are set. Ends with everything removed, whatever happens; pair_leftovers says if not.
+# shellcheck source=tests/net/hosts.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../net/hosts.sh"
+
+prefix=us$$
+work=$(mktemp -d)
+guest_address=10.77.0.10
+
+pair_cleanup() {
+    hosts_down "$prefix" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap pair_cleanup EXIT
+trap 'exit 130' INT TERM
+
+fail() {
+    echo "FAILED: $*" >&2
+    for log in "$work"/*.log "$work"/*.err; do
+        [ -s "$log" ] && { echo "--- $log" >&2; tail -n 15 "$log" >&2; }
+    done
+    exit 1
+}
+
+understudy() {
+    local host=$1
+    shift
+    hosts_exec "$prefix" "$host" "$BUILD/cli/understudy" "$@"
+}
+
+# One field of `status --json` on a host, or nothing.
+field() {
+    understudy "$1" status web --json 2>/dev/null | sed -n "s/^ *\"$2\": *\"\{0,1\}\([^\",{]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -n 1
+}
+
+# await SECONDS WHAT COMMAND...: until the command succeeds.
+await() {
+    local until=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        [ $SECONDS -lt $until ] || fail "waited in vain: $what"
+        sleep 0.05
+    done
+}
+
+field_is() { [ "$(field "$1" "$2")" = "$3" ]; }
+gone() { [ -z "$(field "$1" state)" ]; }
+
+start_daemon() {
+    local host=$1 address
+    address=10.77.0.$([ "$host" = a ] && echo 1 || echo 2)
+    rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
+    hosts_exec "$prefix" "$host" "$BUILD/daemon/understudyd" --listen "$address:7070" >>"$work/$host.log" 2>&1 &
+    disown
+    await 5 "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
+}
+
+# The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU.
+start_pair() {
+    local options=() word
+    while [ $# -gt 0 ]; do
+        word=$1
+        shift
+        [ "$word" = -- ] && break
+        options+=("$word")
+    done
+    "$(dirname "${BASH_SOURCE[0]}")/../guest/build-guest.sh" "$GUEST" 2>"$work/guest.err" || fail "the guest could not be built"
+    hosts_up "$prefix"
+    start_daemon b
+    start_daemon a
+    understudy a run --name web --peer 10.77.0.2 --wait-s 60 "${options[@]}" -- \
+        "${QEMU:-qemu-system-x86_64}" -accel tcg -m 256 -nodefaults -nographic -serial "file:$work/serial" \
+        -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img" \
+        -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000}" \
+        -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n0,mac=52:54:00:77:00:10 "$@" \
+        >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+    await 60 "the guest to come up" grep -q 'understudy-guest: ready' "$work/serial"
+}
+
+start_client() {
+    hosts_exec "$prefix" client "$BUILD/tests/client/understudy-test-client" $guest_address 7000 0 \
+        >"$work/client.json" 2>"$work/client.err" &
+    client=$!
+    await 5 "the client" client_pid_known
+}
+client_pid_known() {
+    client_pid=$(for p in $(ip netns pids "$prefix-client"); do
+        [ "$(cat "/proc/$p/comm" 2>/dev/null)" = understudy-test ] && echo "$p"
+    done)
+    [ -n "$client_pid" ]
+}
+ask_guest() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-test-client" $guest_address 7000 --ask "$1"; }
+
+# Ends the client; it must have lost nothing.
+finish_client() {
+    kill -TERM "$client_pid"
+    wait "$client" || fail "the client lost something: $(cat "$work/client.json")"
+}
+
+# Lets the host live again after hosts_kill.
+revive() {
+    ip -n "$prefix-$1" link set up0 up
+    ip -n "$prefix-$1" link set repl0 up
+    start_daemon "$1"
+}
+
+# After everything was removed: nothing may be left.
+pair_leftovers() {
+    pair_cleanup
+    trap - EXIT
+    ! ip netns list | grep -q "^$prefix-" || fail "network namespaces are left"
+    [ ! -e "/run/us-$prefix" ] || fail "files are left in /run/us-$prefix"
+    [ -z "$(find /dev/shm -name '*understudy*' 2>/dev/null)" ] || fail "files are left in /dev/shm"
+}
