@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The applier thread of a secondary: writes whole epochs to the standby's RAM image, in order, and gives their staging
- * room back. Staging's freeing side on the secondary.
+ * The applier thread of a secondary: writes whole epochs to the standby's RAM image, in order, and gives
+ * their staging room back. Staging's freeing side on the secondary.
  */
 #ifndef UNDERSTUDY_REPLICATOR_APPLIER_H
 #define UNDERSTUDY_REPLICATOR_APPLIER_H

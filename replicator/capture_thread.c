@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See capture_thread.h. The control thread's order is one small struct under a mutex that the capture thread looks at
- * between two epochs, never inside one. Everything the capture thread says carries the order's generation, so that what a
- * cancelled order still had to say is recognised and dropped.
+ * See capture_thread.h. The control thread's order is one small struct under a mutex that the capture thread
+ * looks at between two epochs, never inside one. Everything the capture thread says carries the order's
+ * generation, so that what a cancelled order still had to say is recognised and dropped.
  *
- * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early passes run
- * while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
+ * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early
+ * passes run while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
  */
 #include "replicator/capture_thread.h"
 
@@ -16,15 +16,15 @@
 #include "checkpoint/capture.h"
 #include "replicator/note.h"
 
-#define BATCH_PAGES         2048u
-#define CONVERGED_PAGES     2048u /* pre-copy ends when no more than this is left */
-#define MAX_PRECOPY_PASSES  30u
-#define MAX_EARLY_PASSES    4u
-#define EARLY_WORTH_PAGES   256u /* fewer dirty pages than this are copied in the pause */
-#define IDLE_WAIT_MS        1000
-#define MAX_UNACKED         32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
-#define EARLY_BASE_US       300
-#define EARLY_PAGE_NS       900
+#define BATCH_PAGES        2048u
+#define CONVERGED_PAGES    2048u /* pre-copy ends when no more than this is left */
+#define MAX_PRECOPY_PASSES 30u
+#define MAX_EARLY_PASSES   4u
+#define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
+#define IDLE_WAIT_MS       1000
+#define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
+#define EARLY_BASE_US      300
+#define EARLY_PAGE_NS      900
 
 enum capture_mode { MODE_IDLE, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
 
@@ -74,7 +74,8 @@ static bool still(struct capture_thread *t, const struct capture_order *order)
     return same;
 }
 
-static void tell(struct capture_thread *t, enum note_kind kind, uint64_t generation, uint64_t epoch, bool last)
+static void tell(struct capture_thread *t, enum note_kind kind, uint64_t generation, uint64_t epoch,
+                 bool last)
 {
     struct note *note = note_new(kind, NULL, 0);
     note->arg = last;
@@ -213,12 +214,16 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     struct staged_epoch *epoch = NULL;
     int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
     if (status == -EAGAIN || status == -ETIME) {
-        atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
+        if (status == -ETIME)
+            atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
         mailbox_wait(&t->wake, (int)t->config.epoch_ms);
         return still(t, order);
     }
     if (status < 0) {
-        tell_failure(t, order->generation, status, status == -ESTALE ? "the guest's RAM layout changed" : "a checkpoint failed");
+        tell_failure(t, order->generation, status,
+                     status == -ESTALE    ? "the guest's RAM layout changed"
+                     : status == -ENOBUFS ? "the guest writes more in one epoch than staging holds"
+                                          : "a checkpoint failed");
         return false;
     }
     record(t, &report);
@@ -310,8 +315,9 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
         .at_boundary = at_boundary,
         .opaque = t,
     };
-    struct histogram **all[] = {&t->figures.pause_us, &t->figures.stop_us, &t->figures.harvest_us, &t->figures.save_us,
-                                &t->figures.copy_wait_us, &t->figures.resume_us, &t->figures.dirty_pages};
+    struct histogram **all[] = {&t->figures.pause_us,   &t->figures.stop_us,      &t->figures.harvest_us,
+                                &t->figures.save_us,    &t->figures.copy_wait_us, &t->figures.resume_us,
+                                &t->figures.dirty_pages};
     t->config = *config;
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
         *all[i] = histogram_new();
@@ -345,8 +351,9 @@ void capture_thread_free(struct capture_thread *t)
     g_thread_join(t->thread);
     capture_close(t->capture);
     mailbox_close(&t->wake);
-    struct histogram *all[] = {t->figures.pause_us, t->figures.stop_us, t->figures.harvest_us, t->figures.save_us,
-                               t->figures.copy_wait_us, t->figures.resume_us, t->figures.dirty_pages};
+    struct histogram *all[] = {t->figures.pause_us,   t->figures.stop_us,      t->figures.harvest_us,
+                               t->figures.save_us,    t->figures.copy_wait_us, t->figures.resume_us,
+                               t->figures.dirty_pages};
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
         histogram_free(all[i]);
     g_mutex_clear(&t->mutex);

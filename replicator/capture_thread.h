@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The capture thread: the only user of the hypervisor while the guest is being captured. It paces epochs, runs pre-copy,
- * and hands staged epochs to the sender. Orders come from the control thread and take effect between two epochs; what
- * happens is posted to the control thread with the generation of the order it belongs to.
+ * The capture thread: the only user of the hypervisor while the guest is being captured. It paces epochs,
+ * runs pre-copy, and hands staged epochs to the sender. Orders come from the control thread and take effect
+ * between two epochs; what happens is posted to the control thread with the generation of the order it
+ * belongs to.
  */
 #ifndef UNDERSTUDY_REPLICATOR_CAPTURE_THREAD_H
 #define UNDERSTUDY_REPLICATOR_CAPTURE_THREAD_H

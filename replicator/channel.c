@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See channel.h. Status goes out four times a second and at each change of state. When the daemon goes away the replicator
- * carries on: protecting the VM does not need it.
+ * See channel.h. Status goes out four times a second and at each change of state. When the daemon goes away
+ * the replicator carries on: protecting the VM does not need it.
  */
 #include "replicator/channel.h"
 
@@ -11,9 +11,9 @@
 #include "proto/framing.h"
 #include "replicator/replicator.h"
 
-#define REPORT_MS       250
-#define REPORT_SOON_MS  5
-#define LAST_WORD_MS    500
+#define REPORT_MS      250
+#define REPORT_SOON_MS 5
+#define LAST_WORD_MS   500
 
 struct channel {
     struct replicator *r;
@@ -111,8 +111,9 @@ static void report(struct channel *channel)
     status.detect_ms = r->detect_ms;
     status.promote_ms = r->promote_ms;
     status.last_error = r->last_error ? r->last_error : (char *)"";
-    status.on_peer_loss = r->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
-                                                                               : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
+    status.on_peer_loss = r->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD
+                              ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
+                              : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
     status.qemu_pid = r->qemu && !r->qemu_gone ? qemu_process_pid(r->qemu) : 0;
@@ -173,8 +174,9 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->deadline_ms = CLAMP(p->deadline_ms, 1, 1000);
     config->silence_ms = CLAMP(p->silence_ms, 10, 60000);
     config->heartbeat_ms = CLAMP(p->heartbeat_ms, 1, 10000);
-    config->on_peer_loss = p->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? SESSION_ON_PEER_LOSS_HOLD
-                                                                                    : SESSION_ON_PEER_LOSS_CONTINUE;
+    config->on_peer_loss = p->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
+                               ? SESSION_ON_PEER_LOSS_HOLD
+                               : SESSION_ON_PEER_LOSS_CONTINUE;
     config->listen_address = start->listen_address[0] ? g_strdup(start->listen_address) : NULL;
     config->peer_host = start->peer_host[0] ? g_strdup(start->peer_host) : NULL;
     config->peer_data_port = (uint16_t)start->peer_data_port;
@@ -200,7 +202,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER:
         replicator_event_simple(r, message->failover->force ? SESSION_EVENT_FAILOVER_FORCE
-                                                             : SESSION_EVENT_FAILOVER_PLANNED);
+                                                            : SESSION_EVENT_FAILOVER_PLANNED);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_STOP:
         if (r->hv_ready)

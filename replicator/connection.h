@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A transport shared by the thread that receives on it and the thread that sends on it. Reference-counted; the last
- * reference frees the transport. id tells one connection from the next: what arrives from an older one is dropped.
+ * A transport shared by the thread that receives on it and the thread that sends on it. Reference-counted;
+ * the last reference frees the transport. id tells one connection from the next: what arrives from an older
+ * one is dropped.
  */
 #ifndef UNDERSTUDY_REPLICATOR_CONNECTION_H
 #define UNDERSTUDY_REPLICATOR_CONNECTION_H

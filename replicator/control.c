@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The control thread's core: what happened goes into the session as events, what the session decides goes out to the
- * parts as actions. Nothing is decided here.
+ * The control thread's core: what happened goes into the session as events, what the session decides goes out
+ * to the parts as actions. Nothing is decided here.
  *
- * Notes of an older connection or an older capture are dropped at this door, so the session never sees them. Events
- * raised while an action is carried out (a grant given at once) wait until the action list is done.
+ * Notes of an older connection or an older capture are dropped at this door, so the session never sees them.
+ * Events raised while an action is carried out (a grant given at once) wait until the action list is done.
  */
 #include "replicator/replicator.h"
 
@@ -29,7 +29,8 @@ void replicator_error(struct replicator *r, const char *format, ...)
     channel_report_soon(r->channel);
 }
 
-static void send_message(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch, uint32_t arg)
+static void send_message(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
+                         uint32_t arg)
 {
     if (!r->connection)
         return;
@@ -97,8 +98,8 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
 
 static bool sends_message(enum session_action_type type)
 {
-    return type == SESSION_DO_SEND_FENCED || type == SESSION_DO_SEND_GOODBYE || type == SESSION_DO_SEND_HANDOVER ||
-           type == SESSION_DO_SEND_HANDOVER_DONE;
+    return type == SESSION_DO_SEND_FENCED || type == SESSION_DO_SEND_GOODBYE ||
+           type == SESSION_DO_SEND_HANDOVER || type == SESSION_DO_SEND_HANDOVER_DONE;
 }
 
 static void do_action(struct replicator *r, const struct session_action *action, bool said_something,
@@ -201,7 +202,8 @@ static void arm_tick(struct replicator *r)
     g_clear_handle_id(&r->tick_source, g_source_remove);
     if (next == UINT64_MAX || r->ended)
         return;
-    r->tick_source = g_timeout_add_full(G_PRIORITY_HIGH, next > now ? (guint)MIN(next - now, 10000) : 0, on_tick, r, NULL);
+    r->tick_source =
+        g_timeout_add_full(G_PRIORITY_HIGH, next > now ? (guint)MIN(next - now, 10000) : 0, on_tick, r, NULL);
 }
 
 /* Feeds events until none waits. offered: the epoch that came with the first one, or NULL. */
@@ -227,7 +229,8 @@ static void handle(struct replicator *r, const struct session_event *event, stru
     if (offered)
         applier_post_discard(r->applier, offered);
     if (r->session.state != before) {
-        input_log_set_active(r->input_log, r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
+        input_log_set_active(r->input_log,
+                             r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
         r->since_us = g_get_monotonic_time();
         channel_report_soon(r->channel);
     }
@@ -289,7 +292,8 @@ static void on_link_up(struct replicator *r, struct note *note)
 {
     struct session_event event = {.type = SESSION_EVENT_LINK_UP,
                                   .term = note->term,
-                                  .peer_role = note->arg == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY};
+                                  .peer_role =
+                                      note->arg == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY};
     g_clear_pointer(&r->connection, connection_put);
     r->connection = g_steal_pointer(&note->connection);
     g_clear_pointer(&r->last_error, g_free);
@@ -301,6 +305,12 @@ static void on_epoch_received(struct replicator *r, struct note *note)
 {
     struct staged_epoch *staged = g_steal_pointer(&note->staged);
     r->last_heard_us = g_get_monotonic_time();
+    if (image_check(r->image, staged) < 0) {
+        applier_post_discard(r->applier, staged);
+        replicator_error(r, "the peer sent pages that this VM does not have: are both hosts of one version?");
+        connection_shutdown(r->connection);
+        return;
+    }
     if (staged->kind == STAGED_PRECOPY) {
         r->sync_done_pages += staged->npages;
         if (r->session.state == SESSION_FOLLOWING && note->term == r->session.term)
@@ -310,14 +320,8 @@ static void on_epoch_received(struct replicator *r, struct note *note)
         replicator_heard(r, note->term);
         return;
     }
-    int status = image_check(r->image, staged);
-    if (status < 0) {
-        applier_post_discard(r->applier, staged);
-        replicator_error(r, "epoch %" G_GUINT64_FORMAT " from the peer names pages that this VM does not have", note->epoch);
-        connection_shutdown(r->connection);
-        return;
-    }
-    struct session_event event = {.type = SESSION_EVENT_EPOCH_RECEIVED, .term = note->term, .epoch = note->epoch};
+    struct session_event event = {
+        .type = SESSION_EVENT_EPOCH_RECEIVED, .term = note->term, .epoch = note->epoch};
     handle(r, &event, staged);
 }
 
@@ -334,7 +338,8 @@ static void on_link_note(struct replicator *r, struct note *note)
     } else if (note->letter.kind == NOTE_EPOCH_RECEIVED) {
         on_epoch_received(r, note);
     } else if (note->letter.kind == NOTE_EPOCH_SENT) {
-        struct session_event event = {.type = SESSION_EVENT_EPOCH_SENT, .term = r->session.term, .epoch = note->epoch};
+        struct session_event event = {
+            .type = SESSION_EVENT_EPOCH_SENT, .term = r->session.term, .epoch = note->epoch};
         handle(r, &event, NULL);
     } else {
         g_clear_pointer(&r->connection, connection_put);
@@ -383,8 +388,19 @@ void replicator_note(struct replicator *r, struct note *note)
     case NOTE_CAPTURE_FAILED:
         on_capture_note(r, note);
         break;
+    case NOTE_BATCH_APPLIED:
     case NOTE_EPOCH_APPLIED: {
-        struct session_event event = {.type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
+        if (note->status < 0) {
+            /* Checked before, so this does not happen; if it does, the image is not what it should be. */
+            replicator_error(r, "an epoch could not be applied: %s", g_strerror(-note->status));
+            if (r->connection)
+                connection_shutdown(r->connection);
+            break;
+        }
+        if (note->letter.kind == NOTE_BATCH_APPLIED)
+            break;
+        struct session_event event = {
+            .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
         replicator_event(r, &event);
         break;
     }

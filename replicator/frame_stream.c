@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See frame_stream.h. The offset at a boundary is what was read plus what the socket still holds (SIOCINQ). A read moves
- * bytes from the one to the other, so the two are taken together under a sequence count, as readers of a seqlock do: the
- * reading thread makes it odd for the length of one recv that cannot block.
+ * See frame_stream.h. The offset at a boundary is what was read plus what the socket still holds (SIOCINQ). A
+ * read moves bytes from the one to the other, so the two are taken together under a sequence count, as
+ * readers of a seqlock do: the reading thread makes it odd for the length of one recv that cannot block.
  */
 #include "replicator/frame_stream.h"
 

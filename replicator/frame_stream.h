@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One of QEMU's frame sockets: a stream of frames, each with a 4-byte big-endian length before it (net/filter-mirror.c).
- * The control thread reads it; the capture thread may, at any moment and without a lock, fix a boundary: the stream offset
- * up to which QEMU has written. While the guest stands still that is the exact end of what it has sent.
+ * One of QEMU's frame sockets: a stream of frames, each with a 4-byte big-endian length before it
+ * (net/filter-mirror.c). The control thread reads it; the capture thread may, at any moment and without a
+ * lock, fix a boundary: the stream offset up to which QEMU has written. While the guest stands still that is
+ * the exact end of what it has sent.
  */
 #ifndef UNDERSTUDY_REPLICATOR_FRAME_STREAM_H
 #define UNDERSTUDY_REPLICATOR_FRAME_STREAM_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The guest's QEMU from the control thread's side: starting it, its monitor, the sockets of its NICs, promotion, and its
- * end. The waits that can take long (QEMU's start) run on a thread of their own and come back as a note.
+ * The guest's QEMU from the control thread's side: starting it, its monitor, the sockets of its NICs,
+ * promotion, and its end. The waits that can take long (QEMU's start) run on a thread of their own and come
+ * back as a note.
  *
- * QEMU runs with -no-shutdown: a guest that powers itself off leaves QEMU there until the last frames are out and the
- * peer knows that there is nothing to take over.
+ * QEMU runs with -no-shutdown: a guest that powers itself off leaves QEMU there until the last frames are out
+ * and the peer knows that there is nothing to take over.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -37,7 +38,8 @@ static gpointer wait_ready(gpointer opaque)
     if (status == 0)
         status = hypervisor_list_blocks(wait->hv);
     const char *why = status < 0 ? hypervisor_last_message(wait->hv) : "";
-    struct note *note = note_new(status < 0 ? NOTE_HYPERVISOR_FAILED : NOTE_HYPERVISOR_READY, why, strlen(why));
+    struct note *note =
+        note_new(status < 0 ? NOTE_HYPERVISOR_FAILED : NOTE_HYPERVISOR_READY, why, strlen(why));
     note->status = status;
     mailbox_post(wait->box, &note->letter);
     g_free(wait);
@@ -91,8 +93,8 @@ bool guest_start(struct replicator *r, GError **error)
         status = hypervisor_open(&r->hv, &r->fds, r->config.ram_bytes);
     if (status < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
-                    "no memory for VM %s (%" G_GUINT64_FORMAT " MiB): %s", r->config.vm_name, r->config.ram_bytes >> 20,
-                    g_strerror(-status));
+                    "no memory for VM %s (%" G_GUINT64_FORMAT " MiB): %s", r->config.vm_name,
+                    r->config.ram_bytes >> 20, g_strerror(-status));
         return false;
     }
     g_autofree char *log = vm_path(r, "console.log");
@@ -152,7 +154,8 @@ void guest_ready(struct replicator *r, const struct note *note)
     g_thread_join(g_steal_pointer(&r->ready_thread));
     if (note->letter.kind == NOTE_HYPERVISOR_FAILED) {
         if (!r->last_error)
-            replicator_error(r, "VM %s could not be started: %s", r->config.vm_name, (const char *)note->payload);
+            replicator_error(r, "VM %s could not be started: %s", r->config.vm_name,
+                             (const char *)note->payload);
         /* QEMU may be about to exit and say more; its exit ends us, or this does. */
         if (!r->qemu_gone)
             qemu_process_kill(r->qemu);
@@ -183,8 +186,8 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
         r->guest_runs_here = true;
         /* The guest's clock stood still from the epoch's boundary until now. */
         hypervisor_advance_clock(r->hv, lost_ns);
-        g_message("%s: taken over, guest running %.1f ms after the decision (QEMU %.1f ms)", r->config.vm_name,
-                  r->promote_ms, (double)elapsed_us / 1000);
+        g_message("%s: taken over, guest running %.1f ms after the decision (QEMU %.1f ms)",
+                  r->config.vm_name, r->promote_ms, (double)elapsed_us / 1000);
     }
     replicator_event(r, &event);
     if (ok)
@@ -199,8 +202,8 @@ void guest_promote(struct replicator *r, uint64_t term)
     const uint8_t *devstate = image_devstate(r->image, &len);
     const uint64_t *used_len = image_used_len(r->image, &nblocks);
     r->promote_term = term;
-    r->standby = standby_takeover(r->hv, used_len, nblocks, r->qmp, devstate, len, TAKEOVER_TIMEOUT_MS, on_taken_over, r,
-                                  &error);
+    r->standby = standby_takeover(r->hv, used_len, nblocks, r->qmp, devstate, len, TAKEOVER_TIMEOUT_MS,
+                                  on_taken_over, r, &error);
     if (!r->standby) {
         replicator_error(r, "VM %s could not be taken over: %s", r->config.vm_name, error->message);
         struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = term, .ok = false};

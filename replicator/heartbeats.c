@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Signs of life: one datagram each interval, and the session is told of every good one that comes. Any message on the link
- * counts as well. Reading has a higher priority than the session's timer: after this process itself was kept from running,
- * the packets that waited in the socket are seen before anybody concludes that the peer is silent.
+ * Signs of life: one datagram each interval, and the session is told of every good one that comes. Any
+ * message on the link counts as well. Reading has a higher priority than the session's timer: after this
+ * process itself was kept from running, the packets that waited in the socket are seen before anybody
+ * concludes that the peer is silent.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -27,8 +28,8 @@ struct heartbeats {
 };
 
 /*
- * A good packet also says where the peer is now: a secondary is not told the primary's port, and a peer that was started
- * again has a new one.
+ * A good packet also says where the peer is now: a secondary is not told the primary's port, and a peer that
+ * was started again has a new one.
  */
 static void take(struct replicator *r, const uint8_t *bytes, size_t len, const struct sockaddr_storage *from,
                  socklen_t from_len)
@@ -77,8 +78,8 @@ static gboolean on_interval(gpointer opaque)
     memcpy(beat.token, r->config.token, sizeof beat.token);
     heartbeat_encode(&beat, bytes);
     /* A full socket or a refused port is a lost packet. */
-    ssize_t ignored =
-        sendto(h->fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&h->peer, h->peer_len);
+    ssize_t ignored = sendto(h->fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL,
+                             (struct sockaddr *)&h->peer, h->peer_len);
     (void)ignored;
     return G_SOURCE_CONTINUE;
 }
@@ -94,8 +95,10 @@ static int bind_udp(const char *address, uint16_t *port, GError **error)
         return -1;
     }
     int fd = socket(list->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) < 0 || getsockname(fd, (struct sockaddr *)&bound, &len) < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "no UDP port for heartbeats: %s", g_strerror(errno));
+    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) < 0 ||
+        getsockname(fd, (struct sockaddr *)&bound, &len) < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "no UDP port for heartbeats: %s",
+                    g_strerror(errno));
         if (fd >= 0)
             close(fd);
         fd = -1;

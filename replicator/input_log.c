@@ -130,7 +130,8 @@ void input_log_boundary(struct input_log *log, uint64_t epoch)
         frame_stream_boundary(&log->nics[i]->stream, epoch);
 }
 
-void input_log_received(struct input_log *log, unsigned index, uint64_t epoch, const uint8_t *frame, size_t len)
+void input_log_received(struct input_log *log, unsigned index, uint64_t epoch, const uint8_t *frame,
+                        size_t len)
 {
     uint32_t claimed;
     if (index >= log->nnics || len <= FRAME_HEAD_LEN || len > FRAME_HEAD_LEN + FRAME_MAX_LEN)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Copies of what the guest received. The primary tells the secondary of the first frames of each epoch; at takeover the
- * secondary gives the guest again those that came after the epoch it resumes. A request that reached the dead host is so
- * answered at once, without waiting for the client's retransmission timer (200 ms and more). Frames may be given twice or
- * be missing: networks do that, and nothing but the delay depends on it. Hence all bounds here drop.
+ * Copies of what the guest received. The primary tells the secondary of the first frames of each epoch; at
+ * takeover the secondary gives the guest again those that came after the epoch it resumes. A request that
+ * reached the dead host is so answered at once, without waiting for the client's retransmission timer (200 ms
+ * and more). Frames may be given twice or be missing: networks do that, and nothing but the delay depends on
+ * it. Hence all bounds here drop.
  *
  * Threads: input_log_boundary is the capture thread's, in the pause; the rest the control thread's.
  */
@@ -27,7 +28,8 @@ int input_log_add_nic(struct input_log *log, int mirror_fd, int inject_fd);
 void input_log_set_active(struct input_log *log, bool active);
 void input_log_boundary(struct input_log *log, uint64_t epoch);
 /* Secondary: a copy came. Untrusted. */
-void input_log_received(struct input_log *log, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len);
+void input_log_received(struct input_log *log, unsigned nic, uint64_t epoch, const uint8_t *frame,
+                        size_t len);
 /* Secondary: the epoch is held; copies of it and before are of no more use. */
 void input_log_acked(struct input_log *log, uint64_t epoch);
 void input_log_reset(struct input_log *log);

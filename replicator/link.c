@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See link.h. One thread, blocking calls with short time limits, so that a close is never waited for longer than one
- * of them. The mutex guards what the control thread asks for; nothing slow happens under it.
+ * See link.h. One thread, blocking calls with short time limits, so that a close is never waited for longer
+ * than one of them. The mutex guards what the control thread asks for; nothing slow happens under it.
  *
- * Both ends send HELLO at once and then read the other's. The token is compared in constant time: it is what tells a
- * replicator of this VM from any other process that can reach the port.
+ * Both ends send HELLO at once and then read the other's. The token is compared in constant time: it is what
+ * tells a replicator of this VM from any other process that can reach the port.
  */
 #include "replicator/link.h"
 
@@ -17,10 +17,10 @@
 #include "replicator/note.h"
 #include "replicator/transport_tcp.h"
 
-#define DIAL_TIMEOUT_MS   500
-#define RETRY_MS          100
-#define REFUSED_RETRY_MS  500
-#define ACCEPT_POLL_MS    100
+#define DIAL_TIMEOUT_MS  500
+#define RETRY_MS         100
+#define REFUSED_RETRY_MS 500
+#define ACCEPT_POLL_MS   100
 
 struct link {
     GThread *thread;
@@ -32,11 +32,11 @@ struct link {
 
     GMutex mutex;
     GCond changed;
-    bool quit, wanted;                /* control asks */
-    uint64_t request;                 /* counts link_open: an ending connection must not cancel a newer request */
-    struct wire_hello hello;          /* ours */
-    char *host, *port;                /* dial here */
-    struct connection *current;       /* link thread sets; control shuts down */
+    bool quit, wanted;          /* control asks */
+    uint64_t request;           /* counts link_open: an ending connection must not cancel a newer request */
+    struct wire_hello hello;    /* ours */
+    char *host, *port;          /* dial here */
+    struct connection *current; /* link thread sets; control shuts down */
 };
 
 /* Sleeps, but not through a quit or a change of mind. */
@@ -97,12 +97,15 @@ static int introduce(struct link *link, struct transport *transport, struct wire
     status = transport->ops->receive(transport, NULL, &received);
     if (status < 0) {
         if (status == -EPROTONOSUPPORT)
-            refuse(link, status, "the peer's understudy speaks another protocol version: install the same version on both hosts");
+            refuse(link, status,
+                   "the peer's understudy speaks another protocol version: install the same version on both "
+                   "hosts");
         return status;
     }
     if (received.message.type != MESSAGE_HELLO ||
         wire_hello_decode(theirs, received.message.payload, received.message.len) < 0) {
-        refuse(link, -EPROTO, "the peer did not introduce itself properly: is another program using its port?");
+        refuse(link, -EPROTO,
+               "the peer did not introduce itself properly: is another program using its port?");
         return -EPROTO;
     }
     if (!wire_token_equal(theirs->token, ours.token)) {
@@ -111,7 +114,8 @@ static int introduce(struct link *link, struct transport *transport, struct wire
     }
     if (!wire_hello_same_layout(theirs, &ours)) {
         refuse(link, -EINVAL,
-               "the peer's QEMU has other RAM blocks: use the same QEMU, firmware and command line on both hosts");
+               "the peer's QEMU has other RAM blocks: use the same QEMU, firmware and command line on both "
+               "hosts");
         return -EINVAL;
     }
     return 0;
@@ -121,8 +125,8 @@ static void post_received(struct link *link, uint64_t id, const struct transport
 {
     const struct transport_message *message = &received->message;
     bool is_epoch = received->epoch != NULL;
-    struct note *note = note_new(is_epoch ? NOTE_EPOCH_RECEIVED : NOTE_MESSAGE, is_epoch ? NULL : message->payload,
-                                 is_epoch ? 0 : message->len);
+    struct note *note = note_new(is_epoch ? NOTE_EPOCH_RECEIVED : NOTE_MESSAGE,
+                                 is_epoch ? NULL : message->payload, is_epoch ? 0 : message->len);
     note->link = id;
     note->arg = message->type;
     note->aux = message->arg;
@@ -136,8 +140,8 @@ static int receive_until_down(struct link *link, struct connection *connection, 
 {
     for (;;) {
         struct transport_received received = {0};
-        int status = connection->transport->ops->receive(connection->transport, take_epochs ? link->staging : NULL,
-                                                         &received);
+        int status = connection->transport->ops->receive(connection->transport,
+                                                         take_epochs ? link->staging : NULL, &received);
         if (status < 0)
             return status;
         post_received(link, connection->id, &received);
@@ -161,7 +165,8 @@ static void serve(struct link *link, int fd)
     struct wire_hello *theirs = g_new0(struct wire_hello, 1);
     struct connection *connection = connection_new(transport_tcp_new(fd, link->stall_ms), ++link->next_id);
     uint64_t request = 0;
-    int status = publish(link, connection, &request) ? introduce(link, connection->transport, theirs) : -ECANCELED;
+    int status =
+        publish(link, connection, &request) ? introduce(link, connection->transport, theirs) : -ECANCELED;
     bool up = status == 0;
     if (up) {
         struct note *note = note_new(NOTE_LINK_UP, NULL, 0);
@@ -170,7 +175,8 @@ static void serve(struct link *link, int fd)
         note->arg = theirs->role;
         note->connection = connection_get(connection);
         mailbox_post(link->control, &note->letter);
-        status = receive_until_down(link, connection, link->listen_fd >= 0 && theirs->role == WIRE_ROLE_PRIMARY);
+        status =
+            receive_until_down(link, connection, link->listen_fd >= 0 && theirs->role == WIRE_ROLE_PRIMARY);
     }
     g_free(theirs);
     g_mutex_lock(&link->mutex);

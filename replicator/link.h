@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The link thread: makes the connection to the peer's replicator (a primary dials, a secondary accepts), exchanges
- * HELLO, and then receives until the connection ends. What happens is posted to the control thread: LINK_UP,
- * LINK_REFUSED, MESSAGE, EPOCH_RECEIVED, LINK_DOWN, each with the connection's id.
+ * The link thread: makes the connection to the peer's replicator (a primary dials, a secondary accepts),
+ * exchanges HELLO, and then receives until the connection ends. What happens is posted to the control thread:
+ * LINK_UP, LINK_REFUSED, MESSAGE, EPOCH_RECEIVED, LINK_DOWN, each with the connection's id.
  */
 #ifndef UNDERSTUDY_REPLICATOR_LINK_H
 #define UNDERSTUDY_REPLICATOR_LINK_H
@@ -29,8 +29,8 @@ void link_set_peer(struct link *link, const char *host, const char *port);
  */
 void link_open(struct link *link, const struct wire_hello *hello);
 /*
- * Stops trying. now: also shuts the present connection down at once, with whatever waits to be sent; otherwise the sender
- * does it when all is sent (sender_post_close). Control thread.
+ * Stops trying. now: also shuts the present connection down at once, with whatever waits to be sent;
+ * otherwise the sender does it when all is sent (sender_post_close). Control thread.
  */
 void link_close(struct link *link, bool now);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See mailbox.h. The eventfd is written after the enqueue and read before the dequeue, so a letter can be found
- * without its wake-up (harmless: an extra round) but never the other way round.
+ * See mailbox.h. The eventfd is written after the enqueue and read before the dequeue, so a letter can be
+ * found without its wake-up (harmless: an extra round) but never the other way round.
  */
 #include "replicator/mailbox.h"
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A mailbox: many threads post, one thread takes. A wait-free queue (liburcu's wfcqueue) and an eventfd, so that the
- * taker can sleep in poll(2), in a GLib loop, or in mailbox_wait. Posting never blocks and takes no lock: the capture
- * thread may post right after a pause.
+ * A mailbox: many threads post, one thread takes. A wait-free queue (liburcu's wfcqueue) and an eventfd, so
+ * that the taker can sleep in poll(2), in a GLib loop, or in mailbox_wait. Posting never blocks and takes no
+ * lock: the capture thread may post right after a pause.
  *
- * A letter is a struct that embeds struct letter as its first member. The poster gives it away; the taker owns it.
+ * A letter is a struct that embeds struct letter as its first member. The poster gives it away; the taker
+ * owns it.
  */
 #ifndef UNDERSTUDY_REPLICATOR_MAILBOX_H
 #define UNDERSTUDY_REPLICATOR_MAILBOX_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * understudy-replicator: the data plane of one VM on one host. Started by understudyd with a socket; everything else comes
- * over it. In order: Start -> QEMU -> hook ready -> links, heartbeats, session -> ... -> session ends -> exit.
+ * understudy-replicator: the data plane of one VM on one host. Started by understudyd with a socket;
+ * everything else comes over it. In order: Start -> QEMU -> hook ready -> links, heartbeats, session -> ...
+ * -> session ends -> exit.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -18,10 +19,10 @@
 #include "replicator/replicator.h"
 #include "replicator/transport_tcp.h"
 
-#define STALL_MS           5000
-#define GATE_HOLD_LEN      (32u << 20)
-#define DEVSTATE_CAPACITY  (16u << 20)
-#define NOTES_A_ROUND      256
+#define STALL_MS          5000
+#define GATE_HOLD_LEN     (32u << 20)
+#define DEVSTATE_CAPACITY (16u << 20)
+#define NOTES_A_ROUND     256
 
 static gboolean on_notes(gint fd, GIOCondition condition, gpointer opaque)
 {
@@ -53,8 +54,12 @@ void replicator_give_up(struct replicator *r)
 static void send_frame_copy(void *opaque, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len)
 {
     struct replicator *r = opaque;
-    struct transport_message message = {
-        .type = MESSAGE_FRAMES, .term = r->session.term, .epoch = epoch, .arg = nic, .payload = frame, .len = len};
+    struct transport_message message = {.type = MESSAGE_FRAMES,
+                                        .term = r->session.term,
+                                        .epoch = epoch,
+                                        .arg = nic,
+                                        .payload = frame,
+                                        .len = len};
     if (r->connection && len <= TRANSPORT_MAX_PAYLOAD)
         sender_post_message(r->sender, r->connection, &message);
 }
@@ -97,13 +102,14 @@ static bool open_parts(struct replicator *r, GError **error)
     uint64_t pages = 0;
     for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
         pages += hypervisor_block(r->hv, i)->max_len / HV_PAGE_LEN;
-    /* One epoch may touch every page: with room for that, no epoch is ever too large. Only touched pages cost memory. */
+    /* One epoch may touch every page: with room for that, no epoch is ever too large. Only touched pages cost
+     * memory. */
     int status = staging_open(&r->staging, (uint32_t)pages + 1024, DEVSTATE_CAPACITY);
     if (status == 0)
         status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
     if (status < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "no memory to stage epochs of VM %s: %s",
-                    r->config.vm_name, g_strerror(-status));
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
+                    "no memory to stage epochs of VM %s: %s", r->config.vm_name, g_strerror(-status));
         return false;
     }
     struct capture_thread_config capture = {
@@ -197,8 +203,8 @@ static gboolean on_terminate(gpointer opaque)
 }
 
 /*
- * The control thread sends and judges signs of life: it must run when its time comes, whatever else the host does. Where
- * that is not allowed the default scheduling has to do. Threads made later do not inherit it.
+ * The control thread sends and judges signs of life: it must run when its time comes, whatever else the host
+ * does. Where that is not allowed the default scheduling has to do. Threads made later do not inherit it.
  */
 static void ask_for_priority(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the replicator's threads tell each other: one small letter type for all mailboxes. Made by the poster, freed by
- * the taker with g_free.
+ * What the replicator's threads tell each other: one small letter type for all mailboxes. Made by the poster,
+ * freed by the taker with g_free.
  */
 #ifndef UNDERSTUDY_REPLICATOR_NOTE_H
 #define UNDERSTUDY_REPLICATOR_NOTE_H

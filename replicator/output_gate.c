@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See output_gate.h. Each NIC has a byte ring, where frames lie as they came (length and all, so releasing is a plain
- * write), and a ring of frame ends. Frames leave in order, up to the NIC's release offset; the offset is all that the
- * modes and the epochs change:
+ * See output_gate.h. Each NIC has a byte ring, where frames lie as they came (length and all, so releasing is
+ * a plain write), and a ring of frame ends. Frames leave in order, up to the NIC's release offset; the offset
+ * is all that the modes and the epochs change:
  *
  *     pass   the offset is infinite
  *     hold   gate_release moves it to the epoch's boundary
@@ -94,7 +94,8 @@ static void on_frame(void *opaque, const uint8_t *frame, size_t len, uint64_t en
 {
     struct gate_nic *nic = opaque;
     struct output_gate *gate = nic->gate;
-    bool full = nic->head - nic->tail + len > gate->hold_len || nic->frame_head - nic->frame_tail == FRAMES_MAX;
+    bool full =
+        nic->head - nic->tail + len > gate->hold_len || nic->frame_head - nic->frame_tail == FRAMES_MAX;
     if (gate->mode == GATE_DROP || full) {
         gate->stats.frames_dropped++;
         return;
@@ -184,7 +185,8 @@ int gate_add_nic(struct output_gate *gate, int out_fd, int in_fd)
         close_nic(nic);
         return -ENOMEM;
     }
-    nic->read_source = g_unix_fd_add_full(G_PRIORITY_HIGH, out_fd, G_IO_IN | G_IO_HUP, on_readable, nic, NULL);
+    nic->read_source =
+        g_unix_fd_add_full(G_PRIORITY_HIGH, out_fd, G_IO_IN | G_IO_HUP, on_readable, nic, NULL);
     gate->nics[gate->nnics++] = nic;
     return 0;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Output commit: the frames a guest sends wait here until the epoch that produced them is safe on the other host
- * (invariant I1). QEMU's filter-redirector hands every frame over on one socket; released frames go back on another.
+ * Output commit: the frames a guest sends wait here until the epoch that produced them is safe on the other
+ * host (invariant I1). QEMU's filter-redirector hands every frame over on one socket; released frames go back
+ * on another.
  *
- * Threads: gate_boundary is the capture thread's, in the pause; everything else is the control thread's (GLib default
- * context). Memory is bounded: when a NIC's hold is full its newest frames are dropped, as a switch's full queue would do.
+ * Threads: gate_boundary is the capture thread's, in the pause; everything else is the control thread's (GLib
+ * default context). Memory is bounded: when a NIC's hold is full its newest frames are dropped, as a switch's
+ * full queue would do.
  */
 #ifndef UNDERSTUDY_REPLICATOR_OUTPUT_GATE_H
 #define UNDERSTUDY_REPLICATOR_OUTPUT_GATE_H
@@ -34,7 +36,8 @@ void gate_drop(struct output_gate *gate);     /* throw away what is held and all
 /* The peer holds the epoch: its frames, and all before, may go. */
 void gate_release(struct output_gate *gate, uint64_t epoch);
 
-/* Capture thread, guest paused: frames sent so far belong to epochs <= epoch. Does not block, lock or allocate. */
+/* Capture thread, guest paused: frames sent so far belong to epochs <= epoch. Does not block, lock or
+ * allocate. */
 void gate_boundary(struct output_gate *gate, uint64_t epoch);
 
 void gate_get_stats(const struct output_gate *gate, struct gate_stats *out);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See qemu_process.h. Between fork and exec only async-signal-safe calls are made: the replicator has threads by the
- * time it starts a second QEMU, and the child must not wait for a lock one of them held.
+ * See qemu_process.h. Between fork and exec only async-signal-safe calls are made: the replicator has threads
+ * by the time it starts a second QEMU, and the child must not wait for a lock one of them held.
  *
- * The fds move to fixed numbers in the child (dup2 clears close-on-exec). QEMU gets a session of its own, so that a
- * Ctrl-C at the daemon's terminal does not reach guests.
+ * The fds move to fixed numbers in the child (dup2 clears close-on-exec). QEMU gets a session of its own, so
+ * that a Ctrl-C at the daemon's terminal does not reach guests.
  */
 #include "replicator/qemu_process.h"
 
@@ -82,7 +82,8 @@ static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaqu
 /* The environment for QEMU: ours, plus the hook. GLib strv. */
 static char **child_environment(const char *hook_path)
 {
-    struct hv_fds inside = {.shm = QEMU_FD_SHM, .devstate = QEMU_FD_DEVSTATE, .ram = QEMU_FD_RAM, .kick = QEMU_FD_KICK};
+    struct hv_fds inside = {
+        .shm = QEMU_FD_SHM, .devstate = QEMU_FD_DEVSTATE, .ram = QEMU_FD_RAM, .kick = QEMU_FD_KICK};
     g_autofree char *hook = hv_fds_environment(&inside);
     char **env = g_get_environ();
     const char *equals = strchr(hook, '=');
@@ -115,14 +116,14 @@ static pid_t spawn(struct child_plan *plan)
     return result < 0 ? result : pid;
 }
 
-struct qemu_process *qemu_process_start(const char *const *argv, const char *hook_path, const struct hv_fds *fds,
-                                        const char *log_path, qemu_process_exited exited, void *opaque,
-                                        GError **error)
+struct qemu_process *qemu_process_start(const char *const *argv, const char *hook_path,
+                                        const struct hv_fds *fds, const char *log_path,
+                                        qemu_process_exited exited, void *opaque, GError **error)
 {
     g_autofree char *path = g_find_program_in_path(argv[0]);
     if (!path) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "%s was not found: install QEMU or give its full path",
-                    argv[0]);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "%s was not found: install QEMU or give its full path", argv[0]);
         return NULL;
     }
     if (access(hook_path, R_OK) < 0) {

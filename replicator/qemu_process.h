@@ -11,7 +11,8 @@
 
 #include "hv-hooks/hypervisor.h"
 
-/* The numbers the engine's fds have inside QEMU. High, so that nothing of QEMU's start-up collides with them. */
+/* The numbers the engine's fds have inside QEMU. High, so that nothing of QEMU's start-up collides with them.
+ */
 enum { QEMU_FD_SHM = 60, QEMU_FD_DEVSTATE = 61, QEMU_FD_KICK = 62, QEMU_FD_RAM = 63 };
 
 struct qemu_process;
@@ -23,9 +24,9 @@ typedef void (*qemu_process_exited)(struct qemu_process *process, int status, vo
  * Starts argv with hook_path preloaded. Output goes to log_path. fds stay the caller's.
  * NULL and error set when the program could not be started.
  */
-struct qemu_process *qemu_process_start(const char *const *argv, const char *hook_path, const struct hv_fds *fds,
-                                        const char *log_path, qemu_process_exited exited, void *opaque,
-                                        GError **error);
+struct qemu_process *qemu_process_start(const char *const *argv, const char *hook_path,
+                                        const struct hv_fds *fds, const char *log_path,
+                                        qemu_process_exited exited, void *opaque, GError **error);
 pid_t qemu_process_pid(const struct qemu_process *process);
 /* SIGKILL. The exited callback follows. */
 void qemu_process_kill(struct qemu_process *process);

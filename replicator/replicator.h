@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One VM's data plane on one host, as its own files see it. Everything here belongs to the control thread (GLib's
- * default main context) unless a field says otherwise.
+ * One VM's data plane on one host, as its own files see it. Everything here belongs to the control thread
+ * (GLib's default main context) unless a field says otherwise.
  *
  *   control.c    events into the session, the session's actions out to the parts
  *   guest.c      QEMU: start, watch, monitor, NIC sockets, promotion
@@ -65,7 +65,7 @@ struct replicator {
     struct mailbox box; /* notes to the control thread */
 
     struct session session;
-    GQueue events;      /* struct session_event*, waiting while one is being handled */
+    GQueue events; /* struct session_event*, waiting while one is being handled */
     bool handling;
     guint tick_source;
     bool ended;
@@ -101,8 +101,8 @@ struct replicator {
     struct histogram *epoch_bytes; /* sender */
     uint64_t sync_done_pages, sync_total_pages;
     gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
-    double detect_ms, promote_ms;                 /* of the takeover, < 0: none */
-    uint16_t udp_port;                            /* our heartbeat port */
+    double detect_ms, promote_ms;               /* of the takeover, < 0: none */
+    uint16_t udp_port;                          /* our heartbeat port */
     gint64 since_us;
 };
 

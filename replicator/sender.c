@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See sender.h. The sender is also staging's freeing side on the primary: an epoch's pages are given back once the
- * transport has taken them in full, so a slow link fills staging and slows the capture thread, not memory.
+ * See sender.h. The sender is also staging's freeing side on the primary: an epoch's pages are given back
+ * once the transport has taken them in full, so a slow link fills staging and slows the capture thread, not
+ * memory.
  */
 #include "replicator/sender.h"
 
@@ -117,7 +118,8 @@ void sender_free(struct sender *sender)
     g_free(sender);
 }
 
-void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term, struct staged_epoch *epoch)
+void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term,
+                       struct staged_epoch *epoch)
 {
     struct note *note = note_new(NOTE_SEND_EPOCH, NULL, 0);
     note->connection = connection ? connection_get(connection) : NULL;
@@ -126,7 +128,8 @@ void sender_post_epoch(struct sender *sender, struct connection *connection, uin
     mailbox_post(&sender->box, &note->letter);
 }
 
-void sender_post_message(struct sender *sender, struct connection *connection, const struct transport_message *message)
+void sender_post_message(struct sender *sender, struct connection *connection,
+                         const struct transport_message *message)
 {
     struct note *note = note_new(NOTE_SEND_MESSAGE, message->payload, message->len);
     note->connection = connection_get(connection);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sender thread: everything that goes to the peer, in the order it was posted. A failed send shuts the connection
- * down; the link thread then reports it. Posting never blocks.
+ * The sender thread: everything that goes to the peer, in the order it was posted. A failed send shuts the
+ * connection down; the link thread then reports it. Posting never blocks.
  */
 #ifndef UNDERSTUDY_REPLICATOR_SENDER_H
 #define UNDERSTUDY_REPLICATOR_SENDER_H
@@ -21,9 +21,11 @@ struct sender *sender_new(struct staging *staging, struct mailbox *control, stru
 /* Sends what was posted, then ends the thread. */
 void sender_free(struct sender *sender);
 /* Sends and then frees the staged epoch (also when the connection is dead or NULL). */
-void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term, struct staged_epoch *epoch);
+void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term,
+                       struct staged_epoch *epoch);
 /* Copies the payload. */
-void sender_post_message(struct sender *sender, struct connection *connection, const struct transport_message *message);
+void sender_post_message(struct sender *sender, struct connection *connection,
+                         const struct transport_message *message);
 /* Shuts the connection down once everything posted before is sent. */
 void sender_post_close(struct sender *sender, struct connection *connection);
 

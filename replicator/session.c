@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See session.h and docs/session.md. One handler a state; what a handler does not name is ignored, for a late or repeated
- * event is normal. The rules that keep the invariants stand where they act:
+ * See session.h and docs/session.md. One handler a state; what a handler does not name is ignored, for a late
+ * or repeated event is normal. The rules that keep the invariants stand where they act:
  *
- *   I1  release() is the only place that releases, and it is called for an ack of a cut epoch of this term, while the link
- *       that carried it is up; output is held before the first epoch is cut.
- *   I2  a secondary acks only the epoch that follows the last one, and promotes only when all it acked is applied.
- *   I5  a side runs alone only after a grant for its term; from the moment it asks, a secondary acks nothing more.
+ *   I1  release() is the only place that releases, and it is called for an ack of a cut epoch of this term,
+ * while the link that carried it is up; output is held before the first epoch is cut. I2  a secondary acks
+ * only the epoch that follows the last one, and promotes only when all it acked is applied. I5  a side runs
+ * alone only after a grant for its term; from the moment it asks, a secondary acks nothing more.
  */
 #include "replicator/session.h"
 
@@ -60,8 +60,8 @@ static void say_goodbye(struct step *step, enum session_end_reason reason)
 }
 
 /*
- * How long nothing may be heard. A standby whose link was closed (which a dying process's kernel does, and a cut network
- * does not) needs only half the silence to believe it.
+ * How long nothing may be heard. A standby whose link was closed (which a dying process's kernel does, and a
+ * cut network does not) needs only half the silence to believe it.
  */
 static uint64_t silence_limit_ms(const struct session *s)
 {
@@ -188,6 +188,15 @@ static void primary_link_up(struct step *step)
     }
 }
 
+/* The peer runs the guest; this one has been paused since its last epoch. */
+static void handed_over(struct step *step)
+{
+    act(step, SESSION_DO_STOP_CAPTURE);
+    act(step, SESSION_DO_DROP_OUTPUT);
+    act(step, SESSION_DO_QUIT_HYPERVISOR);
+    end(step, SESSION_END_HANDED_OVER);
+}
+
 /* What ends a primary in any state. True if it did. */
 static bool primary_common(struct step *step)
 {
@@ -200,7 +209,11 @@ static bool primary_common(struct step *step)
         return true;
     case SESSION_EVENT_HEARTBEAT:
         if (step->event->term > s->term) {
-            fence(step);
+            /* After a handover the new primary's heart may be heard before its message is read. */
+            if (s->state == SESSION_HANDING_OVER && s->handover_sent)
+                handed_over(step);
+            else
+                fence(step);
             return true;
         }
         s->last_heard_ms = step->now_ms;
@@ -306,8 +319,8 @@ static void in_peer_lost(struct step *step)
         ask_grant(step);
     } else if (step->event->type == SESSION_EVENT_LINK_UP && !s->asked_term) {
         /*
-         * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that happened and died
-         * meanwhile; only the arbiter knows that nobody else's output came out since.
+         * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that
+         * happened and died meanwhile; only the arbiter knows that nobody else's output came out since.
          */
         s->link_up = true;
         disconnect(step);
@@ -333,8 +346,9 @@ static void take_back(struct step *step)
 static void send_handover_if_acked(struct step *step)
 {
     struct session *s = step->s;
-    /* The newest cut is the last epoch: its cut was reported after LAST_EPOCH was ordered, so more may still come
-     * until capture says so; the epoch that stays newest and acked is the one that left the guest paused. */
+    /* The newest cut is the last epoch: its cut was reported after LAST_EPOCH was ordered, so more may still
+     * come until capture says so; the epoch that stays newest and acked is the one that left the guest
+     * paused. */
     if (s->handover_epoch && s->acked_epoch >= s->handover_epoch && !s->handover_sent) {
         s->handover_sent = true;
         act(step, SESSION_DO_SEND_HANDOVER)->epoch = s->handover_epoch;
@@ -356,12 +370,8 @@ static void in_handing_over(struct step *step)
         send_handover_if_acked(step);
         break;
     case SESSION_EVENT_HANDOVER_DONE:
-        if (s->handover_sent && step->event->term > s->term) {
-            act(step, SESSION_DO_STOP_CAPTURE);
-            act(step, SESSION_DO_DROP_OUTPUT);
-            act(step, SESSION_DO_QUIT_HYPERVISOR);
-            end(step, SESSION_END_HANDED_OVER);
-        }
+        if (s->handover_sent && step->event->term > s->term)
+            handed_over(step);
         break;
     case SESSION_EVENT_LINK_DOWN:
     case SESSION_EVENT_GOODBYE:
@@ -374,7 +384,8 @@ static void in_handing_over(struct step *step)
             take_back(step);
             break;
         }
-        /* It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken. */
+        /* It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken.
+         */
         act(step, SESSION_DO_STOP_CAPTURE);
         disconnect(step);
         enter(step, SESSION_HANDOVER_UNSURE);
@@ -407,7 +418,8 @@ static void in_leaving(struct step *step)
                  (step->event->type == SESSION_EVENT_TICK && timer_ran_out(step));
     if (!told && !alone)
         return;
-    /* Only the peer's own goodbye makes it sure that it will not resume the guest: without it, held output is lost. */
+    /* Only the peer's own goodbye makes it sure that it will not resume the guest: without it, held output is
+     * lost. */
     act(step, told || !s->held ? SESSION_DO_RELEASE_ALL : SESSION_DO_DROP_OUTPUT);
     act(step, SESSION_DO_QUIT_HYPERVISOR);
     end(step, s->end_reason);
@@ -510,7 +522,8 @@ static void on_epoch_received(struct step *step)
     if (step->event->term != s->term || !s->link_up)
         return;
     s->last_heard_ms = step->now_ms;
-    /* The link is ordered: anything but the next epoch is the peer's mistake, and its image is then of no use. */
+    /* The link is ordered: anything but the next epoch is the peer's mistake, and its image is then of no
+     * use. */
     if (s->acked_epoch != 0 && epoch != s->acked_epoch + 1) {
         if (epoch > s->acked_epoch + 1)
             disconnect(step);
@@ -539,7 +552,8 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
 static bool secondary_common(struct step *step)
 {
     struct session *s = step->s;
-    bool ends = step->event->reason == SESSION_END_GUEST_SHUTDOWN || step->event->reason == SESSION_END_STOPPED;
+    bool ends =
+        step->event->reason == SESSION_END_GUEST_SHUTDOWN || step->event->reason == SESSION_END_STOPPED;
     switch (step->event->type) {
     case SESSION_EVENT_HEARTBEAT:
         /* An old primary's sign of life says nothing about the present one. */
@@ -625,7 +639,7 @@ static void in_standby(struct step *step)
         }
         break;
     case SESSION_EVENT_FAILOVER_FORCE:
-        want_to_run(step, false);
+        want_to_run(step, true);
         break;
     case SESSION_EVENT_TICK:
         if (is_silent(step))
@@ -651,6 +665,9 @@ static void in_asking(struct step *step)
         }
         s->term = s->asked_term;
         s->asked_term = 0;
+        /* A primary that still lives (forced failover) hears it before the link goes. */
+        if (s->link_up && !s->handed_over)
+            act(step, SESSION_DO_SEND_FENCED);
         enter(step, SESSION_PROMOTING);
         promote_when_applied(step);
     } else if (step->event->type == SESSION_EVENT_TICK && timer_ran_out(step)) {
@@ -739,7 +756,8 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->last_heard_ms = now_ms;
 }
 
-void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms, struct session_actions *out)
+void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
+                    struct session_actions *out)
 {
     struct step step = {.s = s, .event = event, .now_ms = now_ms, .out = out};
     out->n = 0;
@@ -784,13 +802,20 @@ static const char *name_of(const char *const *names, size_t n, size_t i)
 const char *session_state_name(enum session_state state)
 {
     static const char *const names[] = {
-        [SESSION_CONNECTING] = "connecting",     [SESSION_SYNCHRONISING] = "synchronising",
-        [SESSION_ARMING] = "arming",             [SESSION_PROTECTED] = "protected",
-        [SESSION_PEER_LOST] = "peer-lost",       [SESSION_HANDING_OVER] = "handing-over",
-        [SESSION_HANDOVER_UNSURE] = "handover-unsure", [SESSION_LEAVING] = "leaving",
-        [SESSION_LISTENING] = "listening",       [SESSION_FOLLOWING] = "following",
-        [SESSION_STANDBY] = "standby",           [SESSION_ASKING] = "asking",
-        [SESSION_PROMOTING] = "promoting",       [SESSION_FENCED] = "fenced",
+        [SESSION_CONNECTING] = "connecting",
+        [SESSION_SYNCHRONISING] = "synchronising",
+        [SESSION_ARMING] = "arming",
+        [SESSION_PROTECTED] = "protected",
+        [SESSION_PEER_LOST] = "peer-lost",
+        [SESSION_HANDING_OVER] = "handing-over",
+        [SESSION_HANDOVER_UNSURE] = "handover-unsure",
+        [SESSION_LEAVING] = "leaving",
+        [SESSION_LISTENING] = "listening",
+        [SESSION_FOLLOWING] = "following",
+        [SESSION_STANDBY] = "standby",
+        [SESSION_ASKING] = "asking",
+        [SESSION_PROMOTING] = "promoting",
+        [SESSION_FENCED] = "fenced",
         [SESSION_ENDED] = "ended",
     };
     return NAME_OF(names, state);
@@ -799,10 +824,28 @@ const char *session_state_name(enum session_state state)
 const char *session_event_name(enum session_event_type type)
 {
     static const char *const names[] = {
-        "start",     "tick",         "link-up",  "link-down",     "heartbeat", "synchronised", "epoch-cut",
-        "epoch-sent", "epoch-received", "epoch-applied", "ack", "handover", "handover-done", "goodbye",
-        "fenced",    "grant",        "promoted", "guest-shutdown", "hypervisor-died", "failover-planned",
-        "failover-force", "stop",
+        "start",
+        "tick",
+        "link-up",
+        "link-down",
+        "heartbeat",
+        "synchronised",
+        "epoch-cut",
+        "epoch-sent",
+        "epoch-received",
+        "epoch-applied",
+        "ack",
+        "handover",
+        "handover-done",
+        "goodbye",
+        "fenced",
+        "grant",
+        "promoted",
+        "guest-shutdown",
+        "hypervisor-died",
+        "failover-planned",
+        "failover-force",
+        "stop",
     };
     return NAME_OF(names, type);
 }
@@ -810,10 +853,29 @@ const char *session_event_name(enum session_event_type type)
 const char *session_action_name(enum session_action_type type)
 {
     static const char *const names[] = {
-        "connect",       "disconnect",   "start-precopy", "stop-capture",  "hold-output",   "start-epochs",
-        "release",       "release-all",  "drop-output",   "send-ack",      "apply",         "discard-image",
-        "ask-grant",     "promote",      "last-epoch",    "send-handover", "send-handover-done",
-        "send-goodbye",  "send-fenced",  "resume-guest",  "fence-guest",   "quit-hypervisor", "end",
+        "connect",
+        "disconnect",
+        "start-precopy",
+        "stop-capture",
+        "hold-output",
+        "start-epochs",
+        "release",
+        "release-all",
+        "drop-output",
+        "send-ack",
+        "apply",
+        "discard-image",
+        "ask-grant",
+        "promote",
+        "last-epoch",
+        "send-handover",
+        "send-handover-done",
+        "send-goodbye",
+        "send-fenced",
+        "resume-guest",
+        "fence-guest",
+        "quit-hypervisor",
+        "end",
     };
     return NAME_OF(names, type);
 }

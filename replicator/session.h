@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The session: who is primary, which epoch is where, what may be released, who may run alone. A pure state machine:
- * an event and the time go in, actions come out. No system call, no clock, no thread, no allocation. The replicator
- * feeds it real events; tests/simulation feeds it a seeded world.
+ * The session: who is primary, which epoch is where, what may be released, who may run alone. A pure state
+ * machine: an event and the time go in, actions come out. No system call, no clock, no thread, no allocation.
+ * The replicator feeds it real events; tests/simulation feeds it a seeded world.
  *
- * Terms. Every change of who runs the guest raises the term by one; a grant by the arbiter is for one term and one
- * host. A message of an older term is answered with FENCED; a primary that meets a newer term fences itself.
+ * Terms. Every change of who runs the guest raises the term by one; a grant by the arbiter is for one term
+ * and one host. A message of an older term is answered with FENCED; a primary that meets a newer term fences
+ * itself.
  *
  * Not thread-safe: one thread owns a session.
  */
@@ -24,10 +25,12 @@ enum session_state {
     SESSION_SYNCHRONISING, /* pre-copy; output still flows; until the first epoch is cut */
     SESSION_ARMING,        /* first epoch cut, output held from here on, first ack awaited */
     SESSION_PROTECTED,     /* epochs; output of epoch n is released by the ack of n */
-    SESSION_PEER_LOST,     /* link gone or peer silent; output held; grant to run alone asked for, or policy hold */
-    SESSION_HANDING_OVER,  /* planned failover: guest stays paused after the last epoch */
-    SESSION_HANDOVER_UNSURE, /* told the peer to promote, then lost it: guest paused until the arbiter has spoken */
-    SESSION_LEAVING,       /* guest ended or stopped: waiting for the peer's goodbye, not for long */
+    SESSION_PEER_LOST, /* link gone or peer silent; output held; grant to run alone asked for, or policy hold
+                        */
+    SESSION_HANDING_OVER,    /* planned failover: guest stays paused after the last epoch */
+    SESSION_HANDOVER_UNSURE, /* told the peer to promote, then lost it: guest paused until the arbiter has
+                                spoken */
+    SESSION_LEAVING,         /* guest ended or stopped: waiting for the peer's goodbye, not for long */
     /* secondary */
     SESSION_LISTENING, /* no primary yet */
     SESSION_FOLLOWING, /* receiving pre-copy or the first epoch: no whole image yet, must not promote */
@@ -43,7 +46,7 @@ enum session_state {
 enum session_end_reason {
     SESSION_END_NONE,
     SESSION_END_GUEST_SHUTDOWN,
-    SESSION_END_STOPPED,    /* the user's stop */
+    SESSION_END_STOPPED,     /* the user's stop */
     SESSION_END_HANDED_OVER, /* planned failover done: this was the old primary */
     SESSION_END_FENCED,
     SESSION_END_HYPERVISOR_DIED,
@@ -54,23 +57,23 @@ enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOL
 
 enum session_event_type {
     SESSION_EVENT_START,
-    SESSION_EVENT_TICK,            /* time passed */
-    SESSION_EVENT_LINK_UP,         /* transport connected and HELLO exchanged: peer_term, peer_role */
-    SESSION_EVENT_LINK_DOWN,       /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT,       /* any authenticated sign of life: peer_term */
-    SESSION_EVENT_SYNCHRONISED,    /* primary: what is left of pre-copy fits into one epoch */
-    SESSION_EVENT_EPOCH_CUT,       /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
-    SESSION_EVENT_EPOCH_SENT,      /* primary: handed to the link in full */
-    SESSION_EVENT_EPOCH_RECEIVED,  /* secondary: epoch is whole and checked */
-    SESSION_EVENT_EPOCH_APPLIED,   /* secondary: epoch is in the image */
-    SESSION_EVENT_ACK,             /* primary: peer holds epoch */
-    SESSION_EVENT_HANDOVER,        /* secondary: epoch was the last, promote */
-    SESSION_EVENT_HANDOVER_DONE,   /* old primary: peer runs the guest */
-    SESSION_EVENT_GOODBYE,         /* peer ended: reason */
-    SESSION_EVENT_FENCED,          /* peer says our term is old: peer_term */
-    SESSION_EVENT_GRANT,           /* arbiter: granted (bool), for term */
-    SESSION_EVENT_PROMOTED,        /* secondary: guest runs here (ok) or could not be started (!ok) */
-    SESSION_EVENT_GUEST_SHUTDOWN,  /* primary: guest powered itself off */
+    SESSION_EVENT_TICK,           /* time passed */
+    SESSION_EVENT_LINK_UP,        /* transport connected and HELLO exchanged: peer_term, peer_role */
+    SESSION_EVENT_LINK_DOWN,      /* transport closed or failed */
+    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: peer_term */
+    SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
+    SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
+    SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */
+    SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
+    SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
+    SESSION_EVENT_ACK,            /* primary: peer holds epoch */
+    SESSION_EVENT_HANDOVER,       /* secondary: epoch was the last, promote */
+    SESSION_EVENT_HANDOVER_DONE,  /* old primary: peer runs the guest */
+    SESSION_EVENT_GOODBYE,        /* peer ended: reason */
+    SESSION_EVENT_FENCED,         /* peer says our term is old: peer_term */
+    SESSION_EVENT_GRANT,          /* arbiter: granted (bool), for term */
+    SESSION_EVENT_PROMOTED,       /* secondary: guest runs here (ok) or could not be started (!ok) */
+    SESSION_EVENT_GUEST_SHUTDOWN, /* primary: guest powered itself off */
     SESSION_EVENT_HYPERVISOR_DIED,
     SESSION_EVENT_FAILOVER_PLANNED, /* user */
     SESSION_EVENT_FAILOVER_FORCE,   /* user, on the secondary: promote now */
@@ -80,37 +83,37 @@ enum session_event_type {
 
 struct session_event {
     enum session_event_type type;
-    uint64_t term;  /* of the message, the peer, or the grant */
+    uint64_t term; /* of the message, the peer, or the grant */
     uint64_t epoch;
     enum session_role peer_role;
-    bool ok;        /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
+    bool ok; /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
     enum session_end_reason reason;
 };
 
 enum session_action_type {
-    SESSION_DO_CONNECT,        /* open (or keep trying to open) the link */
-    SESSION_DO_DISCONNECT,     /* close the link; what was half received is thrown away */
-    SESSION_DO_START_PRECOPY,  /* primary: all pages dirty, begin first synchronisation */
-    SESSION_DO_STOP_CAPTURE,   /* primary: no more epochs (peer gone) */
-    SESSION_DO_HOLD_OUTPUT,    /* primary: from here on output waits; done before the first cut */
-    SESSION_DO_START_EPOCHS,   /* primary: cut epochs from now on */
-    SESSION_DO_RELEASE,        /* primary: release output of epochs <= epoch */
-    SESSION_DO_RELEASE_ALL,    /* output flows freely from here on */
-    SESSION_DO_DROP_OUTPUT,    /* throw held output away (fenced) */
-    SESSION_DO_SEND_ACK,       /* secondary: epoch */
-    SESSION_DO_APPLY,          /* secondary: epoch may go to the image */
-    SESSION_DO_DISCARD_IMAGE,  /* secondary: image is worthless, start over (new pre-copy begins) */
-    SESSION_DO_ASK_GRANT,      /* ask the arbiter for term */
-    SESSION_DO_PROMOTE,        /* secondary: start the guest from epoch (all applied), as primary of term */
-    SESSION_DO_LAST_EPOCH,     /* primary: cut one epoch and leave the guest paused */
-    SESSION_DO_SEND_HANDOVER,  /* primary: epoch */
+    SESSION_DO_CONNECT,       /* open (or keep trying to open) the link */
+    SESSION_DO_DISCONNECT,    /* close the link; what was half received is thrown away */
+    SESSION_DO_START_PRECOPY, /* primary: all pages dirty, begin first synchronisation */
+    SESSION_DO_STOP_CAPTURE,  /* primary: no more epochs (peer gone) */
+    SESSION_DO_HOLD_OUTPUT,   /* primary: from here on output waits; done before the first cut */
+    SESSION_DO_START_EPOCHS,  /* primary: cut epochs from now on */
+    SESSION_DO_RELEASE,       /* primary: release output of epochs <= epoch */
+    SESSION_DO_RELEASE_ALL,   /* output flows freely from here on */
+    SESSION_DO_DROP_OUTPUT,   /* throw held output away (fenced) */
+    SESSION_DO_SEND_ACK,      /* secondary: epoch */
+    SESSION_DO_APPLY,         /* secondary: epoch may go to the image */
+    SESSION_DO_DISCARD_IMAGE, /* secondary: image is worthless, start over (new pre-copy begins) */
+    SESSION_DO_ASK_GRANT,     /* ask the arbiter for term */
+    SESSION_DO_PROMOTE,       /* secondary: start the guest from epoch (all applied), as primary of term */
+    SESSION_DO_LAST_EPOCH,    /* primary: cut one epoch and leave the guest paused */
+    SESSION_DO_SEND_HANDOVER, /* primary: epoch */
     SESSION_DO_SEND_HANDOVER_DONE,
-    SESSION_DO_SEND_GOODBYE,   /* reason */
-    SESSION_DO_SEND_FENCED,    /* term */
-    SESSION_DO_RESUME_GUEST,   /* primary: handover failed before the peer could have started: guest goes on */
-    SESSION_DO_FENCE_GUEST,    /* stop the guest at once and for good: quit the hypervisor, release nothing */
+    SESSION_DO_SEND_GOODBYE, /* reason */
+    SESSION_DO_SEND_FENCED,  /* term */
+    SESSION_DO_RESUME_GUEST, /* primary: handover failed before the peer could have started: guest goes on */
+    SESSION_DO_FENCE_GUEST,  /* stop the guest at once and for good: quit the hypervisor, release nothing */
     SESSION_DO_QUIT_HYPERVISOR,
-    SESSION_DO_END,            /* reason; nothing follows */
+    SESSION_DO_END, /* reason; nothing follows */
     SESSION_NACTIONS
 };
 
@@ -129,12 +132,12 @@ struct session_actions {
 
 struct session_config {
     enum session_role role;
-    uint64_t term;              /* first term of a new pair: 1 */
+    uint64_t term; /* first term of a new pair: 1 */
     enum session_peer_loss on_peer_loss;
-    uint64_t silence_ms;        /* no sign of life for this long: the peer is lost (default 60) */
+    uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 60) */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
-    bool chaos_release_before_ack;  /* planted bugs, for tests that must find them */
+    bool chaos_release_before_ack; /* planted bugs, for tests that must find them */
     bool chaos_promote_without_grant;
     bool chaos_apply_unacked;
 };
@@ -149,10 +152,10 @@ struct session {
     uint64_t released_epoch; /* primary */
     uint64_t applied_epoch;  /* secondary */
     uint64_t last_heard_ms;
-    uint64_t deadline_ms;    /* of the state's own timer, 0 = none */
+    uint64_t deadline_ms; /* of the state's own timer, 0 = none */
     bool link_up;
     enum session_end_reason end_reason;
-    uint64_t first_epoch;    /* primary: first epoch of the present synchronisation; older acks do not count */
+    uint64_t first_epoch; /* primary: first epoch of the present synchronisation; older acks do not count */
     uint64_t handover_epoch; /* primary: the epoch that left the guest paused, 0: not cut yet */
     uint64_t asked_term;     /* the grant asked for, 0: none */
     bool held;               /* primary: output is being held */
@@ -161,7 +164,8 @@ struct session {
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);
 /* Feeds one event; out is overwritten. now_ms: any monotonic clock of this host. */
-void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms, struct session_actions *out);
+void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
+                    struct session_actions *out);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
 const char *session_state_name(enum session_state state);

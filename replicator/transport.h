@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A transport carries staged epochs one way and small messages both ways between the two replicators of one VM.
- * Implementations: tcp (transport_tcp.c); rdma comes later behind the same functions.
+ * A transport carries staged epochs one way and small messages both ways between the two replicators of one
+ * VM. Implementations: tcp (transport_tcp.c); rdma comes later behind the same functions.
  *
- * Threads: send_epoch is called by one sender thread; send_message by any thread (serialised inside); receive by one
- * receiver thread. shutdown may be called by any thread and makes the others return -ENOTCONN promptly.
- * Every blocking call is bounded: a peer that stops reading or sends half a frame and stalls ends in -ETIMEDOUT.
+ * Threads: send_epoch is called by one sender thread; send_message by any thread (serialised inside); receive
+ * by one receiver thread. shutdown may be called by any thread and makes the others return -ENOTCONN
+ * promptly. Every blocking call is bounded: a peer that stops reading or sends half a frame and stalls ends
+ * in -ETIMEDOUT.
  */
 #ifndef UNDERSTUDY_REPLICATOR_TRANSPORT_H
 #define UNDERSTUDY_REPLICATOR_TRANSPORT_H
@@ -19,15 +20,16 @@ struct transport;
 
 /* Small messages. Values are wire format; see proto/epoch_wire.h. */
 enum message_type {
-    MESSAGE_HELLO = 1,       /* opens the link, both ways: token, term, role, RAM layout */
-    MESSAGE_EPOCH = 2,       /* header of a staged epoch: index, pages, device state follow, then the commit record */
-    MESSAGE_ACK = 3,         /* secondary holds all of epoch n */
-    MESSAGE_APPLIED = 4,     /* secondary freed epoch n (flow control) */
-    MESSAGE_FRAMES = 5,      /* copies of frames that the guest received after a boundary */
-    MESSAGE_HANDOVER = 6,    /* planned failover: epoch n is the last; promote when it is applied */
+    MESSAGE_HELLO = 1, /* opens the link, both ways: token, term, role, RAM layout */
+    MESSAGE_EPOCH =
+        2,           /* header of a staged epoch: index, pages, device state follow, then the commit record */
+    MESSAGE_ACK = 3, /* secondary holds all of epoch n */
+    MESSAGE_APPLIED = 4,       /* secondary freed epoch n (flow control) */
+    MESSAGE_FRAMES = 5,        /* copies of frames that the guest received after a boundary */
+    MESSAGE_HANDOVER = 6,      /* planned failover: epoch n is the last; promote when it is applied */
     MESSAGE_HANDOVER_DONE = 7, /* secondary runs the guest; the old primary may quit */
-    MESSAGE_GOODBYE = 8,     /* protection ends: reason (guest shut down, stopped, hypervisor died) */
-    MESSAGE_FENCED = 9,      /* your term is old: stop */
+    MESSAGE_GOODBYE = 8,       /* protection ends: reason (guest shut down, stopped, hypervisor died) */
+    MESSAGE_FENCED = 9,        /* your term is old: stop */
     MESSAGE_KEEPALIVE = 10,
 };
 
@@ -35,8 +37,8 @@ struct transport_message {
     enum message_type type;
     uint64_t term;
     uint64_t epoch;
-    uint32_t arg;         /* per type: reason, NIC index, flags */
-    size_t len;           /* payload bytes, <= TRANSPORT_MAX_PAYLOAD */
+    uint32_t arg;           /* per type: reason, NIC index, flags */
+    size_t len;             /* payload bytes, <= TRANSPORT_MAX_PAYLOAD */
     const uint8_t *payload; /* receive: valid until the next receive */
 };
 #define TRANSPORT_MAX_PAYLOAD (1u << 20)
@@ -53,7 +55,8 @@ struct transport_received {
 
 struct transport_ops {
     const char *name;
-    int (*send_epoch)(struct transport *t, uint64_t term, const struct staging *staging, const struct staged_epoch *epoch);
+    int (*send_epoch)(struct transport *t, uint64_t term, const struct staging *staging,
+                      const struct staged_epoch *epoch);
     int (*send_message)(struct transport *t, const struct transport_message *message);
     /* Blocks until a message or a whole epoch is there. Pages land directly in staging. */
     int (*receive)(struct transport *t, struct staging *staging, struct transport_received *out);
@@ -66,7 +69,8 @@ struct transport {
     const struct transport_ops *ops;
 };
 
-/* TCP over an already connected socket, which the transport owns from here on. stall_ms bounds each blocked step. */
+/* TCP over an already connected socket, which the transport owns from here on. stall_ms bounds each blocked
+ * step. */
 struct transport *transport_tcp_new(int fd, unsigned stall_ms);
 
 #endif

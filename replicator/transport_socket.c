@@ -45,7 +45,8 @@ int transport_tcp_connect(const char *host, const char *port, unsigned timeout_m
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
     int resolved = getaddrinfo(host, port, &hints, &list);
     if (resolved != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_HOST_NOT_FOUND, "host %s is not known: %s", host, gai_strerror(resolved));
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_HOST_NOT_FOUND, "host %s is not known: %s", host,
+                    gai_strerror(resolved));
         return -EHOSTUNREACH;
     }
     int status = -EHOSTUNREACH;
@@ -53,8 +54,8 @@ int transport_tcp_connect(const char *host, const char *port, unsigned timeout_m
         status = connect_one(one, timeout_ms);
     freeaddrinfo(list);
     if (status < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "%s port %s cannot be reached: %s", host, port,
-                    g_strerror(-status));
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "%s port %s cannot be reached: %s",
+                    host, port, g_strerror(-status));
         return status;
     }
     *fd = status;

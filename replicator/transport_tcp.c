@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The TCP transport: one stream, vectored writes straight from staging, vectored reads straight into it. See transport.h
- * for the contract and proto/epoch_wire.h for the bytes.
+ * The TCP transport: one stream, vectored writes straight from staging, vectored reads straight into it. See
+ * transport.h for the contract and proto/epoch_wire.h for the bytes.
  *
- * The socket does not block; every wait is a poll of at most stall_ms, so a peer that stops in the middle of anything costs
- * -ETIMEDOUT. The device state travels as a delta against the last one sent on this connection; both ends keep that last
- * one, and it changes only when an epoch was sent, or received, whole.
+ * The socket does not block; every wait is a poll of at most stall_ms, so a peer that stops in the middle of
+ * anything costs -ETIMEDOUT. The device state travels as a delta against the last one sent on this
+ * connection; both ends keep that last one, and it changes only when an epoch was sent, or received, whole.
  */
 #include "replicator/transport.h"
 
@@ -28,11 +28,11 @@
 #include "proto/epoch_wire.h"
 #include "replicator/transport_tcp.h"
 
-#define IOV_BATCH      512
-#define MAX_DELTA      (24u << 20)
-#define RUN_MAX        (64u << 10)
-#define ROOM_POLL_US   200
-#define IDLE_POLL_MS   3000
+#define IOV_BATCH    512
+#define MAX_DELTA    (24u << 20)
+#define RUN_MAX      (64u << 10)
+#define ROOM_POLL_US 200
+#define IDLE_POLL_MS 3000
 
 /* Bytes that grow as needed and are kept: no allocation once the usual size is reached. */
 struct bytes {
@@ -182,8 +182,8 @@ static int build_delta(struct tcp *tcp, const struct staged_epoch *epoch)
     if (epoch->kind != STAGED_EPOCH)
         return 0;
     make_room(&tcp->delta, devstate_delta_bound(epoch->devstate_len));
-    ssize_t len = devstate_delta_encode(tcp->delta.at, tcp->delta.capacity, epoch->devstate, epoch->devstate_len,
-                                        tcp->last_sent.at, tcp->last_sent.len);
+    ssize_t len = devstate_delta_encode(tcp->delta.at, tcp->delta.capacity, epoch->devstate,
+                                        epoch->devstate_len, tcp->last_sent.at, tcp->last_sent.len);
     if (len < 0)
         return (int)len;
     tcp->delta.len = (size_t)len;
@@ -194,7 +194,8 @@ static int build_delta(struct tcp *tcp, const struct staged_epoch *epoch)
 }
 
 /* Pages in wire order; neighbours in staging become one vector. crc goes on over them. */
-static int send_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch, uint32_t *crc)
+static int send_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
+                      uint32_t *crc)
 {
     struct iovec iov[IOV_BATCH];
     int count = 0;
@@ -238,8 +239,8 @@ static int send_epoch_locked(struct tcp *tcp, uint64_t term, const struct stagin
         .type = MESSAGE_EPOCH,
         .term = term,
         .epoch = epoch->epoch,
-        .payload_len = WIRE_EPOCH_LEN + 8ull * wire.npages + wire.delta_len + (uint64_t)WIRE_PAGE_LEN * wire.ndata +
-                       WIRE_COMMIT_LEN,
+        .payload_len = WIRE_EPOCH_LEN + 8ull * wire.npages + wire.delta_len +
+                       (uint64_t)WIRE_PAGE_LEN * wire.ndata + WIRE_COMMIT_LEN,
     };
     wire_header_encode(&header, head);
     wire_epoch_encode(&wire, fixed);
@@ -283,8 +284,9 @@ static uint64_t now_ns(void)
 }
 
 /* An open epoch with ndata slots, once the applier has given enough room back. Bounded by stall_ms. */
-static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *staging, const struct wire_header *header,
-                                           const struct wire_epoch *wire, int *status)
+static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *staging,
+                                           const struct wire_header *header, const struct wire_epoch *wire,
+                                           int *status)
 {
     uint64_t until = now_ns() + (uint64_t)tcp->stall_ms * 1000000;
     while (staging_free_epochs(staging) == 0 || staging_free_pages(staging) < wire->ndata) {
@@ -309,8 +311,8 @@ static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *stag
 }
 
 /* The index: fills pages[], giving slots in order to the pages that carry bytes. */
-static int take_index(const struct staging *staging, struct staged_epoch *epoch, const struct wire_epoch *wire,
-                      const uint8_t *index)
+static int take_index(const struct staging *staging, struct staged_epoch *epoch,
+                      const struct wire_epoch *wire, const uint8_t *index)
 {
     uint32_t taken = 0, capacity = staging_capacity_pages(staging);
     for (uint32_t i = 0; i < wire->npages; i++) {
@@ -330,8 +332,8 @@ static int take_index(const struct staging *staging, struct staged_epoch *epoch,
 }
 
 /* Page bytes straight into the ring: at most two runs, since the slots are consecutive. */
-static int receive_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch, uint32_t ndata,
-                         uint32_t *crc)
+static int receive_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
+                         uint32_t ndata, uint32_t *crc)
 {
     uint32_t capacity = staging_capacity_pages(staging);
     uint32_t before_wrap = MIN(ndata, capacity - epoch->first_slot);
@@ -403,7 +405,8 @@ static int receive_epoch(struct tcp *tcp, struct staging *staging, const struct 
         return -EPROTO;
     int status = receive_bytes(tcp, fixed, sizeof fixed);
     if (status == 0)
-        status = wire_epoch_decode(&wire, fixed, header->payload_len, staging_capacity_pages(staging), MAX_DELTA);
+        status =
+            wire_epoch_decode(&wire, fixed, header->payload_len, staging_capacity_pages(staging), MAX_DELTA);
     if (status < 0)
         return status;
     struct staged_epoch *epoch = begin_received(tcp, staging, header, &wire, &status);
@@ -433,8 +436,10 @@ static int tcp_receive(struct transport *t, struct staging *staging, struct tran
         status = wire_header_decode(&header, head);
     if (status < 0)
         return status;
-    out->message = (struct transport_message){
-        .type = (enum message_type)header.type, .arg = header.arg, .term = header.term, .epoch = header.epoch};
+    out->message = (struct transport_message){.type = (enum message_type)header.type,
+                                              .arg = header.arg,
+                                              .term = header.term,
+                                              .epoch = header.epoch};
     if (header.type == MESSAGE_EPOCH)
         return receive_epoch(tcp, staging, &header, out);
     if (header.payload_len > TRANSPORT_MAX_PAYLOAD)

@@ -32,10 +32,12 @@
 
 #include "checkpoint/histogram.h"
 
-#define GIVE_UP_NS  (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
-#define SAMPLE_NS   100000000ull
-#define MAX_SAMPLES 100000
-#define WINDOW_NS   3000000000ull
+#define GIVE_UP_NS   (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
+#define ASK_MS       20000
+#define LAST_WORD_MS 500
+#define SAMPLE_NS    100000000ull
+#define MAX_SAMPLES  100000
+#define WINDOW_NS    3000000000ull
 
 static volatile sig_atomic_t stop_asked, marked;
 
@@ -103,6 +105,10 @@ static int ask_once(const char *host, const char *port, const char *question)
         fprintf(stderr, "client: %s port %s does not answer: %s\n", host, port, strerror(errno));
         return 1;
     }
+    /* A guest that powers itself off answers nothing, not even with a reset. */
+    struct timeval patience = {
+        .tv_sec = strcmp(question, "poweroff") == 0 || strcmp(question, "reboot") == 0 ? 1 : 10};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     dprintf(fd, "%s\n", question);
     ssize_t n = read(fd, line, sizeof line - 1);
     close(fd);
@@ -113,7 +119,10 @@ static int ask_once(const char *host, const char *port, const char *question)
     return 0;
 }
 
-/* A whole line of fd into line: 1, 0 not yet, -1 the connection is gone. */
+/*
+ * A whole line of fd into line: 1, 0 not yet, -1 the connection is gone. Only one answer is ever owed, so
+ * more bytes behind the line are an answer nobody asked for: 2, lest a repeated answer hide behind the first.
+ */
 static int read_line(int fd, char *line, size_t capacity, size_t *used)
 {
     ssize_t n = recv(fd, line + *used, capacity - 1 - *used, MSG_DONTWAIT);
@@ -123,10 +132,12 @@ static int read_line(int fd, char *line, size_t capacity, size_t *used)
         return -1;
     *used += (size_t)n;
     line[*used] = 0;
-    if (!strchr(line, '\n'))
+    const char *end = strchr(line, '\n');
+    if (!end)
         return *used == capacity - 1 ? -1 : 0;
+    bool more = (size_t)(end + 1 - line) < *used;
     *used = 0;
-    return 1;
+    return more ? 2 : 1;
 }
 
 static void note_gap(struct play *play, uint64_t now)
@@ -145,7 +156,7 @@ static bool hear(struct play *play)
     if (got <= 0)
         return got == 0;
     uint64_t now = now_ns(), value = strtoull(play->line, NULL, 10);
-    if (value <= play->last_value)
+    if (value <= play->last_value || got == 2)
         play->out_of_order++;
     else if (play->answers > 0 && value != play->last_value + 1)
         play->lost += value - play->last_value - 1;
@@ -220,23 +231,20 @@ static void run(struct play *play, struct clock_log *log, double seconds)
 {
     uint64_t until = seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : UINT64_MAX;
     play->heard_ns = now_ns();
+    /* Every way out passes the end: the silence before a broken connection counts too. */
     while (!stop_asked && now_ns() < until) {
         sample_clock(log, now_ns());
         if (!play->waiting && !ask(play)) {
             play->resets++;
-            return;
+            break;
         }
         struct pollfd fds[2] = {{.fd = play->fd, .events = POLLIN}, {.fd = log->fd, .events = POLLIN}};
         poll(fds, 2, 50);
         if (fds[1].revents && log->fd >= 0)
             hear_clock(log);
-        if (fds[0].revents && !hear(play)) {
+        if ((fds[0].revents && !hear(play)) || now_ns() - play->heard_ns > GIVE_UP_NS) {
             play->resets++;
-            return;
-        }
-        if (now_ns() - play->heard_ns > GIVE_UP_NS) {
-            play->resets++;
-            return;
+            break;
         }
     }
     note_gap(play, now_ns());
