@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What runs in the test guest: one static program, one process, no library but libc.
+ * What runs in the test guest: one static program, one thread, no library but libc.
  *
  * A TCP server answers each line on port 7000:
- *   next          the next number of one counter that lives in memory only: what a failover must not lose or
- * repeat time          CLOCK_MONOTONIC in nanoseconds bench         does a fixed computation and answers how
- * many nanoseconds it took dirty N       from now on N pages a second are written, spread over the working
- * set poweroff, reboot Any other line is answered with "what?". Arguments: PAGES_PER_SECOND
- * WORKING_SET_PAGES.
+ *
+ *   - next: the next number of one counter that lives in memory only: what a failover must not lose or repeat
+ *   - time: CLOCK_MONOTONIC in nanoseconds
+ *   - realtime: CLOCK_REALTIME in nanoseconds
+ *   - bench: does a fixed computation, says how many nanoseconds of CLOCK_MONOTONIC it took
+ *   - dirty N: from now on N pages a second are written, spread over the working set
+ *   - poweroff, reboot: without an answer
+ *
+ * Any other line is answered with "what?". Arguments: PAGES_PER_SECOND WORKING_SET_PAGES. The page writer
+ * runs between requests, so "bench" is not disturbed by it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -16,6 +21,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,11 +49,16 @@ static volatile uint8_t *memory;
 static struct client clients[MAX_CLIENTS];
 static int nclients;
 
-static uint64_t now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 /* Writes what the rate asks for since the last call; walks the working set with a stride, so pages are not
@@ -85,24 +96,30 @@ static uint64_t bench_ns(void)
 
 static void answer(struct client *client, const char *line)
 {
-    char text[64];
+    char text[64] = "what?\n";
+    unsigned long long number = 0;
+    int known = 1;
     if (strcmp(line, "next") == 0)
-        snprintf(text, sizeof text, "%llu\n", (unsigned long long)++counter);
+        number = ++counter;
     else if (strcmp(line, "time") == 0)
-        snprintf(text, sizeof text, "%llu\n", (unsigned long long)now_ns());
+        number = now_ns();
+    else if (strcmp(line, "realtime") == 0)
+        number = clock_ns(CLOCK_REALTIME);
     else if (strcmp(line, "bench") == 0)
-        snprintf(text, sizeof text, "%llu\n", (unsigned long long)bench_ns());
+        number = bench_ns();
     else if (strncmp(line, "dirty ", 6) == 0)
-        snprintf(text, sizeof text, "%llu\n",
-                 (unsigned long long)(dirty_per_s = strtoull(line + 6, NULL, 10)));
+        number = dirty_per_s = strtoull(line + 6, NULL, 10);
     else if (strcmp(line, "poweroff") == 0)
-        reboot(RB_POWER_OFF);
+        known = reboot(RB_POWER_OFF) == 0;
     else if (strcmp(line, "reboot") == 0)
-        reboot(RB_AUTOBOOT);
+        known = reboot(RB_AUTOBOOT) == 0;
     else
-        snprintf(text, sizeof text, "what?\n");
+        known = 0;
+    if (known)
+        snprintf(text, sizeof text, "%llu\n", number);
+    /* A client that does not read is cut off: the next read says so. */
     if (write(client->fd, text, strlen(text)) < 0)
-        client->line[0] = 0;
+        shutdown(client->fd, SHUT_RDWR);
 }
 
 /* False when the client is gone. */
@@ -155,11 +172,15 @@ int main(int argc, char **argv)
         dirty_per_s = strtoull(argv[1], NULL, 10);
     if (argc > 2)
         working_set = strtoull(argv[2], NULL, 10);
+    if (working_set == 0 || working_set > SIZE_MAX / 4096)
+        working_set = 1;
     memory = mmap(NULL, working_set * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         perror("guest: memory");
         return 1;
     }
+    /* A client that goes away in the middle of an answer must not end the guest. */
+    signal(SIGPIPE, SIG_IGN);
     int listen_fd = listen_tcp();
     printf("understudy-guest: ready\n");
     fflush(stdout);
