@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The hook alone: starts QEMU with the hook, takes N checkpoints at a fixed period without copying pages, and prints the
- * parts of the pause. What this shows is the floor that the engine's own work is added to.
+ * The hook alone: starts QEMU with the hook, takes N checkpoints at a fixed period without copying pages, and
+ * prints the parts of the pause. What this shows is the floor that the engine's own work is added to.
  *
  *   hook_pause HOOK.so RAM_MIB COUNT PERIOD_MS -- qemu-system-x86_64 ARGS...
  * QEMU's own arguments must not name memory; this program adds it.
@@ -26,7 +26,8 @@ static pid_t start_qemu(char **argv, const char *hook, const struct hv_fds *fds,
     pid_t pid = fork();
     if (pid != 0)
         return pid;
-    struct hv_fds inside = {.shm = CHILD_SHM, .devstate = CHILD_DEVSTATE, .kick = CHILD_KICK, .ram = CHILD_RAM};
+    struct hv_fds inside = {
+        .shm = CHILD_SHM, .devstate = CHILD_DEVSTATE, .kick = CHILD_KICK, .ram = CHILD_RAM};
     dup2(fds->shm, inside.shm);
     dup2(fds->devstate, inside.devstate);
     dup2(fds->kick, inside.kick);
@@ -38,7 +39,8 @@ static pid_t start_qemu(char **argv, const char *hook, const struct hv_fds *fds,
     g_ptr_array_add(line, g_strdup_printf("%" G_GUINT64_FORMAT "M", ram_len >> 20));
     g_ptr_array_add(line, (char *)"-object");
     g_ptr_array_add(line, g_strdup_printf("memory-backend-file,id=ram0,size=%" G_GUINT64_FORMAT
-                                          ",share=on,mem-path=/proc/self/fd/%d", ram_len, inside.ram));
+                                          ",share=on,mem-path=/proc/self/fd/%d",
+                                          ram_len, inside.ram));
     g_ptr_array_add(line, (char *)"-machine");
     g_ptr_array_add(line, (char *)"memory-backend=ram0");
     g_ptr_array_add(line, NULL);
@@ -58,7 +60,8 @@ static int compare(const void *a, const void *b)
 static void report(const char *name, double *us, size_t n)
 {
     qsort(us, n, sizeof *us, compare);
-    printf("%-10s p50 %8.1f us   p99 %8.1f us   max %8.1f us\n", name, us[n / 2], us[n * 99 / 100], us[n - 1]);
+    printf("%-10s p50 %8.1f us   p99 %8.1f us   max %8.1f us\n", name, us[n / 2], us[n * 99 / 100],
+           us[n - 1]);
 }
 
 int main(int argc, char **argv)
@@ -109,8 +112,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "failed: %s: %s\n", strerror(-status), hypervisor_last_message(hv));
     static const char *const names[] = {"stop", "harvest", "save", "copy wait", "resume", "pause"};
     if (n > 0) {
-        printf("QEMU %s, %s MiB, %zu checkpoints, %u RAM blocks, device state %" G_GUINT64_FORMAT " bytes, %.1f dirty pages\n",
-               hypervisor_version(hv), argv[2], n, hypervisor_nblocks(hv), devstate_len, (double)dirty / (double)n);
+        printf("QEMU %s, %s MiB, %zu checkpoints, %u RAM blocks, device state %" G_GUINT64_FORMAT
+               " bytes, %.1f dirty pages\n",
+               hypervisor_version(hv), argv[2], n, hypervisor_nblocks(hv), devstate_len,
+               (double)dirty / (double)n);
         for (int i = 0; i < 6; i++)
             report(names[i], part[i], n);
     }

@@ -31,17 +31,20 @@ static void say(const char *what, bool good, bool needed, const char *format, ..
 static void check_qemu(void)
 {
     g_autofree char *path = g_find_program_in_path("qemu-system-x86_64");
-    say("QEMU", path != NULL, true, "%s", path ? path : "qemu-system-x86_64 is not installed: apt-get install qemu-system-x86");
+    say("QEMU", path != NULL, true, "%s",
+        path ? path : "qemu-system-x86_64 is not installed: apt-get install qemu-system-x86");
     if (!path)
         return;
     g_autofree char *bytes = NULL;
     gsize len = 0;
-    static const char *const symbols[] = {"qemu_save_device_state", "memory_global_dirty_log_sync", "qemu_ram_foreach_block"};
+    static const char *const symbols[] = {"qemu_save_device_state", "memory_global_dirty_log_sync",
+                                          "qemu_ram_foreach_block"};
     bool all = g_file_get_contents(path, &bytes, &len, NULL);
     for (size_t i = 0; all && i < G_N_ELEMENTS(symbols); i++)
         all = memmem(bytes, len, symbols[i], strlen(symbols[i]) + 1) != NULL;
     say("QEMU's functions", all, true, "%s",
-        all ? "exported" : "this QEMU does not export what checkpoints need: use your distribution's build, 7.2 to 10.0");
+        all ? "exported"
+            : "this QEMU does not export what checkpoints need: use your distribution's build, 7.2 to 10.0");
 }
 
 static void check_kernel(void)
@@ -57,13 +60,16 @@ static void check_kernel(void)
     if (pidfd >= 0)
         close(pidfd);
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm = kvm >= 0 ? ioctl(kvm, KVM_CREATE_VM, 0) : -1;
-    say("KVM", vm >= 0, false, "%s", vm >= 0 ? "a VM can be created" : "not usable: guests run under TCG, slowly");
+    say("KVM", vm >= 0, false, "%s",
+        vm >= 0 ? "a VM can be created" : "not usable: guests run under TCG, slowly");
     if (vm >= 0)
         close(vm);
     if (kvm >= 0)
         close(kvm);
     say("tap devices", access("/dev/net/tun", R_OK | W_OK) == 0, false, "%s",
-        access("/dev/net/tun", R_OK | W_OK) == 0 ? "/dev/net/tun can be opened" : "/dev/net/tun cannot be opened: only user netdevs will work");
+        access("/dev/net/tun", R_OK | W_OK) == 0
+            ? "/dev/net/tun can be opened"
+            : "/dev/net/tun cannot be opened: only user netdevs will work");
     say("processors", sysconf(_SC_NPROCESSORS_ONLN) >= 2, false, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 }
 
@@ -84,7 +90,8 @@ static Understudy__Envelope *ask_peer(const char *peer)
     g_autoptr(GError) error = NULL;
     g_autoptr(GSocketClient) client = g_socket_client_new();
     g_socket_client_set_timeout(client, 5);
-    g_autoptr(GSocketConnection) connection = g_socket_client_connect_to_host(client, peer, 7070, NULL, &error);
+    g_autoptr(GSocketConnection) connection =
+        g_socket_client_connect_to_host(client, peer, 7070, NULL, &error);
     if (!connection) {
         say("peer", false, true, "%s: %s: start understudyd there, and open its port", peer, error->message);
         return NULL;
@@ -107,12 +114,15 @@ static void compare(const Understudy__Host *here, const Understudy__Host *there)
     say("understudy, both", same, true, "%s here, %s there%s", here->version, there->version,
         same ? "" : ": install one version");
     same = strcmp(here->qemu_version, there->qemu_version) == 0;
-    say("QEMU, both", same, true, "%s here, %s there%s", here->qemu_version, there->qemu_version, same ? "" : ": install one version");
+    say("QEMU, both", same, true, "%s here, %s there%s", here->qemu_version, there->qemu_version,
+        same ? "" : ": install one version");
     same = strcmp(here->cpu_model, there->cpu_model) == 0;
     say("processor, both", same, false, "%s here, %s there%s", here->cpu_model, there->cpu_model,
         same ? "" : ": -cpu host will be refused");
-    say("KVM, both", here->kvm == there->kvm, false, "%s here, %s there", here->kvm ? "yes" : "no", there->kvm ? "yes" : "no");
-    say("memory there", there->memory_available_mib > 256, true, "%" G_GUINT64_FORMAT " MiB free", there->memory_available_mib);
+    say("KVM, both", here->kvm == there->kvm, false, "%s here, %s there", here->kvm ? "yes" : "no",
+        there->kvm ? "yes" : "no");
+    say("memory there", there->memory_available_mib > 256, true, "%" G_GUINT64_FORMAT " MiB free",
+        there->memory_available_mib);
 }
 
 int cmd_doctor(int argc, char **argv)

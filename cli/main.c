@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* understudy: a table of subcommands. Each talks to the local daemon and prints; errors are one sentence on stderr. */
+/* understudy: a table of subcommands. Each talks to the local daemon and prints; errors are one sentence on
+ * stderr. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -77,8 +78,10 @@ int cmd_failover(int argc, char **argv)
 {
     gboolean planned = FALSE, force = FALSE;
     const GOptionEntry entries[] = {
-        {"planned", 0, 0, G_OPTION_ARG_NONE, &planned, "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
-        {"force", 0, 0, G_OPTION_ARG_NONE, &force, "Take the VM over now (order it where it stands by)", NULL},
+        {"planned", 0, 0, G_OPTION_ARG_NONE, &planned,
+         "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
+        {"force", 0, 0, G_OPTION_ARG_NONE, &force, "Take the VM over now (order it where it stands by)",
+         NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("NAME");

@@ -20,8 +20,8 @@ static void draw_bar(uint64_t done, uint64_t total)
     fprintf(stderr, "\rsynchronising [");
     for (unsigned i = 0; i < BAR_WIDTH; i++)
         fputc(i < filled ? '#' : '.', stderr);
-    fprintf(stderr, "] %3u %%  %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB", (unsigned)(done * 100 / total), done / 256,
-            total / 256);
+    fprintf(stderr, "] %3u %%  %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB",
+            (unsigned)(done * 100 / total), done / 256, total / 256);
     fflush(stderr);
 }
 
@@ -51,7 +51,8 @@ static int wait_protected(const char *vm, int seconds)
             return failed ? EXIT_FAILED : EXIT_OK;
         g_usleep(POLL_US);
     }
-    cli_fail("VM %s runs, but is not protected after %d s; 'understudy status %s' says how far it is", vm, seconds, vm);
+    cli_fail("VM %s runs, but is not protected after %d s; 'understudy status %s' says how far it is", vm,
+             seconds, vm);
     return EXIT_NOT_PROTECTED;
 }
 
@@ -78,11 +79,13 @@ int cmd_run(int argc, char **argv)
         {"peer", 'p', 0, G_OPTION_ARG_STRING, &peer, "The host that stands by", "HOST[:PORT]"},
         {"epoch-ms", 0, 0, G_OPTION_ARG_INT, &epoch_ms, "Time between checkpoints (default 20)", "N"},
         {"deadline-ms", 0, 0, G_OPTION_ARG_INT, &deadline_ms, "Longest pause (default 20)", "N"},
-        {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms, "Silence after which a host counts as dead (default 60)", "N"},
+        {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms,
+         "Silence after which a host counts as dead (default 60)", "N"},
         {"heartbeat-ms", 0, 0, G_OPTION_ARG_INT, &heartbeat_ms, "Time between heartbeats (default 10)", "N"},
-        {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss, "When the standby is lost: go on, or hold output (default continue)",
-         "continue|hold"},
-        {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)", "auto|qemu-log|uffd"},
+        {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss,
+         "When the standby is lost: go on, or hold output (default continue)", "continue|hold"},
+        {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)",
+         "auto|qemu-log|uffd"},
         {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -96,9 +99,12 @@ int cmd_run(int argc, char **argv)
         return EXIT_USAGE;
     }
     if (!peer || !qemu || !qemu[0] || argc != 1 ||
-        (loss && strcmp(loss, "continue") != 0 && strcmp(loss, "hold") != 0) || epoch_ms < 0 || epoch_ms > 1000 ||
-        (tracker && strcmp(tracker, "auto") != 0 && strcmp(tracker, "qemu-log") != 0 && strcmp(tracker, "uffd") != 0)) {
-        cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] [--on-peer-loss=continue|hold] "
+        (loss && strcmp(loss, "continue") != 0 && strcmp(loss, "hold") != 0) || epoch_ms < 0 ||
+        epoch_ms > 1000 ||
+        (tracker && strcmp(tracker, "auto") != 0 && strcmp(tracker, "qemu-log") != 0 &&
+         strcmp(tracker, "uffd") != 0)) {
+        cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] "
+                 "[--on-peer-loss=continue|hold] "
                  "-- qemu-system-x86_64 ARGS...");
         return EXIT_USAGE;
     }

@@ -38,26 +38,31 @@ const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **h
 
 static const char *role_name(Understudy__Role role)
 {
-    return role == UNDERSTUDY__ROLE__ROLE_PRIMARY ? "primary" : role == UNDERSTUDY__ROLE__ROLE_SECONDARY ? "secondary" : "none";
+    return role == UNDERSTUDY__ROLE__ROLE_PRIMARY     ? "primary"
+           : role == UNDERSTUDY__ROLE__ROLE_SECONDARY ? "secondary"
+                                                      : "none";
 }
 
 static json_t *percentiles_json(const Understudy__Percentiles *p)
 {
     static const Understudy__Percentiles none = {0};
     p = p ? p : &none;
-    return json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)p->p50, "p99", (json_int_t)p->p99, "max", (json_int_t)p->max);
+    return json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)p->p50, "p99", (json_int_t)p->p99, "max",
+                     (json_int_t)p->max);
 }
 
 static json_t *status_json(const Understudy__Status *s)
 {
-    json_t *parts = json_pack("{s:o, s:o, s:o, s:o, s:o}", "stop", percentiles_json(s->stop_us), "harvest",
-                              percentiles_json(s->harvest_us), "save", percentiles_json(s->save_us), "copy_wait",
-                              percentiles_json(s->copy_wait_us), "resume", percentiles_json(s->resume_us));
-    json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f}", "name", s->vm, "role", role_name(s->role), "state",
-        s->state, "term", (json_int_t)s->term, "peer", s->peer, "accel", s->accel, "qemu_version", s->qemu_version,
-        "memory_mib", (json_int_t)s->memory_mib, "epochs", (json_int_t)s->epochs, "acked_epoch", (json_int_t)s->acked_epoch,
-        "epochs_per_s", s->epochs_per_s, "bytes_per_s", s->bytes_per_s);
+    json_t *parts =
+        json_pack("{s:o, s:o, s:o, s:o, s:o}", "stop", percentiles_json(s->stop_us), "harvest",
+                  percentiles_json(s->harvest_us), "save", percentiles_json(s->save_us), "copy_wait",
+                  percentiles_json(s->copy_wait_us), "resume", percentiles_json(s->resume_us));
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f}", "name", s->vm, "role",
+                  role_name(s->role), "state", s->state, "term", (json_int_t)s->term, "peer", s->peer,
+                  "accel", s->accel, "qemu_version", s->qemu_version, "memory_mib", (json_int_t)s->memory_mib,
+                  "epochs", (json_int_t)s->epochs, "acked_epoch", (json_int_t)s->acked_epoch, "epochs_per_s",
+                  s->epochs_per_s, "bytes_per_s", s->bytes_per_s);
     json_object_set_new(json, "pause_us", percentiles_json(s->pause_us));
     json_object_set_new(json, "pause_parts_us", parts);
     json_object_set_new(json, "dirty_pages", percentiles_json(s->dirty_pages));
@@ -72,8 +77,9 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(json, "promote_ms", json_real(s->promote_ms));
     json_object_set_new(json, "guest_here", json_boolean(s->guest_here));
     json_object_set_new(json, "qemu_pid", json_integer(s->qemu_pid));
-    json_object_set_new(json, "on_peer_loss",
-                        json_string(s->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? "hold" : "continue"));
+    json_object_set_new(
+        json, "on_peer_loss",
+        json_string(s->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? "hold" : "continue"));
     json_object_set_new(json, "last_error", json_string(s->last_error));
     return json;
 }
@@ -107,13 +113,14 @@ static void print_table(const Understudy__StatusList *list)
     if (list->n_vms == 0)
         printf("no VMs on this host\n");
     else
-        printf("%-12s %-9s %-15s %-16s %5s %9s %9s %9s  %s\n", "NAME", "ROLE", "STATE", "PEER", "TERM", "EPOCHS", "P50 us", "P99 us",
-               "LAST ERROR");
+        printf("%-12s %-9s %-15s %-16s %5s %9s %9s %9s  %s\n", "NAME", "ROLE", "STATE", "PEER", "TERM",
+               "EPOCHS", "P50 us", "P99 us", "LAST ERROR");
     for (size_t i = 0; i < list->n_vms; i++) {
         const Understudy__Status *s = list->vms[i];
-        printf("%-12s %-9s %-15s %-16s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT "  %s\n",
-               s->vm, role_name(s->role), s->state, s->peer, s->term, s->epochs, s->pause_us ? s->pause_us->p50 : 0,
-               s->pause_us ? s->pause_us->p99 : 0, s->last_error);
+        printf("%-12s %-9s %-15s %-16s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT
+               " %9" G_GUINT64_FORMAT "  %s\n",
+               s->vm, role_name(s->role), s->state, s->peer, s->term, s->epochs,
+               s->pause_us ? s->pause_us->p50 : 0, s->pause_us ? s->pause_us->p99 : 0, s->last_error);
     }
 }
 

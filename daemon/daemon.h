@@ -39,8 +39,8 @@ bool host_has_kvm(void);
 /* "host", "host:port" or "[v6]:port" taken apart. */
 bool peer_split(const char *text, char **host, uint16_t *port);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
-Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request, unsigned timeout_ms,
-                                GError **error);
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                unsigned timeout_ms, GError **error);
 /* Asks for a standby. False with the peer's own sentence. */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   uint16_t *data_port, uint16_t *udp_port, GError **error);
@@ -49,7 +49,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
 /* Main thread: the VM's status is now this (copied). */
 void vm_table_put(const Understudy__Status *status);
 void vm_table_remove(const char *name);
-/* Any thread registered with vm_table_enter: copies of all, or of the one named. Free each with free_unpacked. */
+/* Any thread registered with vm_table_enter: copies of all, or of the one named. Free each with
+ * free_unpacked. */
 GPtrArray *vm_table_snapshot(const char *name);
 void vm_table_enter(void);
 void vm_table_leave(void);
@@ -59,13 +60,17 @@ void vms_init(const struct daemon_config *config);
 /* Reserves the name: false with a sentence if it is taken. Undone by vm_forget or vm_start. */
 bool vm_reserve(const char *name, GError **error);
 void vm_forget(const char *name);
-/* Starts the replicator. peer_*: the other daemon. For a secondary, ports tells when it listens (or fails). */
-typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port, void *opaque);
-bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host, uint16_t peer_daemon_port,
-              uint16_t data_port, uint16_t udp_port, vm_listening listening, void *opaque, GError **error);
+/* Starts the replicator. peer_*: the other daemon. For a secondary, ports tells when it listens (or fails).
+ */
+typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port,
+                             void *opaque);
+bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
+              uint16_t peer_daemon_port, uint16_t data_port, uint16_t udp_port, vm_listening listening,
+              void *opaque, GError **error);
 /* A standby for a VM that is known here already: reuse it (ports set), replace it, or refuse. */
 enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED };
-enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port, char **why);
+enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port,
+                                   char **why);
 bool vm_failover(const char *name, bool force, GError **error);
 bool vm_stop(const char *name, GError **error);
 void vms_shutdown(void);

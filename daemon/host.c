@@ -14,11 +14,11 @@ char *host_qemu_version(const char *binary, GError **error)
     g_autofree char *output = NULL;
     const char *argv[] = {binary, "-version", NULL};
     int status = 0;
-    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &output,
-                      NULL, &status, NULL) ||
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+                      &output, NULL, &status, NULL) ||
         status != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "%s could not be run: install QEMU or give its full path",
-                    binary);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "%s could not be run: install QEMU or give its full path", binary);
         return NULL;
     }
     const char *version = strstr(output, "version ");

@@ -40,9 +40,10 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     char *listen = NULL;
     gboolean version = FALSE;
     const GOptionEntry entries[] = {
-        {"run-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->run_dir, "Sockets and logs (default /run/understudy)", "DIR"},
-        {"listen", 0, 0, G_OPTION_ARG_STRING, &listen, "Where peers reach this host (default every address, port 7070)",
-         "ADDRESS[:PORT]"},
+        {"run-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->run_dir,
+         "Sockets and logs (default /run/understudy)", "DIR"},
+        {"listen", 0, 0, G_OPTION_ARG_STRING, &listen,
+         "Where peers reach this host (default every address, port 7070)", "ADDRESS[:PORT]"},
         {"replicator", 0, 0, G_OPTION_ARG_FILENAME, &config->replicator, "The replicator's program", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
         {"version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
@@ -58,7 +59,8 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     }
     config->port = DEFAULT_PORT;
     if (listen && !peer_split(listen, &config->listen_address, &config->port)) {
-        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--listen %s is not ADDRESS or ADDRESS:PORT", listen);
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+                    "--listen %s is not ADDRESS or ADDRESS:PORT", listen);
         return false;
     }
     if (!config->run_dir)

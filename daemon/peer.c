@@ -22,8 +22,8 @@ bool peer_split(const char *text, char **host, uint16_t *port)
     return true;
 }
 
-Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request, unsigned timeout_ms,
-                                GError **error)
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                unsigned timeout_ms, GError **error)
 {
     char service[8];
     int fd = -1;
@@ -56,7 +56,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
         *udp_port = (uint16_t)answer->prepared->udp_port;
     } else {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
-                    answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message : "no reason given");
+                    answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message
+                                                                           : "no reason given");
     }
     understudy__envelope__free_unpacked(answer, NULL);
     return ok;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests. Each connection has a thread of its own that reads a request, carries it out and answers, until the other side
- * closes. Slow steps (running QEMU for its version, asking the peer) happen on that thread; what touches VMs is handed to
- * the main thread and awaited; status is read from the RCU table without asking anybody.
+ * Requests. Each connection has a thread of its own that reads a request, carries it out and answers, until
+ * the other side closes. Slow steps (running QEMU for its version, asking the peer) happen on that thread;
+ * what touches VMs is handed to the main thread and awaited; status is read from the RCU table without asking
+ * anybody.
  *
- * The CLI's socket is for root and the daemon's own user. Peer daemons may ask for host facts and for a standby, nothing
- * else. The number of connections is bounded.
+ * The CLI's socket is for root and the daemon's own user. Peer daemons may ask for host facts and for a
+ * standby, nothing else. The number of connections is bounded.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -138,8 +139,8 @@ static void on_listening(bool ok, const char *message, uint16_t data_port, uint1
 static void run_start(struct job *job)
 {
     GError *error = NULL;
-    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->data_port, job->udp_port,
-                  on_listening, job, &error)) {
+    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->data_port,
+                  job->udp_port, on_listening, job, &error)) {
         vm_forget(job->name);
         job_finish_error(job, false, error);
     }
@@ -173,7 +174,8 @@ static bool files_exist(const struct cmdline *line, GError **error)
         const char *file = g_ptr_array_index(line->files, i);
         if (g_access(file, R_OK) == 0)
             continue;
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "the file %s cannot be read here: %s", file, g_strerror(errno));
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "the file %s cannot be read here: %s", file,
+                    g_strerror(errno));
         return false;
     }
     return true;
@@ -185,7 +187,8 @@ static bool has_room(uint64_t ram_bytes, GError **error)
     if (ram_bytes >> 20 < available)
         return true;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
-                "the guest wants %" G_GUINT64_FORMAT " MiB, but only %" G_GUINT64_FORMAT " MiB of memory are free",
+                "the guest wants %" G_GUINT64_FORMAT " MiB, but only %" G_GUINT64_FORMAT
+                " MiB of memory are free",
                 ram_bytes >> 20, available);
     return false;
 }
@@ -196,8 +199,9 @@ static char **absolute_argv(const Understudy__RunRequest *request)
     char **argv = g_new0(char *, request->n_argv + 1);
     for (size_t i = 0; i < request->n_argv; i++) {
         const char *before = i ? request->argv[i - 1] : "";
-        bool names_file = strcmp(before, "-kernel") == 0 || strcmp(before, "-initrd") == 0 || strcmp(before, "-bios") == 0 ||
-                          strcmp(before, "-cdrom") == 0 || strcmp(before, "-dtb") == 0;
+        bool names_file = strcmp(before, "-kernel") == 0 || strcmp(before, "-initrd") == 0 ||
+                          strcmp(before, "-bios") == 0 || strcmp(before, "-cdrom") == 0 ||
+                          strcmp(before, "-dtb") == 0;
         argv[i] = names_file && !g_path_is_absolute(request->argv[i])
                       ? g_build_filename(request->cwd, request->argv[i], NULL)
                       : g_strdup(request->argv[i]);
@@ -236,7 +240,8 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
 }
 
 /* Everything between "this host can" and "both hosts do". */
-static bool start_pair(Understudy__Protection *protection, const char *peer_host, uint16_t peer_port, GError **error)
+static bool start_pair(Understudy__Protection *protection, const char *peer_host, uint16_t peer_port,
+                       GError **error)
 {
     g_autofree char *message = NULL;
     struct job job = {.name = protection->vm,
@@ -265,7 +270,8 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
     uint16_t peer_port = 0;
     uint8_t token[TOKEN_LEN];
     if (!peer_split(request->peer, &peer_host, &peer_port)) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT", request->peer);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT",
+                    request->peer);
         return false;
     }
     g_auto(GStrv) argv = absolute_argv(request);
@@ -273,7 +279,8 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
     g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
     bool ok = version != NULL;
     if (ok && strcmp(line->accel, "kvm") == 0 && !host_has_kvm()) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "KVM does not work on this host: use -accel tcg, or mend /dev/kvm");
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "KVM does not work on this host: use -accel tcg, or mend /dev/kvm");
         ok = false;
     }
     if (ok) {
@@ -289,7 +296,8 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
     return ok;
 }
 
-static bool same_kind_of_host(const Understudy__Protection *protection, const struct cmdline *line, GError **error)
+static bool same_kind_of_host(const Understudy__Protection *protection, const struct cmdline *line,
+                              GError **error)
 {
     g_autofree char *version = host_qemu_version(line->binary, error), *cpu = host_cpu_model();
     if (!version)
@@ -302,7 +310,8 @@ static bool same_kind_of_host(const Understudy__Protection *protection, const st
     }
     if (protection->cpu_must_match && strcmp(cpu, protection->cpu_model) != 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                    "-cpu host needs equal processors, but this host has %s and the other one %s: name a CPU model that both have",
+                    "-cpu host needs equal processors, but this host has %s and the other one %s: name a CPU "
+                    "model that both have",
                     cpu, protection->cpu_model);
         return false;
     }
@@ -388,7 +397,8 @@ static void serve_host(const struct connection *connection)
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
 
-static void serve_simple(const struct connection *connection, const char *name, bool force, void (*run)(struct job *))
+static void serve_simple(const struct connection *connection, const char *name, bool force,
+                         void (*run)(struct job *))
 {
     g_autofree char *message = NULL;
     struct job job = {.name = name, .force = force};
@@ -420,7 +430,8 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         serve_status(connection, request->status_request->vm);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER_REQUEST:
-        serve_simple(connection, request->failover_request->vm, request->failover_request->force, run_failover);
+        serve_simple(connection, request->failover_request->vm, request->failover_request->force,
+                     run_failover);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_STOP_REQUEST:
         serve_simple(connection, request->stop_request->vm, false, run_stop);
@@ -460,14 +471,17 @@ static bool may_use_cli(int fd)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == 0 || cred.uid == geteuid());
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
+           (cred.uid == 0 || cred.uid == geteuid());
 }
 
 static char *peer_address(int fd)
 {
     g_autoptr(GSocket) socket = g_socket_new_from_fd(dup(fd), NULL);
     g_autoptr(GSocketAddress) address = socket ? g_socket_get_remote_address(socket, NULL) : NULL;
-    return address ? g_inet_address_to_string(g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address))) : NULL;
+    return address
+               ? g_inet_address_to_string(g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address)))
+               : NULL;
 }
 
 static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaque)
@@ -495,20 +509,23 @@ static bool listen_unix(GError **error)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     g_autofree char *path = g_build_filename(config->run_dir, "control.sock", NULL);
     if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG, "%s is too long for a socket: use a shorter --run-dir", path);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
+                    "%s is too long for a socket: use a shorter --run-dir", path);
         return false;
     }
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0;
     close(probe);
     if (taken) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE, "another understudyd already serves %s", path);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE, "another understudyd already serves %s",
+                    path);
         return false;
     }
     g_unlink(path);
     unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(unix_fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(unix_fd, 16) < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s cannot be made: %s", path, g_strerror(errno));
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s cannot be made: %s", path,
+                    g_strerror(errno));
         return false;
     }
     g_chmod(path, 0600);

@@ -2,12 +2,12 @@
 /*
  * The VMs of this host and their replicators. Main thread only; what other threads may see is in vm_table.c.
  *
- * A VM entry lives from `run` (or the peer's wish for a standby) until its replicator has ended and said why. A replicator
- * that dies without a last word leaves an entry in state "failed", so that status shows it; its QEMU, whose output goes
- * nowhere without it, is killed.
+ * A VM entry lives from `run` (or the peer's wish for a standby) until its replicator has ended and said why.
+ * A replicator that dies without a last word leaves an entry in state "failed", so that status shows it; its
+ * QEMU, whose output goes nowhere without it, is killed.
  *
- * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a standby once
- * a second, and the replicator is told where it is.
+ * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a
+ * standby once a second, and the replicator is told where it is.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -21,10 +21,10 @@
 #include "hv-hooks/qemu/cmdline.h"
 #include "proto/framing.h"
 
-#define REPLICATOR_FD     3
-#define QEMU_RAM_FD       63 /* replicator/qemu_process.h */
-#define REPROTECT_S       1
-#define SUN_PATH_MAX      107
+#define REPLICATOR_FD 3
+#define QEMU_RAM_FD   63 /* replicator/qemu_process.h */
+#define REPROTECT_S   1
+#define SUN_PATH_MAX  107
 
 struct vm {
     char *name;
@@ -149,7 +149,8 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         vm->ended = true;
         g_message("VM %s ended here: %s%s%s", vm->name, reason, said[0] ? ": " : "", said);
         answer_listening(vm, false, said[0] ? said : reason);
-        if (strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
+        if (strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "promote-failed") == 0 ||
+            strcmp(reason, "fenced") == 0)
             show(vm, reason, said);
         else
             show(vm, "ended", reason);
@@ -162,7 +163,8 @@ static bool is_our_qemu(int pid)
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
     g_autofree char *line = NULL;
     gsize len = 0;
-    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) && g_strstr_len(line, (gssize)len, "qemu") &&
+    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) &&
+           g_strstr_len(line, (gssize)len, "qemu") &&
            memmem(line, len, "understudy-ram", strlen("understudy-ram"));
 }
 
@@ -203,7 +205,8 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
 static bool name_is_fit(const char *name)
 {
     size_t len = strlen(name);
-    return len > 0 && len <= 32 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == len &&
+    return len > 0 && len <= 32 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == len &&
            name[0] != '.' && name[0] != '-';
 }
 
@@ -216,8 +219,9 @@ bool vm_reserve(const char *name, GError **error)
         return false;
     }
     if (vm && vm->framing) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is already here (%s): stop it first, or use another name",
-                    name, vm->state ? vm->state : "starting");
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS,
+                    "VM %s is already here (%s): stop it first, or use another name", name,
+                    vm->state ? vm->state : "starting");
         return false;
     }
     if (vm && !vm->ended && !vm->state) {
@@ -245,8 +249,8 @@ static bool spawn_replicator(struct vm *vm, GError **error)
     }
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_NONE);
     g_subprocess_launcher_take_fd(launcher, pair[1], REPLICATOR_FD);
-    vm->process = g_subprocess_launcher_spawn(launcher, error, config->replicator, "--control-fd", G_STRINGIFY(REPLICATOR_FD),
-                                              NULL);
+    vm->process = g_subprocess_launcher_spawn(launcher, error, config->replicator, "--control-fd",
+                                              G_STRINGIFY(REPLICATOR_FD), NULL);
     if (!vm->process) {
         close(pair[0]);
         return false;
@@ -255,7 +259,8 @@ static bool spawn_replicator(struct vm *vm, GError **error)
     return true;
 }
 
-static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16_t data_port, uint16_t udp_port)
+static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16_t data_port,
+                       uint16_t udp_port)
 {
     Understudy__Start start = UNDERSTUDY__START__INIT;
     start.role = role;
@@ -272,8 +277,9 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     framing_send(vm->framing, &envelope);
 }
 
-bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host, uint16_t peer_daemon_port,
-              uint16_t data_port, uint16_t udp_port, vm_listening listening, void *opaque, GError **error)
+bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
+              uint16_t peer_daemon_port, uint16_t data_port, uint16_t udp_port, vm_listening listening,
+              void *opaque, GError **error)
 {
     struct vm *vm = lookup(protection->vm);
     if (!vm)
@@ -295,8 +301,8 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->opaque = opaque;
     bool ok = strlen(vm->vm_dir) + strlen("/us-out-99") <= SUN_PATH_MAX;
     if (!ok)
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG, "%s is too long for sockets: use a shorter --run-dir",
-                    vm->vm_dir);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
+                    "%s is too long for sockets: use a shorter --run-dir", vm->vm_dir);
     ok = ok && g_mkdir_with_parents(vm->vm_dir, 0700) == 0;
     if (ok) {
         clear_sockets(vm->vm_dir);
@@ -306,23 +312,27 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
         ok = spawn_replicator(vm, error);
     }
     if (ok) {
-        g_auto(GStrv) argv = cmdline_build(line, QEMU_RAM_FD, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
+        g_auto(GStrv) argv =
+            cmdline_build(line, QEMU_RAM_FD, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
         send_start(vm, role, argv, data_port, udp_port);
     }
     cmdline_free(line);
     return ok;
 }
 
-enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port, char **why)
+enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port,
+                                   char **why)
 {
     struct vm *vm = lookup(name);
     if (!vm || !vm->framing)
         return VM_NONE;
     if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= term) {
-        *why = g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", name, vm->term);
+        *why =
+            g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", name, vm->term);
         return VM_REFUSED;
     }
-    bool waiting = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port && g_strcmp0(vm->state, "listening") == 0;
+    bool waiting = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
+                   g_strcmp0(vm->state, "listening") == 0;
     if (!waiting) {
         *why = g_strdup_printf("VM %s is busy on this host (%s)", name, vm->state ? vm->state : "starting");
         return VM_REFUSED;
@@ -341,7 +351,8 @@ static struct vm *lookup_running(const char *name, GError **error)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "there is no VM %s on this host: 'understudy status' lists those there are", name);
     else if (!vm->framing)
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "VM %s does not run on this host any more (%s)", name, vm->state);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "VM %s does not run on this host any more (%s)",
+                    name, vm->state);
     return vm && vm->framing ? vm : NULL;
 }
 
@@ -352,13 +363,15 @@ bool vm_failover(const char *name, bool force, GError **error)
         return false;
     if (!force && g_strcmp0(vm->state, "protected") != 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                    "VM %s is %s here: a planned failover starts on the host where it runs, protected", name, vm->state);
+                    "VM %s is %s here: a planned failover starts on the host where it runs, protected", name,
+                    vm->state);
         return false;
     }
     if (force && g_strcmp0(vm->state, "standby") != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                    "VM %s is %s here: a forced failover is ordered on the host that stands by with a whole image", name,
-                    vm->state);
+        g_set_error(
+            error, G_IO_ERROR, G_IO_ERROR_FAILED,
+            "VM %s is %s here: a forced failover is ordered on the host that stands by with a whole image",
+            name, vm->state);
         return false;
     }
     Understudy__Failover failover = UNDERSTUDY__FAILOVER__INIT;
@@ -407,7 +420,8 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
     GError *error = NULL;
     (void)source;
     (void)cancellable;
-    if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->data_port, &wish->udp_port, &error))
+    if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->data_port,
+                     &wish->udp_port, &error))
         g_task_return_boolean(task, TRUE);
     else
         g_task_return_error(task, error);

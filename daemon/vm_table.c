@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of VMs that status reads while it changes: an RCU-protected list of packed status messages. The main thread is
- * the only writer and replaces whole entries; readers never wait for it, nor it for them.
+ * The table of VMs that status reads while it changes: an RCU-protected list of packed status messages. The
+ * main thread is the only writer and replaces whole entries; readers never wait for it, nor it for them.
  */
 #include <string.h>
 #include <urcu/urcu-memb.h>
@@ -66,7 +66,7 @@ GPtrArray *vm_table_snapshot(const char *name)
     GPtrArray *out = g_ptr_array_new();
     struct entry *entry;
     urcu_memb_read_lock();
-    cds_list_for_each_entry_rcu(entry, &entries, link) {
+    cds_list_for_each_entry_rcu (entry, &entries, link) {
         if (!name || !name[0] || strcmp(entry->name, name) == 0)
             g_ptr_array_add(out, understudy__status__unpack(NULL, entry->len, entry->packed));
     }

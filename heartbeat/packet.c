@@ -40,8 +40,8 @@ int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t l
         return -EPROTO;
     memcpy(&packet, bytes, sizeof packet);
     if (le32toh(packet.magic) != HEARTBEAT_MAGIC || le32toh(packet.version) != HEARTBEAT_VERSION ||
-        le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) || packet.zero || packet.zero2 ||
-        !wire_token_equal(packet.token, token))
+        le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) || packet.zero ||
+        packet.zero2 || !wire_token_equal(packet.token, token))
         return -EPROTO;
     memcpy(heartbeat->token, packet.token, sizeof heartbeat->token);
     heartbeat->term = le64toh(packet.term);

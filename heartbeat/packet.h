@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One heartbeat: a UDP datagram of fixed size. The session token tells this VM's pair from everything else that may reach
- * the port; the sequence number makes replays of old packets worthless. Little-endian; CRC32C at the end.
+ * One heartbeat: a UDP datagram of fixed size. The session token tells this VM's pair from everything else
+ * that may reach the port; the sequence number makes replays of old packets worthless. Little-endian; CRC32C
+ * at the end.
  */
 #ifndef UNDERSTUDY_HEARTBEAT_PACKET_H
 #define UNDERSTUDY_HEARTBEAT_PACKET_H
@@ -17,7 +18,8 @@
 struct heartbeat {
     uint8_t token[HEARTBEAT_TOKEN_LEN];
     uint64_t term;
-    uint64_t sequence; /* grows by one a packet; starts at the sender's clock, so that a restart does not go back */
+    uint64_t sequence; /* grows by one a packet; starts at the sender's clock, so that a restart does not go
+                          back */
     uint32_t role;     /* enum wire_role */
 };
 

@@ -2,8 +2,9 @@
 /*
  * What the engine asks of a hypervisor. One implementation: hv-hooks/qemu/hook_client.c, over hook_shm.h.
  *
- * A struct hypervisor is used by one thread at a time (the capture thread, once capturing has begun). Every call is
- * bounded in time: a hypervisor that does not answer costs -ETIMEDOUT, one that died -ENOTCONN, one that lies -EPROTO.
+ * A struct hypervisor is used by one thread at a time (the capture thread, once capturing has begun). Every
+ * call is bounded in time: a hypervisor that does not answer costs -ETIMEDOUT, one that died -ENOTCONN, one
+ * that lies -EPROTO.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_HYPERVISOR_H
 #define UNDERSTUDY_HV_HOOKS_HYPERVISOR_H
@@ -32,8 +33,9 @@ struct hv_block {
     uint64_t max_len;  /* bytes, multiple of HV_PAGE_LEN */
     uint64_t used_len; /* bytes, <= max_len */
     uint8_t *bytes;    /* max_len bytes; read-write (the standby's image is written here) */
-    _Atomic uint64_t *bitmap; /* max_len / HV_PAGE_LEN bits; the hypervisor ORs, the engine exchanges with 0 */
-    uint64_t host_addr;       /* in the hypervisor's process, for PAGEMAP_SCAN */
+    _Atomic uint64_t
+        *bitmap;        /* max_len / HV_PAGE_LEN bits; the hypervisor ORs, the engine exchanges with 0 */
+    uint64_t host_addr; /* in the hypervisor's process, for PAGEMAP_SCAN */
     bool aux;
 };
 
@@ -43,7 +45,7 @@ struct hv_checkpoint {
     uint64_t dirty_pages;
     const uint8_t *devstate; /* mapped; valid until the next checkpoint begins */
     size_t devstate_len;
-    bool expired;    /* the deadline won: nothing may be committed */
+    bool expired; /* the deadline won: nothing may be committed */
     bool was_running;
     bool blocks_changed;
 };
@@ -61,11 +63,11 @@ void hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
 /*
- * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). After 0 the last message is empty, or
- * says what the hook cannot do here (give back the guest's lost time).
+ * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). After 0 the last
+ * message is empty, or says what the hook cannot do here (give back the guest's lost time).
  */
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
-const char *hypervisor_version(const struct hypervisor *hv); /* for example "7.2.22" */
+const char *hypervisor_version(const struct hypervisor *hv);      /* for example "7.2.22" */
 const char *hypervisor_last_message(const struct hypervisor *hv); /* the last error's sentence; never NULL */
 
 /* Lists RAM blocks and fills the aux mirror. Blocks stay valid until the next list or close. */
@@ -92,18 +94,19 @@ int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *ou
 int hypervisor_pause(struct hypervisor *hv);
 int hypervisor_resume(struct hypervisor *hv);
 /*
- * Standby: gives each block the used length it had in the epoch (nblocks of them) and copies the aux mirror into the
- * hypervisor's own blocks. Before the device state is loaded.
+ * Standby: gives each block the used length it had in the epoch (nblocks of them) and copies the aux mirror
+ * into the hypervisor's own blocks. Before the device state is loaded.
  */
 int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
 /* Standby: main RAM back to holes, which read as zero. */
 int hypervisor_discard_ram(struct hypervisor *hv);
 /*
- * The next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages set; -ENXIO when there
- * is none. Holes read as zero, and reading one would fill it: pre-copy leaves them out.
+ * The next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages set; -ENXIO
+ * when there is none. Holes read as zero, and reading one would fill it: pre-copy leaves them out.
  */
 int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages);
-/* Checkpoint: instead of copied, when the pages did not fit: the guest resumes at once, as after the deadline. */
+/* Checkpoint: instead of copied, when the pages did not fit: the guest resumes at once, as after the
+ * deadline. */
 void hypervisor_checkpoint_abort(struct hypervisor *hv);
 /* Adds ns to the guest's virtual clock. */
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns);

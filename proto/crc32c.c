@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See crc32c.h. One crc32 instruction takes three cycles but a new one may start every cycle: a page is therefore done as
- * three streams side by side, joined by shifting the CRC over the length of the following part (a matrix of GF(2), as in
- * Mark Adler's crc32c). The tables are made once, at first use, by constructor.
+ * See crc32c.h. One crc32 instruction takes three cycles but a new one may start every cycle: a page is
+ * therefore done as three streams side by side, joined by shifting the CRC over the length of the following
+ * part (a matrix of GF(2), as in Mark Adler's crc32c). The tables are made once, at first use, by
+ * constructor.
  */
 #include "proto/crc32c.h"
 
@@ -78,7 +79,8 @@ static uint64_t load64(const uint8_t *at)
     return word;
 }
 
-__attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t start, const uint8_t *at, size_t len)
+__attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t start, const uint8_t *at,
+                                                                 size_t len)
 {
     uint64_t crc = start;
     while (len >= 3 * LANE) {

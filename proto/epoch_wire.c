@@ -50,7 +50,8 @@ static uint64_t get64(const uint8_t *at)
     return le64toh(value);
 }
 
-/* magic 0, version 4, type 6, arg 8, payload crc 12, term 16, epoch 24, payload length 32, zero 40, header crc 44 */
+/* magic 0, version 4, type 6, arg 8, payload crc 12, term 16, epoch 24, payload length 32, zero 40, header
+ * crc 44 */
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_LEN])
 {
     uint8_t *at = put32(out, WIRE_MAGIC);
@@ -108,8 +109,8 @@ int wire_epoch_decode(struct wire_epoch *epoch, const uint8_t bytes[WIRE_EPOCH_L
     if (epoch->kind > 1 || epoch->npages > max_pages || epoch->ndata > epoch->npages ||
         epoch->nblocks > WIRE_MAX_BLOCKS || epoch->delta_len > max_delta_len)
         return -EPROTO;
-    uint64_t sum = WIRE_EPOCH_LEN + 8ull * epoch->npages + epoch->delta_len + (uint64_t)WIRE_PAGE_LEN * epoch->ndata +
-                   WIRE_COMMIT_LEN;
+    uint64_t sum = WIRE_EPOCH_LEN + 8ull * epoch->npages + epoch->delta_len +
+                   (uint64_t)WIRE_PAGE_LEN * epoch->ndata + WIRE_COMMIT_LEN;
     return payload_len == sum ? 0 : -EPROTO;
 }
 
@@ -127,7 +128,8 @@ void wire_commit_encode(const struct wire_commit *commit, uint8_t out[WIRE_COMMI
 
 int wire_commit_decode(struct wire_commit *commit, const uint8_t bytes[WIRE_COMMIT_LEN])
 {
-    if (get32(bytes) != WIRE_COMMIT_MAGIC || get32(bytes + WIRE_COMMIT_LEN - 4) != crc32c(0, bytes, WIRE_COMMIT_LEN - 4))
+    if (get32(bytes) != WIRE_COMMIT_MAGIC ||
+        get32(bytes + WIRE_COMMIT_LEN - 4) != crc32c(0, bytes, WIRE_COMMIT_LEN - 4))
         return -EPROTO;
     commit->crc = get32(bytes + 4);
     commit->term = get64(bytes + 8);
@@ -171,8 +173,8 @@ int wire_hello_decode(struct wire_hello *hello, const uint8_t *bytes, size_t len
     hello->term = get64(bytes + 16);
     hello->role = get32(bytes + 24);
     hello->nblocks = get32(bytes + 28);
-    if ((hello->role != WIRE_ROLE_PRIMARY && hello->role != WIRE_ROLE_SECONDARY) || hello->nblocks > WIRE_MAX_BLOCKS ||
-        len != HELLO_FIXED_LEN + hello->nblocks * HELLO_BLOCK_LEN)
+    if ((hello->role != WIRE_ROLE_PRIMARY && hello->role != WIRE_ROLE_SECONDARY) ||
+        hello->nblocks > WIRE_MAX_BLOCKS || len != HELLO_FIXED_LEN + hello->nblocks * HELLO_BLOCK_LEN)
         return -EPROTO;
     for (unsigned i = 0; i < hello->nblocks; i++) {
         const uint8_t *at = bytes + HELLO_FIXED_LEN + i * HELLO_BLOCK_LEN;
@@ -197,7 +199,8 @@ bool wire_hello_same_layout(const struct wire_hello *a, const struct wire_hello 
     if (a->nblocks != b->nblocks)
         return false;
     for (unsigned i = 0; i < a->nblocks; i++) {
-        if (strcmp(a->blocks[i].idstr, b->blocks[i].idstr) != 0 || a->blocks[i].max_len != b->blocks[i].max_len)
+        if (strcmp(a->blocks[i].idstr, b->blocks[i].idstr) != 0 ||
+            a->blocks[i].max_len != b->blocks[i].max_len)
             return false;
     }
     return true;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The bytes between two replicators. Everything is little-endian. A message is a header of WIRE_HEADER_LEN bytes, with a
- * CRC of its own, and a payload. MESSAGE_EPOCH's payload is, in this order:
+ * The bytes between two replicators. Everything is little-endian. A message is a header of WIRE_HEADER_LEN
+ * bytes, with a CRC of its own, and a payload. MESSAGE_EPOCH's payload is, in this order:
  *
  *   struct wire_epoch          counts, lengths, used length of each RAM block
  *   page index                 npages page_refs (checkpoint/staging.h)
- *   device state               a delta against the last epoch's on this connection (checkpoint/devstate_delta.h)
- *   pages                      4096 bytes for each page_ref without PAGE_REF_ZERO, in order
- *   struct wire_commit         CRC32C over all of the above, and the numbers again
+ *   device state               a delta against the last epoch's on this connection
+ * (checkpoint/devstate_delta.h) pages                      4096 bytes for each page_ref without
+ * PAGE_REF_ZERO, in order struct wire_commit         CRC32C over all of the above, and the numbers again
  *
- * Decoders here are pure functions over a buffer: no allocation, every length checked, -EPROTO for nonsense and
- * -EPROTONOSUPPORT for another version. docs/wire-format.md has the tables.
+ * Decoders here are pure functions over a buffer: no allocation, every length checked, -EPROTO for nonsense
+ * and -EPROTONOSUPPORT for another version. docs/wire-format.md has the tables.
  */
 #ifndef UNDERSTUDY_PROTO_EPOCH_WIRE_H
 #define UNDERSTUDY_PROTO_EPOCH_WIRE_H

@@ -46,7 +46,8 @@ gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out)
     if (len < HEAD_LEN + head)
         return 0;
     *out = understudy__envelope__unpack(NULL, head, bytes + HEAD_LEN);
-    return *out && (*out)->body_case != UNDERSTUDY__ENVELOPE__BODY__NOT_SET ? (gssize)(HEAD_LEN + head) : -EPROTO;
+    return *out && (*out)->body_case != UNDERSTUDY__ENVELOPE__BODY__NOT_SET ? (gssize)(HEAD_LEN + head)
+                                                                            : -EPROTO;
 }
 
 static gboolean report_closed(gpointer opaque)
@@ -219,7 +220,8 @@ static int read_more(int fd, GByteArray *bytes, gint64 until, unsigned timeout_m
     }
     gssize n = recv(fd, chunk, sizeof chunk, 0);
     if (n < 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke: %s", g_strerror(errno));
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke: %s",
+                    g_strerror(errno));
         return -1;
     }
     g_byte_array_append(bytes, chunk, (guint)n);
@@ -243,13 +245,15 @@ Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error)
         }
         int more = read_more(fd, bytes, until, timeout_ms, error);
         if (more == 0 && bytes->len > 0)
-            g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke in the middle");
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
+                        "the connection broke in the middle");
         if (more <= 0)
             return NULL;
     }
 }
 
-Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error)
+Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms,
+                                   GError **error)
 {
     if (!framing_write(fd, request, timeout_ms, error))
         return NULL;

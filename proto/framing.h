@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Control messages on a stream socket: 4-byte little-endian length, then an Envelope. One struct framing per socket; it
- * belongs to the thread that iterates its GLib context (the default one). What comes in is untrusted: too long or not an
- * Envelope ends the connection.
+ * Control messages on a stream socket: 4-byte little-endian length, then an Envelope. One struct framing per
+ * socket; it belongs to the thread that iterates its GLib context (the default one). What comes in is
+ * untrusted: too long or not an Envelope ends the connection.
  */
 #ifndef UNDERSTUDY_PROTO_FRAMING_H
 #define UNDERSTUDY_PROTO_FRAMING_H
@@ -30,24 +30,28 @@ void framing_send(struct framing *framing, const Understudy__Envelope *message);
 void framing_flush(struct framing *framing, unsigned timeout_ms);
 
 /* Blocking, for the CLI: one request, one answer (free with understudy__envelope__free_unpacked). */
-Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms, GError **error);
+Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms,
+                                   GError **error);
 
 /*
- * Blocking, for a thread that serves one connection: the next request (strictly one at a time: nothing may follow before
- * the answer), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the whole.
+ * Blocking, for a thread that serves one connection: the next request (strictly one at a time: nothing may
+ * follow before the answer), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the
+ * whole.
  */
 Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
 gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);
 
-/* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used. */
+/* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used.
+ */
 gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out);
 
-#define UNDERSTUDY_ENVELOPE(which, field, value)                                                                       \
-    {                                                                                                                  \
-        PROTOBUF_C_MESSAGE_INIT(&understudy__envelope__descriptor), .body_case = UNDERSTUDY__ENVELOPE__BODY_##which,   \
-        {                                                                                                              \
-            .field = (value)                                                                                           \
-        }                                                                                                              \
+#define UNDERSTUDY_ENVELOPE(which, field, value)                                                             \
+    {                                                                                                        \
+        PROTOBUF_C_MESSAGE_INIT(&understudy__envelope__descriptor),                                          \
+            .body_case = UNDERSTUDY__ENVELOPE__BODY_##which,                                                 \
+        {                                                                                                    \
+            .field = (value)                                                                                 \
+        }                                                                                                    \
     }
 
 #endif

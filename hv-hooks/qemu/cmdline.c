@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See cmdline.h. A table says which of QEMU's options take an argument as far as it matters here, and which function looks
- * at it; everything else passes untouched. Options may have one or two dashes, as QEMU itself takes them.
+ * See cmdline.h. A table says which of QEMU's options take an argument as far as it matters here, and which
+ * function looks at it; everything else passes untouched. Options may have one or two dashes, as QEMU itself
+ * takes them.
  *
- * The filters of a NIC, in the order in which frames leave the guest: QEMU walks the rx list backwards, so "in" must stand
- * before "out", or released frames would be caught again. "mir" copies what the guest receives; "inj" stands after it, so
- * that what is given to the guest again is not copied again.
+ * The filters of a NIC, in the order in which frames leave the guest: QEMU walks the rx list backwards, so
+ * "in" must stand before "out", or released frames would be caught again. "mir" copies what the guest
+ * receives; "inj" stands after it, so that what is given to the guest again is not copied again.
  */
 #include "hv-hooks/qemu/cmdline.h"
 
 #include <stdarg.h>
 #include <string.h>
 
-G_DEFINE_QUARK(understudy-cmdline-error-quark, cmdline_error)
+G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
 
-#define UNSUPPORTED(...)                                                                                               \
-    (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
+#define UNSUPPORTED(...) (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
 
 struct parse {
     struct cmdline *line;
@@ -95,8 +95,9 @@ static bool on_machine(struct parse *parse, const char *value, GError **error)
     g_autofree char *accel = get_key(value, "accel", NULL);
     g_autofree char *backend = get_key(value, "memory-backend", NULL);
     if (backend)
-        return UNSUPPORTED("-machine memory-backend=%s: understudy provides the guest's memory; give its size with -m only",
-                           backend);
+        return UNSUPPORTED(
+            "-machine memory-backend=%s: understudy provides the guest's memory; give its size with -m only",
+            backend);
     if (type && !strchr(type, '=')) {
         g_free(parse->line->machine);
         parse->line->machine = g_steal_pointer(&type);
@@ -127,10 +128,12 @@ static bool check_vhost(const char *option, const char *value, GError **error)
     g_autofree char *vhostfd = get_key(value, "vhostfd", NULL);
     g_autofree char *vhostforce = get_key(value, "vhostforce", NULL);
     if (is_on(vhost) || vhostfd || is_on(vhostforce))
-        return UNSUPPORTED("-%s %s: vhost moves packets outside QEMU, where they cannot be held back; use vhost=off", option,
-                           value);
+        return UNSUPPORTED(
+            "-%s %s: vhost moves packets outside QEMU, where they cannot be held back; use vhost=off", option,
+            value);
     if (g_str_has_prefix(value, "vhost-user") || g_str_has_prefix(value, "vhost-vdpa"))
-        return UNSUPPORTED("-%s %s: vhost back ends cannot be protected; use a tap or user netdev", option, value);
+        return UNSUPPORTED("-%s %s: vhost back ends cannot be protected; use a tap or user netdev", option,
+                           value);
     return true;
 }
 
@@ -172,13 +175,15 @@ static bool on_net(struct parse *parse, const char *value, GError **error)
         parse->has_net = true;
         return true;
     }
-    return UNSUPPORTED("-net %s: this old form has no names to attach to; use -netdev with -device, or -nic", value);
+    return UNSUPPORTED("-net %s: this old form has no names to attach to; use -netdev with -device, or -nic",
+                       value);
 }
 
 static bool on_device(struct parse *parse, const char *value, GError **error)
 {
     static const char *const refused[][2] = {
-        {"vfio", "a passed-through device keeps state that cannot be saved; use an emulated or virtio device"},
+        {"vfio",
+         "a passed-through device keeps state that cannot be saved; use an emulated or virtio device"},
         {"vhost", "vhost devices write guest memory unseen; use the plain virtio device"},
         {"ivshmem", "memory shared with another program cannot be protected; leave the device out"},
         {"pc-dimm", "memory modules cannot be protected yet; give all memory with -m"},
@@ -199,13 +204,15 @@ static bool on_object(struct parse *parse, const char *value, GError **error)
 {
     (void)parse;
     if (g_str_has_prefix(value, "memory-backend"))
-        return UNSUPPORTED("-object %s: understudy provides the guest's memory; give its size with -m only", value);
+        return UNSUPPORTED("-object %s: understudy provides the guest's memory; give its size with -m only",
+                           value);
     return true;
 }
 
 static bool writable_disk(const char *option, const char *value, GError **error)
 {
-    return UNSUPPORTED("-%s %s: writable disks are not replicated yet; add readonly=on, or snapshot=on if the guest may lose "
+    return UNSUPPORTED("-%s %s: writable disks are not replicated yet; add readonly=on, or snapshot=on if "
+                       "the guest may lose "
                        "what it writes, or boot from -kernel and -initrd",
                        option, value);
 }
@@ -223,8 +230,10 @@ static bool on_drive(struct parse *parse, const char *value, GError **error)
         return true;
     g_autofree char *snapshot = get_key(value, "snapshot", NULL);
     if (is_on(snapshot))
-        return UNSUPPORTED("-drive %s: what the guest writes to a snapshot does not follow it to the other host; use "
-                           "readonly=on", value);
+        return UNSUPPORTED(
+            "-drive %s: what the guest writes to a snapshot does not follow it to the other host; use "
+            "readonly=on",
+            value);
     (void)interface;
     return writable_disk("drive", value, error);
 }
@@ -243,8 +252,10 @@ static bool on_blockdev(struct parse *parse, const char *value, GError **error)
 static bool on_hard_disk(struct parse *parse, const char *value, GError **error)
 {
     (void)parse;
-    return UNSUPPORTED("writable disks are not replicated yet: give %s as -drive file=%s,readonly=on, or boot from -kernel "
-                       "and -initrd", value, value);
+    return UNSUPPORTED(
+        "writable disks are not replicated yet: give %s as -drive file=%s,readonly=on, or boot from -kernel "
+        "and -initrd",
+        value, value);
 }
 
 static bool on_file(struct parse *parse, const char *value, GError **error)
@@ -283,7 +294,8 @@ static bool on_numa(struct parse *parse, const char *value, GError **error)
 {
     (void)parse;
     if (strstr(value, "memdev=") || strstr(value, "mem="))
-        return UNSUPPORTED("-numa %s: understudy provides the guest's memory; leave memory out of -numa", value);
+        return UNSUPPORTED("-numa %s: understudy provides the guest's memory; leave memory out of -numa",
+                           value);
     return true;
 }
 
@@ -294,7 +306,8 @@ struct option {
     const char *refusal; /* instead of look: what to do about it */
 };
 
-/* Options without an argument that may stand here must be listed too: their successor is an option, not a value. */
+/* Options without an argument that may stand here must be listed too: their successor is an option, not a
+ * value. */
 static const struct option options[] = {
     {"m", true, on_memory, NULL},
     {"machine", true, on_machine, NULL},
@@ -333,11 +346,13 @@ static const struct option options[] = {
     {"daemonize", false, NULL, "leave -daemonize out: understudy runs QEMU in the background by itself"},
     {"incoming", true, NULL, "leave -incoming out: understudy prepares the standby by itself"},
     {"loadvm", true, NULL, "leave -loadvm out: a protected VM starts from power-on"},
-    {"snapshot", false, NULL, "leave -snapshot out: what the guest writes would not follow it to the other host"},
+    {"snapshot", false, NULL,
+     "leave -snapshot out: what the guest writes would not follow it to the other host"},
     {"mem-path", true, NULL, "leave -mem-path out: understudy provides the guest's memory"},
     {"mem-prealloc", false, NULL, "leave -mem-prealloc out: understudy provides the guest's memory"},
     {"preconfig", false, NULL, "leave -preconfig out: the machine must be complete when it starts"},
-    {"readconfig", true, NULL, "put the options of the -readconfig file on the command line, where they can be checked"},
+    {"readconfig", true, NULL,
+     "put the options of the -readconfig file on the command line, where they can be checked"},
     {"S", false, NULL, "leave -S out: the guest must run to be protected"},
     {"icount", true, NULL, "leave -icount out: the guest's clock could not be kept right"},
     {"no-shutdown", false, NULL, "leave -no-shutdown out: understudy decides when QEMU ends"},
@@ -457,7 +472,8 @@ static void add_nic(GPtrArray *out, const char *vm_dir, unsigned i, const char *
 {
     static const char *const sockets[] = {"in", "out", "mir", "inj"};
     for (size_t k = 0; k < G_N_ELEMENTS(sockets); k++)
-        add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k], i, vm_dir, sockets[k], i);
+        add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k], i,
+            vm_dir, sockets[k], i);
     add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i, netdev, i);
     add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i, netdev, i);
     add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u", i, netdev, i);

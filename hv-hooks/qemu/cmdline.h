@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The user's QEMU command line: what it says, whether the VM it describes can be protected, and what must be added to it.
- * Pure: nothing is run, no file is opened.
+ * The user's QEMU command line: what it says, whether the VM it describes can be protected, and what must be
+ * added to it. Pure: nothing is run, no file is opened.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
@@ -20,12 +20,12 @@ enum cmdline_error {
 struct cmdline {
     char *binary;
     uint64_t ram_bytes;
-    char *accel;    /* "tcg", "kvm", ... the first asked for */
-    char *machine;  /* type, "" for QEMU's default */
-    bool cpu_host;  /* -cpu host or max under KVM: both hosts need the same processor */
-    GPtrArray *nics; /* netdev ids (char *) */
+    char *accel;      /* "tcg", "kvm", ... the first asked for */
+    char *machine;    /* type, "" for QEMU's default */
+    bool cpu_host;    /* -cpu host or max under KVM: both hosts need the same processor */
+    GPtrArray *nics;  /* netdev ids (char *) */
     GPtrArray *files; /* files that both hosts need (char *): kernel, initrd, ... */
-    GPtrArray *args; /* the user's line, with ids given to NICs that had none */
+    GPtrArray *args;  /* the user's line, with ids given to NICs that had none */
 };
 
 /* NULL and error: one sentence that says what to change. */
@@ -33,8 +33,8 @@ struct cmdline *cmdline_parse(const char *const *argv, GError **error);
 void cmdline_free(struct cmdline *cmdline);
 
 /*
- * The line to run: the user's, with guest memory from fd ram_fd (as QEMU sees it), frame and monitor sockets in vm_dir, and
- * for a standby what makes it wait. GLib strv.
+ * The line to run: the user's, with guest memory from fd ram_fd (as QEMU sees it), frame and monitor sockets
+ * in vm_dir, and for a standby what makes it wait. GLib strv.
  */
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby);
 

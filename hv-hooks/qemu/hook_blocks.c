@@ -4,8 +4,8 @@
  * files (device and inode), not by name: the user may call it anything. Every
  * other migratable block is an aux block and gets a place in the mirror.
  *
- * The list is in QEMU's own order. Blocks cannot come or go without the main thread, so a list stays right until the
- * next request; hook_blocks_changed compares cheaply.
+ * The list is in QEMU's own order. Blocks cannot come or go without the main thread, so a list stays right
+ * until the next request; hook_blocks_changed compares cheaply.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -79,7 +79,8 @@ static bool is_ram_memfd(const struct hook *hook, struct RAMBlock *rb)
 {
     struct stat st;
     int fd = hook->qemu.qemu_ram_get_fd(rb);
-    return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_dev == hook->ram_dev && (uint64_t)st.st_ino == hook->ram_ino;
+    return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_dev == hook->ram_dev &&
+           (uint64_t)st.st_ino == hook->ram_ino;
 }
 
 static uint64_t round_up(uint64_t value, uint64_t step)
@@ -123,9 +124,10 @@ static int place_block(struct hook *hook, uint32_t i, uint64_t *bitmap_off, uint
     block->data_off = *aux_off;
     *aux_off += block->max_len;
     if (*aux_off > hook->shm->aux_off + hook->shm->aux_len) {
-        snprintf(message, message_len,
-                 "RAM outside the guest's main memory (%s and others) exceeds %llu MiB: use less video memory",
-                 block->idstr, (unsigned long long)(hook->shm->aux_len >> 20));
+        snprintf(
+            message, message_len,
+            "RAM outside the guest's main memory (%s and others) exceeds %llu MiB: use less video memory",
+            block->idstr, (unsigned long long)(hook->shm->aux_len >> 20));
         return -ENOSPC;
     }
     return 0;
@@ -151,7 +153,8 @@ int hook_blocks_list(struct hook *hook, char *message, size_t message_len)
         if (block->flags & HOOK_BLOCK_IN_RAM_MEMFD)
             main_blocks++;
         else
-            memcpy((uint8_t *)hook->shm + block->data_off, hook->local[i].host, atomic_load(&block->used_len));
+            memcpy((uint8_t *)hook->shm + block->data_off, hook->local[i].host,
+                   atomic_load(&block->used_len));
     }
     hook->shm->nblocks = listing.n;
     hook->shm->blocks_generation++;
@@ -163,8 +166,8 @@ int hook_blocks_list(struct hook *hook, char *message, size_t message_len)
 }
 
 /*
- * Most of a standby's aux memory is right already (ROMs) or was never touched (video memory). Writing to all of it would
- * fault in every page, in the middle of a takeover.
+ * Most of a standby's aux memory is right already (ROMs) or was never touched (video memory). Writing to all
+ * of it would fault in every page, in the middle of a takeover.
  */
 static void copy_changed(uint8_t *to, const uint8_t *from, uint64_t len)
 {
@@ -186,8 +189,8 @@ int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len)
         if (wanted != hook->qemu.qemu_ram_get_used_length(rb)) {
             struct Error *error = NULL;
             if (!hook->qemu.qemu_ram_resize || hook->qemu.qemu_ram_resize(rb, wanted, &error) < 0) {
-                snprintf(message, message_len, "RAM block %s could not be resized to %llu bytes", block->idstr,
-                         (unsigned long long)wanted);
+                snprintf(message, message_len, "RAM block %s could not be resized to %llu bytes",
+                         block->idstr, (unsigned long long)wanted);
                 if (error)
                     hook->qemu.error_free(error);
                 return -EINVAL;

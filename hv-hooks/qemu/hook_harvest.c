@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The dirty log. QEMU's own migration log is synchronised from the accelerator and moved, block by block, into the
- * bitmaps in shared memory. snapshot_and_clear is used rather than the sync that QEMU's pre-copy uses: under TCG in 7.2
- * only the former re-arms the TLB, and writes would be lost (QEMU 7.2, accel/tcg/cputlb.c, tlb_reset_dirty).
+ * The dirty log. QEMU's own migration log is synchronised from the accelerator and moved, block by block,
+ * into the bitmaps in shared memory. snapshot_and_clear is used rather than the sync that QEMU's pre-copy
+ * uses: under TCG in 7.2 only the former re-arms the TLB, and writes would be lost (QEMU 7.2,
+ * accel/tcg/cputlb.c, tlb_reset_dirty).
  *
- * With the userfaultfd tracker the engine finds main RAM's dirty pages itself; the hook then compares the aux blocks
- * with their mirror, which are small.
+ * With the userfaultfd tracker the engine finds main RAM's dirty pages itself; the hook then compares the aux
+ * blocks with their mirror, which are small.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +52,8 @@ static struct qemu_dirty_snapshot *snapshot_block(struct hook *hook, uint32_t i)
 {
     uint64_t used = hook->qemu.qemu_ram_get_used_length(hook->local[i].rb);
     atomic_store_explicit(&hook->shm->blocks[i].used_len, used, memory_order_relaxed);
-    return hook->qemu.cpu_physical_memory_snapshot_and_clear_dirty(hook->local[i].mr, 0, used, QEMU_CLIENT_MIGRATION);
+    return hook->qemu.cpu_physical_memory_snapshot_and_clear_dirty(hook->local[i].mr, 0, used,
+                                                                   QEMU_CLIENT_MIGRATION);
 }
 
 static uint64_t publish_block(struct hook *hook, uint32_t i, struct qemu_dirty_snapshot *snapshot)
@@ -117,8 +119,9 @@ uint64_t hook_harvest(struct hook *hook)
     for (uint32_t i = 0; i < hook->nlocal; i++)
         snapshots[i] = snapshot_block(hook, i);
     /*
-     * Guest running under TCG: a vCPU may have found its page dirty, and be about to store, when the bit was cleared.
-     * This waits until every vCPU has left its translated code, so that such a store is over before anyone copies.
+     * Guest running under TCG: a vCPU may have found its page dirty, and be about to store, when the bit was
+     * cleared. This waits until every vCPU has left its translated code, so that such a store is over before
+     * anyone copies.
      */
     if (hook->qemu.runstate_is_running())
         hook->qemu.memory_global_after_dirty_log_sync();
@@ -139,7 +142,8 @@ static int start_uffd(struct hook *hook, char *message, size_t message_len)
                              .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
                                          UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
     if (ioctl(hook->uffd, UFFDIO_API, &api) < 0) {
-        snprintf(message, message_len, "the kernel lacks asynchronous write protection (Linux 6.7): %s", strerror(errno));
+        snprintf(message, message_len, "the kernel lacks asynchronous write protection (Linux 6.7): %s",
+                 strerror(errno));
         return -ENOTSUP;
     }
     for (uint32_t i = 0; i < hook->nlocal; i++) {
@@ -180,7 +184,8 @@ int hook_track_start(struct hook *hook, enum hook_tracker tracker, char *message
         struct Error *error = NULL;
         hook->qemu.memory_global_dirty_log_start(QEMU_DIRTY_MIGRATION, &error);
         if (error) {
-            snprintf(message, message_len, "QEMU cannot log dirty pages: %s", hook->qemu.error_get_pretty(error));
+            snprintf(message, message_len, "QEMU cannot log dirty pages: %s",
+                     hook->qemu.error_get_pretty(error));
             hook->qemu.error_free(error);
             return -ENOTSUP;
         }
@@ -193,7 +198,8 @@ int hook_track_start(struct hook *hook, enum hook_tracker tracker, char *message
         struct hook_block *block = &hook->shm->blocks[i];
         memset((void *)bitmap_of(hook, i), 0, (block->max_len / HOOK_PAGE_LEN + 63) / 64 * 8);
         if (block->flags & HOOK_BLOCK_AUX)
-            memcpy((uint8_t *)hook->shm + block->data_off, hook->local[i].host, atomic_load(&block->used_len));
+            memcpy((uint8_t *)hook->shm + block->data_off, hook->local[i].host,
+                   atomic_load(&block->used_len));
     }
     return 0;
 }

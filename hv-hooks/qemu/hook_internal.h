@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The hook's own: what its files share. All of it runs on QEMU's main thread with the big lock held, except the
- * constructor. Nothing here is visible outside the shared object.
+ * The hook's own: what its files share. All of it runs on QEMU's main thread with the big lock held, except
+ * the constructor. Nothing here is visible outside the shared object.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
@@ -26,9 +26,9 @@ struct qemu_dirty_snapshot {
 };
 
 /*
- * What the hook calls in QEMU, found by dlsym at start. All exported by the executable of stock builds, since QEMU's
- * own modules need them. Calls get the longest argument list of the supported versions: surplus integer arguments are
- * ignored by the x86-64 and aarch64 calling conventions.
+ * What the hook calls in QEMU, found by dlsym at start. All exported by the executable of stock builds, since
+ * QEMU's own modules need them. Calls get the longest argument list of the supported versions: surplus
+ * integer arguments are ignored by the x86-64 and aarch64 calling conventions.
  */
 struct qemu_symbols {
     /* run state */
@@ -43,8 +43,10 @@ struct qemu_symbols {
     void (*memory_global_dirty_log_stop)(unsigned flags);
     void (*memory_global_dirty_log_sync)(bool last_stage);
     void (*memory_global_after_dirty_log_sync)(void);
-    struct qemu_dirty_snapshot *(*cpu_physical_memory_snapshot_and_clear_dirty)(struct MemoryRegion *mr, uint64_t offset,
-                                                                                uint64_t length, unsigned client);
+    struct qemu_dirty_snapshot *(*cpu_physical_memory_snapshot_and_clear_dirty)(struct MemoryRegion *mr,
+                                                                                uint64_t offset,
+                                                                                uint64_t length,
+                                                                                unsigned client);
     /* RAM */
     int (*qemu_ram_foreach_block)(int (*func)(struct RAMBlock *rb, void *opaque), void *opaque);
     const char *(*qemu_ram_get_idstr)(struct RAMBlock *rb);
@@ -95,7 +97,7 @@ struct hook {
     struct hook_shm *shm;
     size_t shm_len;
     int devstate_fd, kick_fd;
-    int scratch_fd; /* the slow save's own file, made when first needed; or -1 */
+    int scratch_fd;            /* the slow save's own file, made when first needed; or -1 */
     uint64_t ram_dev, ram_ino; /* which file the guest's main RAM is */
     struct hook_local_block local[HOOK_MAX_BLOCKS];
     uint32_t nlocal;

@@ -3,8 +3,8 @@
  * The shared memory between the hook (inside QEMU) and the engine (outside). This header is the whole of what
  * the two know of each other: the hook includes nothing else of the project.
  *
- * Three memfds, all made by the engine, sealed against shrinking and growing before QEMU starts, so that neither
- * side can make the other fault:
+ * Three memfds, all made by the engine, sealed against shrinking and growing before QEMU starts, so that
+ * neither side can make the other fault:
  *
  *   shm       struct hook_shm, then the dirty bitmaps, then the aux mirror (see below)
  *   devstate  the device state of the last checkpoint, from offset 0
@@ -13,10 +13,10 @@
  * and one eventfd, kick (engine -> hook). The fds are inherited by QEMU; HOOK_ENV names them:
  *   UNDERSTUDY_HOOK="shm=5,devstate=6,kick=7,ram=8"
  *
- * RAM blocks. The hook lists QEMU's migratable RAM blocks in blocks[]. Main RAM lives in the ram memfd. Every other
- * block ("aux": vga.vram, pc.bios, option ROMs, ACPI tables, pflash) is mirrored: at each harvest the hook copies the
- * block's dirty pages to the aux mirror, so that the engine sees main RAM and aux blocks alike, as mapped bytes and a
- * dirty bitmap.
+ * RAM blocks. The hook lists QEMU's migratable RAM blocks in blocks[]. Main RAM lives in the ram memfd. Every
+ * other block ("aux": vga.vram, pc.bios, option ROMs, ACPI tables, pflash) is mirrored: at each harvest the
+ * hook copies the block's dirty pages to the aux mirror, so that the engine sees main RAM and aux blocks
+ * alike, as mapped bytes and a dirty bitmap.
  *
  * One request at a time:
  *
@@ -33,11 +33,12 @@
  *           too late: compare-and-swap HOOK_WAITING -> HOOK_EXPIRED (exactly one side wins)
  *   hook    resumes guest, fills result, done_seq = n
  *
- * A bit that the engine has not taken stays set: later harvests OR into it (invariant I3). Whoever loses the swap
- * obeys the winner: after HOOK_EXPIRED the epoch is not closed, the guest ran on, nothing may be committed (I4).
+ * A bit that the engine has not taken stays set: later harvests OR into it (invariant I3). Whoever loses the
+ * swap obeys the winner: after HOOK_EXPIRED the epoch is not closed, the guest ran on, nothing may be
+ * committed (I4).
  *
- * Trust: QEMU is untrusted. The engine bounds-checks every value it reads here, reads each one once, and never
- * follows an offset it has not checked against its own idea of the mapping's size.
+ * Trust: QEMU is untrusted. The engine bounds-checks every value it reads here, reads each one once, and
+ * never follows an offset it has not checked against its own idea of the mapping's size.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_HOOK_SHM_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_HOOK_SHM_H
@@ -45,15 +46,15 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define HOOK_ENV             "UNDERSTUDY_HOOK"
-#define HOOK_SHM_MAGIC       0x31304b4f4f485355ull /* "USHOOK01" */
-#define HOOK_SHM_VERSION     1u
-#define HOOK_MAX_BLOCKS      64u
-#define HOOK_IDSTR_LEN       128u
-#define HOOK_PAGE_LEN        4096u
-#define HOOK_MESSAGE_LEN     256u
-#define HOOK_DEVSTATE_MAX    (64u << 20) /* length of the devstate memfd; sparse */
-#define HOOK_AUX_MAX         (256u << 20) /* room for the aux mirror; sparse */
+#define HOOK_ENV          "UNDERSTUDY_HOOK"
+#define HOOK_SHM_MAGIC    0x31304b4f4f485355ull /* "USHOOK01" */
+#define HOOK_SHM_VERSION  1u
+#define HOOK_MAX_BLOCKS   64u
+#define HOOK_IDSTR_LEN    128u
+#define HOOK_PAGE_LEN     4096u
+#define HOOK_MESSAGE_LEN  256u
+#define HOOK_DEVSTATE_MAX (64u << 20)  /* length of the devstate memfd; sparse */
+#define HOOK_AUX_MAX      (256u << 20) /* room for the aux mirror; sparse */
 
 enum hook_request {
     HOOK_NONE = 0,
@@ -62,8 +63,9 @@ enum hook_request {
     HOOK_TRACK_STOP = 3,
     HOOK_HARVEST = 4,    /* harvest while the guest runs */
     HOOK_CHECKPOINT = 5, /* pause, harvest, save, wait for COPIED, resume */
-    HOOK_LOAD_AUX = 6,   /* standby: copy the aux mirror back into QEMU's blocks (aux_present bitmap honoured) */
-    HOOK_PAUSE = 7,      /* pause the guest and leave it paused (planned failover's last step, fencing) */
+    HOOK_LOAD_AUX =
+        6,          /* standby: copy the aux mirror back into QEMU's blocks (aux_present bitmap honoured) */
+    HOOK_PAUSE = 7, /* pause the guest and leave it paused (planned failover's last step, fencing) */
     HOOK_RESUME = 8,
     HOOK_ADVANCE_CLOCK = 9, /* add request_clock_ns to the guest's virtual clock (time lost in a takeover) */
 };
@@ -82,18 +84,20 @@ enum hook_block_flags {
 
 /* Request flags (request_flags). */
 enum hook_request_flags {
-    HOOK_STAY_PAUSED = 1u << 0, /* HOOK_CHECKPOINT: leave the guest paused if COPIED won (last epoch of a handover) */
+    HOOK_STAY_PAUSED =
+        1u << 0, /* HOOK_CHECKPOINT: leave the guest paused if COPIED won (last epoch of a handover) */
 };
 
-/* One RAM block. Written by the hook while it lists blocks; used_len may change later (resizable ROM blobs). */
+/* One RAM block. Written by the hook while it lists blocks; used_len may change later (resizable ROM blobs).
+ */
 struct hook_block {
     char idstr[HOOK_IDSTR_LEN]; /* QEMU's migration name, NUL-terminated */
     _Atomic uint64_t used_len;  /* bytes */
     uint64_t max_len;           /* bytes, multiple of HOOK_PAGE_LEN */
     uint64_t data_off;          /* in the ram memfd or in shm, by flags */
     uint64_t bitmap_off;        /* in shm; max_len / HOOK_PAGE_LEN bits, rounded up to 64; bit set = dirty */
-    uint64_t host_addr;         /* address in QEMU's process: for PAGEMAP_SCAN only, never dereferenced outside */
-    uint32_t flags;             /* enum hook_block_flags */
+    uint64_t host_addr; /* address in QEMU's process: for PAGEMAP_SCAN only, never dereferenced outside */
+    uint32_t flags;     /* enum hook_block_flags */
     uint32_t reserved;
 };
 
@@ -111,7 +115,8 @@ struct hook_result {
     uint64_t dirty_pages;
     uint64_t devstate_len;   /* bytes in the devstate memfd */
     uint32_t was_running;    /* guest ran before the checkpoint */
-    uint32_t blocks_changed; /* RAM block list differs from the one listed: the engine must list again and resync */
+    uint32_t blocks_changed; /* RAM block list differs from the one listed: the engine must list again and
+                                resync */
     char message[HOOK_MESSAGE_LEN];
 };
 
@@ -127,7 +132,8 @@ struct hook_shm {
     uint64_t aux_off; /* start and length of the aux mirror */
     uint64_t aux_len;
 
-    /* Set once by the hook when it has started. 0 = not yet, 1 = ready, 2 = failed (hello_message says why). */
+    /* Set once by the hook when it has started. 0 = not yet, 1 = ready, 2 = failed (hello_message says why).
+     */
     _Alignas(64) _Atomic uint32_t hello;
     uint32_t qemu_pid;
     char qemu_version[64];
