@@ -31,6 +31,7 @@ static struct entry *find(const char *name)
 {
     struct entry *entry;
     cds_list_for_each_entry (entry, &entries, link) {
+        /* cppcheck-suppress uninitvar // set by the list macro */
         if (strcmp(entry->name, name) == 0)
             return entry;
     }
@@ -67,6 +68,7 @@ GPtrArray *vm_table_snapshot(const char *name)
     struct entry *entry;
     urcu_memb_read_lock();
     cds_list_for_each_entry_rcu (entry, &entries, link) {
+        /* cppcheck-suppress uninitvar // set by the list macro */
         if (!name || !name[0] || strcmp(entry->name, name) == 0)
             g_ptr_array_add(out, understudy__status__unpack(NULL, entry->len, entry->packed));
     }
