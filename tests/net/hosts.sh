@@ -42,13 +42,14 @@ hosts_add_guest_bridge() {
     ip -n "$ns" link set br0 up
 }
 
-# Runs a command on a host. Long-running ones: put "&" after it; they die with hosts_down.
+# Runs a command on a host. Long-running ones: put "&" after it; they die with hosts_down. Refuses to run where the host
+# cannot have its own /run/understudy: the daemons of two hosts would meet there.
 hosts_exec() {
     local p=$1 h=$2
     shift 2
     # shellcheck disable=SC2016 # the inner shell expands these
     ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
-        'mkdir -p /run/understudy; mount --bind "$0" /run/understudy 2>/dev/null; exec "$@"' "$(hosts_run_dir "$p" "$h")" "$@"
+        'mkdir -p /run/understudy && mount --bind "$0" /run/understudy && exec "$@"' "$(hosts_run_dir "$p" "$h")" "$@"
 }
 
 # Where host h keeps /run/understudy, seen from outside.
@@ -60,22 +61,28 @@ hosts_run_dir() {
 
 # The host dies: SIGKILL to everything in it. "quiet": its links go first, so that no farewell gets out.
 hosts_kill() {
-    local p=$1 h=$2
+    local p=$1 h=$2 pids
     if [ "${3:-}" = quiet ]; then
         ip -n "$p-$h" link set up0 down
         ip -n "$p-$h" link set repl0 down 2>/dev/null || true
     fi
-    # One call: the processes die together, as they would with the host.
-    ip netns pids "$p-$h" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
+    # One call: the processes die together, as they would with the host. Again for what was born meanwhile.
+    for _ in 1 2 3; do
+        pids=$(ip netns pids "$p-$h" 2>/dev/null) || true
+        [ -n "$pids" ] || break
+        # shellcheck disable=SC2086 # a list of numbers
+        kill -KILL $pids 2>/dev/null || true
+    done
 }
 
+# Removes the hosts, what runs in them, and their files. Safe to call at any time, and twice.
 hosts_down() {
     local p=$1 h
     for h in a b client sw; do
         [ -e "/run/netns/$p-$h" ] || continue
-        hosts_kill "$p" "$h"
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
-            [ -z "$(ip netns pids "$p-$h" 2>/dev/null)" ] && break
+        for _ in {1..100}; do
+            hosts_kill "$p" "$h"
+            [ -n "$(ip netns pids "$p-$h" 2>/dev/null)" ] || break
             sleep 0.05
         done
         ip netns del "$p-$h" 2>/dev/null || true
