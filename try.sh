@@ -42,7 +42,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 case "$accel" in auto | kvm | tcg) ;; *) fail_usage "--accel is auto, kvm or tcg" ;; esac
-[[ "$cpus$epoch_ms$seconds$dirty" =~ ^[0-9]+$ ]] || fail_usage "--cpus, --epoch-ms, --seconds and --dirty are numbers"
+for number in "$cpus" "$epoch_ms" "$seconds" "$dirty"; do
+    [[ "$number" =~ ^[0-9]+$ ]] || fail_usage "--cpus, --epoch-ms, --seconds and --dirty are numbers"
+done
 [ "$(id -u)" -eq 0 ] || { echo "try.sh: become root: it makes network namespaces" >&2; exit 1; }
 
 say() { [ "$quiet" -eq 1 ] || echo "$@"; }
@@ -60,7 +62,9 @@ tests/guest/build-guest.sh "$guest"
 . tests/net/hosts.sh
 prefix=try$$
 work=$(mktemp -d)
+probe=""
 cleanup() {
+    [ -z "$probe" ] || kill -KILL "$probe" 2>/dev/null || true
     hosts_down "$prefix" 2>/dev/null || true
     rm -rf "$work"
 }
@@ -78,23 +82,25 @@ qemu_line() {
 
 # Does the guest really come up under KVM? A nested or paravirtual KVM may open, run small things, and still hang here.
 kvm_runs_guest() {
-    local line pid
+    local line
     [ -w /dev/kvm ] || { kvm_says="there is no /dev/kvm"; return 1; }
     mapfile -t line < <(qemu_line kvm "$work/probe.log")
     "${line[@]}" -no-reboot </dev/null >"$work/probe.out" 2>&1 &
-    pid=$!
+    probe=$!
     local until=$((SECONDS + 15))
     kvm_says="the guest did not come up under KVM within 15 s"
-    while [ $SECONDS -lt $until ] && kill -0 $pid 2>/dev/null; do
+    while [ $SECONDS -lt $until ] && kill -0 $probe 2>/dev/null; do
         if grep -q 'understudy-guest: ready' "$work/probe.log" 2>/dev/null; then
             kvm_says=""
             break
         fi
         sleep 0.2
     done
-    kill -0 $pid 2>/dev/null || kvm_says="QEMU ended: $(tail -n 1 "$work/probe.out")"
-    kill -KILL $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    # A reset under -no-reboot ends QEMU too: a guest that KVM sent astray.
+    kill -0 $probe 2>/dev/null || kvm_says="QEMU ended: $(tail -n 1 "$work/probe.out")"
+    kill -KILL $probe 2>/dev/null || true
+    wait $probe 2>/dev/null || true
+    probe=""
     [ -z "$kvm_says" ]
 }
 kvm_says=""
@@ -168,8 +174,11 @@ kill -TERM "$pid"
 lost=0
 wait $client || lost=1
 
-value() { sed -n "s/^ *\"$2\": *\([^,{]*\),\{0,1\}$/\1/p" "$1" | head -n 1; }
-pair() { { tr -d "\n " <"$1"; echo; } | sed -n "s/.*\"$2\":{\"p50\":\([0-9]*\),\"p99\":\([0-9]*\),\"max\":\([0-9]*\)}.*/\1 \2 \3/p"; }
+# A figure that is missing is null in the JSON and shows as such.
+value() { local found; found=$(scalar "$@"); echo "${found:-null}"; }
+scalar() { sed -n "s/^ *\"$2\": *\([^,{]*\),\{0,1\}$/\1/p" "$1" | head -n 1; }
+pair() { local found; found=$(triple "$@"); echo "${found:-null null null}"; }
+triple() { { tr -d "\n " <"$1"; echo; } | sed -n "s/.*\"$2\":{\"p50\":\([0-9]*\),\"p99\":\([0-9]*\),\"max\":\([0-9]*\)}.*/\1 \2 \3/p"; }
 read -r pause50 pause99 pause_max < <(pair "$work/a.json" pause_us)
 read -r dirty50 dirty99 _ < <(pair "$work/a.json" dirty_pages)
 read -r bytes50 bytes99 _ < <(pair "$work/a.json" epoch_bytes)

@@ -1,6 +1,5 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# shellcheck shell=dash
 # PID 1 of the test guest: modules, network, then the guest program. Reads the kernel command line:
 #   us.ip=ADDRESS/PREFIX   of eth0
 #   us.gw=ADDRESS          default route
