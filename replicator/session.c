@@ -548,6 +548,14 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
     end(step, reason);
 }
 
+/* The primary went on alone, in a newer term: what is here must never be promoted. It will synchronise again. */
+static void outdated(struct step *step)
+{
+    disconnect(step);
+    act(step, SESSION_DO_DISCARD_IMAGE);
+    listen_again(step);
+}
+
 /* What a secondary does in every state before it asks to run. True if handled. */
 static bool secondary_common(struct step *step)
 {
@@ -559,6 +567,8 @@ static bool secondary_common(struct step *step)
         /* An old primary's sign of life says nothing about the present one. */
         if (step->event->term >= s->term)
             s->last_heard_ms = step->now_ms;
+        if (step->event->term > s->term && s->state != SESSION_LISTENING)
+            outdated(step);
         return true;
     case SESSION_EVENT_STOP:
         leave_secondary(step, SESSION_END_STOPPED);
