@@ -52,7 +52,7 @@ say() { [ "$quiet" -eq 1 ] || echo "$@"; }
 [ "$install" -eq 0 ] || { say "== packages"; scripts/install-deps.sh; }
 say "== build"
 cmake --preset release >/dev/null
-cmake --build --preset release -- --quiet
+cmake --build --preset release -- --quiet | { grep -v '^ninja: no work to do' || true; }
 build=$PWD/build/release
 guest=$PWD/build/guest
 say "== guest"
