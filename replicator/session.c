@@ -156,7 +156,9 @@ static void on_ack(struct step *step)
 static void on_cut(struct step *step)
 {
     struct session *s = step->s;
-    if (step->event->epoch != s->cut_epoch + 1)
+    /* Numbers grow, not always by one: an epoch that was cut while capture was being stopped is never heard
+     * of. */
+    if (step->event->epoch <= s->cut_epoch)
         return;
     s->cut_epoch = step->event->epoch;
     if (s->config.chaos_release_before_ack)
@@ -548,7 +550,8 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
     end(step, reason);
 }
 
-/* The primary went on alone, in a newer term: what is here must never be promoted. It will synchronise again. */
+/* The primary went on alone, in a newer term: what is here must never be promoted. It will synchronise again.
+ */
 static void outdated(struct step *step)
 {
     disconnect(step);

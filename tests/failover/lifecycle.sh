@@ -27,6 +27,17 @@ understudy a failover web --force
 await 10 "host a to run the guest" field_is a guest_here true
 await 30 "protection by host b" field_is a state protected
 
+echo "-- a standby that stops reading is given up, and does not take over when it wakes"
+stopped=$(for p in $(ip netns pids "$prefix-b"); do
+    ! grep -qx understudy-repl "/proc/$p/comm" 2>/dev/null || echo "$p"
+done)
+[ -n "$stopped" ] || fail "host b has no replicator"
+kill -STOP "$stopped"
+await 10 "host a to give up on host b" field_is a state connecting
+kill -CONT "$stopped"
+await 30 "protection by host b after it woke" field_is a state protected
+field_is b guest_here false || fail "host b runs the guest too"
+
 echo "-- wrong orders are refused with one sentence"
 ! understudy a failover web --force 2>"$work/refused" || fail "a forced failover on the primary was not refused"
 grep -q "ordered on the host that stands by" "$work/refused" || fail "unclear: $(cat "$work/refused")"

@@ -280,7 +280,8 @@ static void apply_next(struct world *w, int h)
     if (host->nstaged == 0 || host->image_half)
         return;
     host->image_half = true;
-    schedule(w, between(w, 100, 8000), (struct event){.kind = APPLIED, .host = h, .a = host->generation});
+    schedule(w, between(w, 100, chance(w, 10) ? 80000 : 8000),
+             (struct event){.kind = APPLIED, .host = h, .a = host->generation});
 }
 
 static void on_promote(struct world *w, int h, const struct session_action *action)
@@ -348,7 +349,9 @@ static void act(struct world *w, int h, const struct session_action *action)
     case SESSION_DO_START_EPOCHS:
         host->capturing = true;
         host->last_epoch = false;
-        host->next_epoch = host->session.cut_epoch + 1;
+        if (host->next_epoch <= host->session.cut_epoch)
+            host->next_epoch = host->session.cut_epoch + 1;
+        host->next_epoch += chance(w, 30) ? between(w, 1, 3) : 0; /* cut while being stopped: nobody heard */
         schedule_cut(w, h, between(w, 100, 5000));
         break;
     case SESSION_DO_LAST_EPOCH:
