@@ -281,5 +281,6 @@ int main(int argc, char **argv)
     json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(json);
+    histogram_free(play.rtt_us);
     return play.answers == 0 || play.lost || play.out_of_order || play.resets;
 }
