@@ -56,6 +56,22 @@ static void test_every_length_and_alignment_agrees_with_the_definition(void **st
     }
 }
 
+/* Two pages and more without a gap: one running reference gives the CRC of every prefix. */
+static void test_every_length_up_to_9000_agrees_with_the_definition(void **state)
+{
+    (void)state;
+    static uint8_t bytes[9000];
+    uint32_t reference = 0;
+    srandom(5);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)random();
+    for (size_t len = 0; len <= sizeof bytes; len++) {
+        assert_int_equal(crc32c(0, bytes, len), reference);
+        if (len < sizeof bytes)
+            reference = by_definition(reference, bytes + len, 1);
+    }
+}
+
 static void test_pieces_give_the_same_as_the_whole(void **state)
 {
     (void)state;
@@ -72,6 +88,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_published_vectors),
         cmocka_unit_test(test_every_length_and_alignment_agrees_with_the_definition),
+        cmocka_unit_test(test_every_length_up_to_9000_agrees_with_the_definition),
         cmocka_unit_test(test_pieces_give_the_same_as_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
