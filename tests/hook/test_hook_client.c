@@ -49,7 +49,7 @@ static void *liar(void *opaque)
             continue;
         memset(&t.shm->result, 0, sizeof t.shm->result);
         atomic_store(&t.shm->verdict, HOOK_WAITING);
-        atomic_load(&t.answer)(t.shm);
+        atomic_load (&t.answer)(t.shm);
         atomic_store(&t.shm->harvested_seq, seq);
         syscall(SYS_futex, &t.shm->harvested_seq, FUTEX_WAKE, 1, NULL, NULL, 0);
         atomic_store(&t.shm->done_seq, seq);
