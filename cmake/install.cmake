@@ -1,0 +1,6 @@
+# What is installed besides the programs.
+install(FILES docs/man/understudy.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES docs/man/understudyd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES completions/understudy DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+configure_file(systemd/understudyd.service.in understudyd.service @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/understudyd.service DESTINATION lib/systemd/system)
