@@ -187,7 +187,7 @@ static int build_delta(struct tcp *tcp, const struct staged_epoch *epoch)
     if (len < 0)
         return (int)len;
     tcp->delta.len = (size_t)len;
-    make_room(&tcp->last_sent, epoch->devstate_len);
+    make_room(&tcp->last_sent, epoch->devstate_len + 1); /* some memory even for no bytes: memcpy wants it */
     memcpy(tcp->last_sent.at, epoch->devstate, epoch->devstate_len);
     tcp->last_sent.len = epoch->devstate_len;
     return 0;
