@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The user's QEMU command line: what is accepted, what is refused with which advice, and what is added. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "hv-hooks/qemu/cmdline.h"
+
+static struct cmdline *parse(const char *line, GError **error)
+{
+    g_auto(GStrv) argv = NULL;
+    assert_true(g_shell_parse_argv(line, NULL, &argv, NULL));
+    return cmdline_parse((const char *const *)argv, error);
+}
+
+static const struct {
+    const char *line;
+    uint64_t mib;
+    unsigned nics;
+} accepted[] = {
+    {"qemu-system-x86_64 -m 256 -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256M -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 1G -nodefaults", 1024, 0},
+    {"qemu-system-x86_64 -m 1048576k -nodefaults", 1024, 0},
+    {"qemu-system-x86_64 --m 1G -nodefaults", 1024, 0},
+    {"qemu-system-x86_64 -m size=2G,slots=2,maxmem=4G -nodefaults", 2048, 0},
+    {"qemu-system-x86_64 -m size=512 -nodefaults", 512, 0},
+    {"qemu-system-x86_64 -m 1.5G -nodefaults", 1536, 0},
+    {"qemu-system-x86_64 -m 256", 256, 1},
+    {"qemu-system-x86_64 -m 256 -nic none", 256, 0},
+    {"qemu-system-x86_64 -m 256 -net none", 256, 0},
+    {"qemu-system-x86_64 -m 256 -nic user,model=e1000", 256, 1},
+    {"qemu-system-x86_64 -m 256 -nic tap,id=a -nic user", 256, 2},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,vhost=off -netdev user,id=b -smp 4 -vga std", 256, 2},
+    {"qemu-system-x86_64 -m 256 -nodefaults -drive file=x.iso,media=cdrom", 256, 0},
+    {"qemu-system-x86_64 -m 256 -nodefaults -drive file=x.img,readonly=on,if=virtio", 256, 0},
+    {"qemu-system-x86_64 -m 256 -nodefaults -blockdev driver=file,filename=x,node-name=n,read-only=on", 256,
+     0},
+    {"qemu-system-x86_64 -machine q35,accel=kvm:tcg -m 256 -nodefaults -cpu host", 256, 0},
+    {"qemu-system-x86_64 -enable-kvm -m 256 -nodefaults -append 'console=ttyS0 quiet'", 256, 0},
+};
+
+static void test_sane_lines_are_taken(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(accepted); i++) {
+        g_autoptr(GError) error = NULL;
+        struct cmdline *line = parse(accepted[i].line, &error);
+        if (!line)
+            fail_msg("%s: %s", accepted[i].line, error->message);
+        assert_int_equal(line->ram_bytes, accepted[i].mib << 20);
+        assert_int_equal(line->nics->len, accepted[i].nics);
+        cmdline_free(line);
+    }
+}
+
+static const char *const refused[][2] = {
+    {"qemu-system-x86_64 -nodefaults", "-m is missing"},
+    {"qemu-system-x86_64 -m", "needs an argument"},
+    {"qemu-system-x86_64 -m banana", "multiple of 2 MiB"},
+    {"qemu-system-x86_64 -m 0", "multiple of 2 MiB"},
+    {"qemu-system-x86_64 -m 3", "multiple of 2 MiB"},
+    {"-m 256", "must begin with the program"},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,vhost=on", "vhost=off"},
+    {"qemu-system-x86_64 -m 256 -nic tap,vhost=on", "vhost=off"},
+    {"qemu-system-x86_64 -m 256 -netdev vhost-user,id=a,chardev=c", "vhost back ends"},
+    {"qemu-system-x86_64 -m 256 -netdev user", "id is missing"},
+    {"qemu-system-x86_64 -m 256 -net nic -net user", "use -netdev"},
+    {"qemu-system-x86_64 -m 256 -device vfio-pci,host=01:00.0", "passed-through"},
+    {"qemu-system-x86_64 -m 256 -device vhost-user-fs-pci", "vhost devices"},
+    {"qemu-system-x86_64 -m 256 -device pc-dimm,memdev=m", "with -m"},
+    {"qemu-system-x86_64 -m 256 -object memory-backend-ram,id=m,size=256M", "with -m only"},
+    {"qemu-system-x86_64 -m 256 -machine q35,memory-backend=m", "with -m only"},
+    {"qemu-system-x86_64 -m 256 -drive file=x.img", "not replicated yet"},
+    {"qemu-system-x86_64 -m 256 -drive file=x.img,snapshot=on", "readonly=on"},
+    {"qemu-system-x86_64 -m 256 -hda x.img", "not replicated yet"},
+    {"qemu-system-x86_64 -m 256 -smp 2 x.img", "not replicated yet"},
+    {"qemu-system-x86_64 -m 256 -blockdev driver=file,filename=x,node-name=n", "not replicated yet"},
+    {"qemu-system-x86_64 -m 256 -daemonize", "-daemonize"},
+    {"qemu-system-x86_64 -m 256 -incoming tcp:0:1", "-incoming"},
+    {"qemu-system-x86_64 -m 256 -loadvm s", "-loadvm"},
+    {"qemu-system-x86_64 -m 256 -S", "-S"},
+    {"qemu-system-x86_64 -m 256 -icount 1", "-icount"},
+    {"qemu-system-x86_64 -m 256 -mem-path /x", "-mem-path"},
+    {"qemu-system-x86_64 -m 256 -numa node,memdev=m", "-numa"},
+    {"qemu-system-x86_64 -m 256 -readconfig f", "-readconfig"},
+};
+
+static void test_what_cannot_be_protected_is_refused_with_advice(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
+        g_autoptr(GError) error = NULL;
+        struct cmdline *line = parse(refused[i][0], &error);
+        if (line)
+            fail_msg("accepted: %s", refused[i][0]);
+        if (!strstr(error->message, refused[i][1]))
+            fail_msg("%s: says \"%s\", not \"%s\"", refused[i][0], error->message, refused[i][1]);
+    }
+}
+
+static char *build(const char *text, bool standby)
+{
+    struct cmdline *line = parse(text, NULL);
+    assert_non_null(line);
+    g_auto(GStrv) argv = cmdline_build(line, 63, "/run/u/web", standby);
+    cmdline_free(line);
+    return g_strjoinv(" ", argv);
+}
+
+static void test_released_frames_cannot_be_caught_again(void **state)
+{
+    (void)state;
+    g_autofree char *line = build("qemu-system-x86_64 -m 256 -netdev tap,id=a", false);
+    assert_non_null(strstr(line, "id=us-in-0,netdev=a,queue=rx,indev"));
+    assert_true(strstr(line, "id=us-in-0,") < strstr(line, "id=us-out-0,"));
+    assert_true(strstr(line, "id=us-mir-0,") < strstr(line, "id=us-inj-0,"));
+    assert_non_null(strstr(line, "mem-path=/proc/self/fd/63"));
+    assert_null(strstr(line, "-incoming"));
+}
+
+static void test_only_the_standby_waits(void **state)
+{
+    (void)state;
+    g_autofree char *line = build("qemu-system-x86_64 -m 256 -nic user", true);
+    assert_non_null(strstr(line, "-incoming defer"));
+    assert_non_null(strstr(line, "migration.send-configuration=off"));
+    assert_non_null(strstr(line, "user,id=us-net0"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sane_lines_are_taken),
+        cmocka_unit_test(test_what_cannot_be_protected_is_refused_with_advice),
+        cmocka_unit_test(test_released_frames_cannot_be_caught_again),
+        cmocka_unit_test(test_only_the_standby_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
