@@ -3,10 +3,12 @@
  * See session.h and docs/session.md. One handler a state; what a handler does not name is ignored, for a late
  * or repeated event is normal. The rules that keep the invariants stand where they act:
  *
- *   I1  release() is the only place that releases, and it is called for an ack of a cut epoch of this term,
- * while the link that carried it is up; output is held before the first epoch is cut. I2  a secondary acks
- * only the epoch that follows the last one, and promotes only when all it acked is applied. I5  a side runs
- * alone only after a grant for its term; from the moment it asks, a secondary acks nothing more.
+ *   I1  release() is the only place that releases one epoch, and it is called for an ack of a cut epoch of
+ *       this term, while the link that carried it is up; output is held before the first epoch is cut
+ *   I2  a secondary acks only the epoch that follows the last one, and promotes only when all it acked is
+ *       applied
+ *   I5  a side runs alone only after a grant for its term; from the moment it asks, a secondary acks nothing
+ *       more
  */
 #include "replicator/session.h"
 
@@ -148,6 +150,7 @@ static void on_ack(struct step *step)
     uint64_t epoch = step->event->epoch;
     if (!s->link_up || step->event->term != s->term || epoch > s->cut_epoch || epoch < s->first_epoch)
         return;
+    s->last_heard_ms = step->now_ms;
     if (epoch > s->acked_epoch)
         s->acked_epoch = epoch;
     release(step, epoch);
@@ -276,6 +279,7 @@ static void begin_handover(struct step *step)
 {
     enter(step, SESSION_HANDING_OVER);
     step->s->handover_epoch = 0;
+    step->s->handover_sent = false; /* an earlier attempt may have got that far */
     step->s->deadline_ms = step->now_ms + step->s->config.handover_timeout_ms;
     act(step, SESSION_DO_LAST_EPOCH);
 }
@@ -286,6 +290,9 @@ static void in_protected(struct step *step)
     switch (step->event->type) {
     case SESSION_EVENT_EPOCH_CUT:
         on_cut(step);
+        /* The last epoch of a handover that was given up meanwhile: nobody else will wake the guest. */
+        if (step->event->ok)
+            act(step, SESSION_DO_RESUME_GUEST);
         break;
     case SESSION_EVENT_ACK:
         on_ack(step);
@@ -334,14 +341,16 @@ static void in_peer_lost(struct step *step)
 }
 
 /* The handover cannot be finished and the peer was never told to promote. */
-static void take_back(struct step *step)
+static void take_back(struct step *step, bool lost)
 {
-    act(step, SESSION_DO_RESUME_GUEST);
-    if (step->s->link_up) {
+    if (lost) {
+        /* Capture is stopped first: it may be about to leave the guest paused. */
+        lose_peer(step);
+        act(step, SESSION_DO_RESUME_GUEST);
+    } else {
+        act(step, SESSION_DO_RESUME_GUEST);
         enter(step, SESSION_PROTECTED);
         act(step, SESSION_DO_START_EPOCHS);
-    } else {
-        lose_peer(step);
     }
 }
 
@@ -381,9 +390,7 @@ static void in_handing_over(struct step *step)
         if (step->event->type == SESSION_EVENT_TICK && !timer_ran_out(step) && !is_silent(step))
             break;
         if (!s->handover_sent) {
-            if (step->event->type != SESSION_EVENT_TICK || is_silent(step))
-                s->link_up = false;
-            take_back(step);
+            take_back(step, step->event->type != SESSION_EVENT_TICK || is_silent(step));
             break;
         }
         /* It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken.
@@ -517,6 +524,16 @@ static void want_to_run(struct step *step, bool keep_link)
     ask_grant(step);
 }
 
+/* What was acked stays whole and may be promoted; the primary has to synchronise again. */
+static void refuse_stream(struct step *step)
+{
+    disconnect(step);
+    if (step->s->state == SESSION_FOLLOWING)
+        listen_again(step);
+    else
+        act(step, SESSION_DO_CONNECT);
+}
+
 static void on_epoch_received(struct step *step)
 {
     struct session *s = step->s;
@@ -524,11 +541,10 @@ static void on_epoch_received(struct step *step)
     if (step->event->term != s->term || !s->link_up)
         return;
     s->last_heard_ms = step->now_ms;
-    /* The link is ordered: anything but the next epoch is the peer's mistake, and its image is then of no
-     * use. */
-    if (s->acked_epoch != 0 && epoch != s->acked_epoch + 1) {
-        if (epoch > s->acked_epoch + 1)
-            disconnect(step);
+    /* The link is ordered: anything but the next epoch is the peer's mistake. */
+    if (epoch == 0 || (s->acked_epoch != 0 && epoch != s->acked_epoch + 1)) {
+        if (epoch == 0 || epoch > s->acked_epoch + 1)
+            refuse_stream(step);
         return;
     }
     s->acked_epoch = epoch;
