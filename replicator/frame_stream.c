@@ -102,7 +102,9 @@ void frame_stream_boundary(struct frame_stream *stream, uint64_t epoch)
 {
     uint64_t offset = written_so_far(stream);
     unsigned slot = epoch % FRAME_STREAM_EPOCHS;
-    atomic_store_explicit(&stream->boundaries[slot].offset, offset, memory_order_relaxed);
+    /* No epoch's for the moment: nobody may take the new offset for that of the epoch that was here. */
+    atomic_store_explicit(&stream->boundaries[slot].epoch, 0, memory_order_relaxed);
+    atomic_store_explicit(&stream->boundaries[slot].offset, offset, memory_order_release);
     atomic_store_explicit(&stream->boundaries[slot].epoch, epoch, memory_order_release);
     atomic_store_explicit(&stream->newest_epoch, epoch, memory_order_release);
 }
@@ -112,7 +114,9 @@ uint64_t frame_stream_end_of(const struct frame_stream *stream, uint64_t epoch)
     unsigned slot = epoch % FRAME_STREAM_EPOCHS;
     if (atomic_load_explicit(&stream->boundaries[slot].epoch, memory_order_acquire) != epoch)
         return 0;
-    return atomic_load_explicit(&stream->boundaries[slot].offset, memory_order_relaxed);
+    /* Acquire, against the release above: who reads a newer offset also sees that the epoch is gone. */
+    uint64_t offset = atomic_load_explicit(&stream->boundaries[slot].offset, memory_order_acquire);
+    return atomic_load_explicit(&stream->boundaries[slot].epoch, memory_order_relaxed) == epoch ? offset : 0;
 }
 
 uint64_t frame_stream_epoch_at(const struct frame_stream *stream, uint64_t end)

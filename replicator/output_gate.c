@@ -40,6 +40,7 @@ struct gate_nic {
     struct held_frame *frames;
     uint32_t frame_head, frame_tail;
     uint32_t partly_written; /* bytes of the oldest frame that are out already */
+    bool cut;                /* dropped in mid-frame: whatever followed would be read as its rest */
 };
 
 struct output_gate {
@@ -96,7 +97,7 @@ static void on_frame(void *opaque, const uint8_t *frame, size_t len, uint64_t en
     struct output_gate *gate = nic->gate;
     bool full =
         nic->head - nic->tail + len > gate->hold_len || nic->frame_head - nic->frame_tail == FRAMES_MAX;
-    if (gate->mode == GATE_DROP || full) {
+    if (gate->mode == GATE_DROP || nic->cut || full) {
         gate->stats.frames_dropped++;
         return;
     }
@@ -217,9 +218,9 @@ void gate_drop(struct output_gate *gate)
         gate->stats.frames_dropped += nic->frame_head - nic->frame_tail;
         nic->frame_tail = nic->frame_head;
         nic->tail = nic->head;
+        nic->cut |= nic->partly_written > 0;
         nic->partly_written = 0;
         nic->release_to = 0;
-        /* A frame that is half out would garble QEMU's stream: nothing more is written there. */
     }
 }
 
