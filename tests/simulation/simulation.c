@@ -42,7 +42,9 @@ enum kind {
     BREAK_SEEN, /* a host notices that its connection is gone */
     SYNCHRONISED,
     CUT,
+    CUT_DONE,
     APPLIED,
+    APPLIED_LATE, /* news of an image that was thrown away meanwhile */
     ARBITER_ASKED,
     ARBITER_ANSWERS,
     PROMOTED,
@@ -91,9 +93,11 @@ struct host {
     /* capture */
     uint64_t capture_serial, next_epoch;
     bool capturing, last_epoch;
+    bool cutting, cutting_last; /* inside a checkpoint: it is finished whatever is decided meanwhile */
     /* image */
     uint64_t image_epoch, image_branch, image_seq;
     bool image_half;
+    uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
     struct message staged[64];
     unsigned nstaged;
     /* link */
@@ -106,7 +110,8 @@ struct world {
     unsigned nheap;
     struct host hosts[2];
     struct queue queues[2]; /* towards host i */
-    uint64_t connection;    /* generation; 0 and odd numbers alike: compare */
+    uint64_t connection;    /* counts; what belongs to an older one is void */
+    bool broken;            /* the present one: what was on its way may arrive in part, nothing is added */
     bool cut[2];            /* nothing arrives at host i */
     struct arbiter_record arbiter;
     uint64_t nbranches;
@@ -117,10 +122,12 @@ struct world {
     } branches[MAX_BRANCHES];
     bool peer_held[MAX_EPOCHS]
                   [2]; /* epoch n of host i as primary was held by its peer, in the present synchronisation */
-    bool trace, healed, crashed;
+    bool trace, healed;
+    bool crashed; /* or ended for another reason that may take the guest along */
+    bool done;    /* the guest powered itself off or was stopped by the user */
     const char *plant;
     char failure[256];
-    uint64_t hash, promotions, protections;
+    uint64_t hash, promotions, protections, handovers;
 };
 
 static uint64_t next_random(struct world *w)
@@ -220,7 +227,7 @@ static void send_message(struct world *w, int from, struct message message)
 {
     int to = 1 - from;
     struct queue *queue = &w->queues[to];
-    if (!w->hosts[from].linked || queue->n == 64)
+    if (!w->hosts[from].linked || w->broken || queue->n == 64)
         return;
     queue->list[(queue->head + queue->n++) % 64] = message;
     uint64_t at = w->now + between(w, 50, 3000);
@@ -230,13 +237,12 @@ static void send_message(struct world *w, int from, struct message message)
     schedule(w, at - w->now, (struct event){.kind = DELIVER, .host = to, .a = w->connection});
 }
 
-/* The connection ends; what was on its way may still arrive in part, the rest is lost. */
+/* The connection ends; what was on its way arrives in part (a dead host's kernel, too, has sent things). */
 static void break_connection(struct world *w)
 {
-    w->connection++;
+    w->broken = true;
     for (int h = 0; h < 2; h++) {
-        w->queues[h].n = 0;
-        w->queues[h].last_at = 0;
+        w->queues[h].n = (unsigned)between(w, 0, w->queues[h].n);
         if (w->hosts[h].alive && w->hosts[h].linked)
             schedule(w, between(w, 10, 30000),
                      (struct event){
@@ -267,6 +273,43 @@ static void start_branch(struct world *w, struct host *host)
     host->paused = false;
 }
 
+/*
+ * The boundary is fixed and the epoch sent. A checkpoint that was under way when capture was stopped is
+ * finished and sent all the same, but the session never hears of it.
+ */
+static void finish_cut(struct world *w, int h, bool tell)
+{
+    struct host *host = &w->hosts[h];
+    uint64_t epoch = host->next_epoch++;
+    bool last = host->cutting_last;
+    host->cutting = false;
+    if (epoch >= MAX_EPOCHS) {
+        w->limit = 0;
+        return;
+    }
+    host->boundary[epoch] = host->seq;
+    host->paused |= last;
+    struct message message = {.wire = W_EPOCH,
+                              .term = host->session.term,
+                              .epoch = epoch,
+                              .branch = host->branch,
+                              .seq = host->seq};
+    if (tell)
+        feed(w, h,
+             (struct session_event){
+                 .type = SESSION_EVENT_EPOCH_CUT, .term = message.term, .epoch = epoch, .ok = last});
+    send_message(w, h, message);
+}
+
+static void stop_capture(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (host->cutting)
+        finish_cut(w, h, false);
+    host->capture_serial++;
+    host->capturing = false;
+}
+
 static void schedule_cut(struct world *w, int h, uint64_t delay)
 {
     struct host *host = &w->hosts[h];
@@ -281,7 +324,7 @@ static void apply_next(struct world *w, int h)
         return;
     host->image_half = true;
     schedule(w, between(w, 100, chance(w, 10) ? 80000 : 8000),
-             (struct event){.kind = APPLIED, .host = h, .a = host->generation});
+             (struct event){.kind = APPLIED, .host = h, .a = host->generation, .b = host->image_serial});
 }
 
 static void on_promote(struct world *w, int h, const struct session_action *action)
@@ -293,7 +336,8 @@ static void on_promote(struct world *w, int h, const struct session_action *acti
              'a' + h, action->epoch, host->image_epoch, host->image_half ? " and a half" : "",
              host->session.acked_epoch);
     w->promotions++;
-    schedule(w, between(w, 500, 20000), (struct event){.kind = PROMOTED, .host = h, .a = host->generation});
+    schedule(w, between(w, 500, 20000),
+             (struct event){.kind = PROMOTED, .host = h, .a = host->generation, .ok = chance(w, 2)});
 }
 
 static void on_release(struct world *w, int h, uint64_t epoch)
@@ -331,8 +375,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         }
         break;
     case SESSION_DO_START_PRECOPY:
-        host->capture_serial++;
-        host->capturing = false;
+        stop_capture(w, h);
         for (uint64_t n = 0; n < MAX_EPOCHS; n++)
             w->peer_held[n][h] = false;
         schedule(w, between(w, 2000, 60000),
@@ -340,8 +383,7 @@ static void act(struct world *w, int h, const struct session_action *action)
                      .kind = SYNCHRONISED, .host = h, .a = host->generation, .b = host->capture_serial});
         break;
     case SESSION_DO_STOP_CAPTURE:
-        host->capture_serial++;
-        host->capturing = false;
+        stop_capture(w, h);
         break;
     case SESSION_DO_HOLD_OUTPUT:
         host->gate = HOLD;
@@ -351,8 +393,8 @@ static void act(struct world *w, int h, const struct session_action *action)
         host->last_epoch = false;
         if (host->next_epoch <= host->session.cut_epoch)
             host->next_epoch = host->session.cut_epoch + 1;
-        host->next_epoch += chance(w, 30) ? between(w, 1, 3) : 0; /* cut while being stopped: nobody heard */
-        schedule_cut(w, h, between(w, 100, 5000));
+        if (!host->cutting)
+            schedule_cut(w, h, between(w, 100, 5000));
         break;
     case SESSION_DO_LAST_EPOCH:
         host->last_epoch = true;
@@ -371,6 +413,11 @@ static void act(struct world *w, int h, const struct session_action *action)
         apply_next(w, h);
         break;
     case SESSION_DO_DISCARD_IMAGE:
+        if (host->image_half)
+            schedule(w, between(w, 10, 50000),
+                     (struct event){
+                         .kind = APPLIED_LATE, .host = h, .a = host->generation, .b = host->staged[0].epoch});
+        host->image_serial++;
         host->image_epoch = 0;
         host->image_half = false;
         host->nstaged = 0;
@@ -473,17 +520,18 @@ static void on_dial(struct world *w)
         return;
     }
     w->connection++;
-    w->queues[0].n = w->queues[1].n = 0;
+    w->broken = false;
+    w->queues[0] = w->queues[1] = (struct queue){0};
     a->linked = b->linked = true;
     struct session_event up[2];
     for (int h = 0; h < 2; h++)
         up[h] = (struct session_event){.type = SESSION_EVENT_LINK_UP,
                                        .term = w->hosts[1 - h].session.term,
                                        .peer_role = w->hosts[1 - h].session.role};
-    uint64_t connection = w->connection;
+    /* Both had said hello: the second hears of it even if the first closes the link at once. */
     int first = (int)(next_random(w) & 1);
     feed(w, first, up[first]);
-    if (w->connection == connection)
+    if (w->hosts[1 - first].linked)
         feed(w, 1 - first, up[1 - first]);
 }
 
@@ -511,7 +559,7 @@ static void on_deliver(struct world *w, const struct event *event)
 {
     int h = event->host;
     struct queue *queue = &w->queues[h];
-    if (event->a != w->connection || queue->n == 0)
+    if (event->a != w->connection || queue->n == 0 || !w->hosts[h].linked)
         return;
     if (w->cut[h]) {
         schedule(w, 5000, *event); /* TCP tries again */
@@ -554,36 +602,32 @@ static void on_cut(struct world *w, const struct event *event)
 {
     int h = event->host;
     struct host *host = &w->hosts[h];
-    if (event->a != host->generation || event->b != host->capture_serial || !host->capturing || !host->runs)
+    if (event->a != host->generation || event->b != host->capture_serial || !host->capturing || !host->runs ||
+        host->cutting)
         return;
-    uint64_t epoch = host->next_epoch++;
-    bool last = host->last_epoch;
-    if (epoch >= MAX_EPOCHS) {
-        w->limit = 0;
+    host->cutting = true;
+    host->cutting_last = host->last_epoch;
+    schedule(w, between(w, 100, 2000),
+             (struct event){.kind = CUT_DONE, .host = h, .a = host->generation, .b = host->capture_serial});
+}
+
+static void on_cut_done(struct world *w, const struct event *event)
+{
+    int h = event->host;
+    struct host *host = &w->hosts[h];
+    if (event->a != host->generation || event->b != host->capture_serial || !host->cutting || !host->runs)
         return;
-    }
-    host->boundary[epoch] = host->seq;
-    if (last) {
-        host->paused = true;
-        host->capturing = false;
-    } else {
+    uint64_t serial = host->capture_serial;
+    finish_cut(w, h, true);
+    /* After the last epoch nothing is cut, unless epochs were ordered again meanwhile. */
+    if (host->capture_serial == serial && (!host->cutting_last || !host->last_epoch))
         schedule_cut(w, h, between(w, 5000, 25000));
-    }
-    struct message message = {.wire = W_EPOCH,
-                              .term = host->session.term,
-                              .epoch = epoch,
-                              .branch = host->branch,
-                              .seq = host->seq};
-    feed(w, h,
-         (struct session_event){
-             .type = SESSION_EVENT_EPOCH_CUT, .term = message.term, .epoch = epoch, .ok = last});
-    send_message(w, h, message);
 }
 
 static void on_applied(struct world *w, const struct event *event)
 {
     struct host *host = &w->hosts[event->host];
-    if (event->a != host->generation || !host->image_half || host->nstaged == 0)
+    if (event->a != host->generation || event->b != host->image_serial || host->nstaged == 0)
         return;
     struct message done = host->staged[0];
     host->nstaged--;
@@ -601,6 +645,12 @@ static void on_promoted(struct world *w, const struct event *event)
     struct host *host = &w->hosts[event->host];
     if (event->a != host->generation)
         return;
+    if (event->ok) {
+        feed(w, event->host,
+             (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = host->session.term});
+        w->crashed = true;
+        return;
+    }
     start_branch(w, host);
     host->gate = DROP; /* until the session says otherwise */
     feed(w, event->host,
@@ -623,7 +673,8 @@ static void start_session(struct world *w, int h, enum session_role role, uint64
     };
     host->alive = true;
     host->wants_link = host->linked = false;
-    host->capturing = host->last_epoch = false;
+    host->capturing = host->last_epoch = host->cutting = false;
+    host->next_epoch = 1;
     host->image_epoch = 0;
     host->image_half = false;
     host->nstaged = 0;
@@ -662,12 +713,39 @@ static void on_restart(struct world *w, int h)
     start_session(w, h, SESSION_SECONDARY, peer->session.term);
 }
 
+/* The guest powers itself off, the user stops a side, or a hypervisor dies. */
+static void guest_fault(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    bool primary = host->session.role == SESSION_PRIMARY;
+    if (!host->alive || chance(w, 60))
+        return;
+    switch (next_random(w) % 3) {
+    case 0:
+        if (primary && host->runs && !host->paused) {
+            host->paused = true;
+            w->done = true;
+            feed_simple(w, h, SESSION_EVENT_GUEST_SHUTDOWN);
+        }
+        break;
+    case 1:
+        w->done |= primary;
+        feed_simple(w, h, SESSION_EVENT_STOP);
+        break;
+    default:
+        w->crashed = true;
+        host->runs = false;
+        feed_simple(w, h, SESSION_EVENT_HYPERVISOR_DIED);
+        break;
+    }
+}
+
 static void on_fault(struct world *w)
 {
     int h = (int)(next_random(w) & 1);
     if (w->healed)
         return;
-    switch (next_random(w) % 10) {
+    switch (next_random(w) % 11) {
     case 0:
     case 1:
         crash(w, h);
@@ -686,11 +764,15 @@ static void on_fault(struct world *w)
         break_connection(w);
         break;
     case 7:
-        feed_simple(w, h, SESSION_EVENT_FAILOVER_PLANNED);
+        for (int i = 0; i < 2; i++)
+            feed_simple(w, i, SESSION_EVENT_FAILOVER_PLANNED);
         break;
     case 8:
         if (chance(w, 30))
             feed_simple(w, h, SESSION_EVENT_FAILOVER_FORCE);
+        break;
+    case 9:
+        guest_fault(w, h);
         break;
     default:
         w->cut[h] = false;
@@ -760,7 +842,7 @@ static void step(struct world *w, const struct event *event)
         on_deliver(w, event);
         break;
     case BREAK_SEEN:
-        if (mine && host->linked) {
+        if (mine && host->linked && event->b == w->connection) {
             host->linked = false;
             feed_simple(w, event->host, SESSION_EVENT_LINK_DOWN);
         }
@@ -771,6 +853,14 @@ static void step(struct world *w, const struct event *event)
         break;
     case CUT:
         on_cut(w, event);
+        break;
+    case CUT_DONE:
+        on_cut_done(w, event);
+        break;
+    case APPLIED_LATE:
+        if (mine)
+            feed(w, event->host,
+                 (struct session_event){.type = SESSION_EVENT_EPOCH_APPLIED, .epoch = event->b});
         break;
     case APPLIED:
         on_applied(w, event);
@@ -820,24 +910,39 @@ static void begin(struct world *w, uint64_t seed, uint64_t events, const char *p
     schedule(w, between(w, 50000, 400000), (struct event){.kind = FAULT});
 }
 
-/* At the end the network heals. Unless a host died, the guest must be running somewhere by then. */
+static bool is_settled(const struct world *w)
+{
+    const struct host *a = &w->hosts[0], *b = &w->hosts[1];
+    if (a->session.role == SESSION_SECONDARY) {
+        a = &w->hosts[1];
+        b = &w->hosts[0];
+    }
+    return a->alive && b->alive && a->runs && !a->paused && !b->runs &&
+           a->session.state == SESSION_PROTECTED && b->session.state == SESSION_STANDBY;
+}
+
+/*
+ * At the end the network heals and hosts come back. The guest must be running, at one place, and be protected
+ * again, unless a death may have taken it along or it was ended on purpose; and never in two places.
+ */
 static void check_liveness(struct world *w)
 {
     w->healed = true;
     w->cut[0] = w->cut[1] = false;
     uint64_t until = w->now + 5 * SECOND;
-    while (w->nheap && w->heap[0].at < until && !w->failure[0] && w->limit) {
+    while (w->nheap && w->heap[0].at < until && !w->failure[0] && w->limit && !is_settled(w)) {
         struct event event = take_event(w);
         w->now = event.at;
         step(w, &event);
     }
+    if (!w->limit || w->failure[0] || is_settled(w))
+        return;
     int running = 0;
     for (int h = 0; h < 2; h++)
         running += w->hosts[h].alive && w->hosts[h].runs && !w->hosts[h].paused;
-    if (w->limit && !w->crashed && running != 1)
-        FAIL(w, "liveness: no host crashed and the network is whole, but %d guests run (a: %s, b: %s)",
-             running, session_state_name(w->hosts[0].session.state),
-             session_state_name(w->hosts[1].session.state));
+    if (running == 1 || running > 1 || (!w->crashed && !w->done))
+        FAIL(w, "liveness: the network is whole, but %d guests run (a: %s, b: %s)", running,
+             session_state_name(w->hosts[0].session.state), session_state_name(w->hosts[1].session.state));
 }
 
 static bool run_schedule(struct world *w, uint64_t seed, uint64_t events, const char *plant, bool trace)
