@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #define SUB_BITS 6
@@ -16,6 +17,7 @@
 struct histogram {
     _Atomic uint64_t total;
     _Atomic uint64_t max;
+    _Atomic bool reset_wanted;
     _Atomic uint64_t counts[BUCKETS];
 };
 
@@ -49,10 +51,17 @@ void histogram_free(struct histogram *histogram)
 
 void histogram_record(struct histogram *histogram, uint64_t value)
 {
+    if (atomic_load_explicit(&histogram->reset_wanted, memory_order_relaxed))
+        histogram_reset(histogram);
     atomic_fetch_add_explicit(&histogram->counts[bucket_of(value)], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&histogram->total, 1, memory_order_relaxed);
     if (value > atomic_load_explicit(&histogram->max, memory_order_relaxed))
         atomic_store_explicit(&histogram->max, value, memory_order_relaxed);
+}
+
+void histogram_reset_soon(struct histogram *histogram)
+{
+    atomic_store_explicit(&histogram->reset_wanted, true, memory_order_relaxed);
 }
 
 void histogram_reset(struct histogram *histogram)
@@ -61,11 +70,18 @@ void histogram_reset(struct histogram *histogram)
         atomic_store_explicit(&histogram->counts[i], 0, memory_order_relaxed);
     atomic_store_explicit(&histogram->total, 0, memory_order_relaxed);
     atomic_store_explicit(&histogram->max, 0, memory_order_relaxed);
+    /* Last: who sees the wish gone sees the counts gone. */
+    atomic_store_explicit(&histogram->reset_wanted, false, memory_order_release);
+}
+
+static bool emptied(const struct histogram *histogram)
+{
+    return atomic_load_explicit(&histogram->reset_wanted, memory_order_acquire);
 }
 
 uint64_t histogram_percentile(const struct histogram *histogram, double percentile)
 {
-    uint64_t total = atomic_load_explicit(&histogram->total, memory_order_relaxed);
+    uint64_t total = histogram_count(histogram);
     uint64_t wanted = (uint64_t)ceil((double)total * percentile / 100.0), seen = 0;
     if (total == 0)
         return 0;
@@ -83,10 +99,10 @@ uint64_t histogram_percentile(const struct histogram *histogram, double percenti
 
 uint64_t histogram_max(const struct histogram *histogram)
 {
-    return atomic_load_explicit(&histogram->max, memory_order_relaxed);
+    return emptied(histogram) ? 0 : atomic_load_explicit(&histogram->max, memory_order_relaxed);
 }
 
 uint64_t histogram_count(const struct histogram *histogram)
 {
-    return atomic_load_explicit(&histogram->total, memory_order_relaxed);
+    return emptied(histogram) ? 0 : atomic_load_explicit(&histogram->total, memory_order_relaxed);
 }

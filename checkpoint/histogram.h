@@ -16,6 +16,8 @@ void histogram_free(struct histogram *histogram);
 /* The writer. No allocation, no lock. */
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_reset(struct histogram *histogram);
+/* Any thread: the writer forgets everything before its next value; until then readers see it empty. */
+void histogram_reset_soon(struct histogram *histogram);
 /* Any thread. percentile: 0 to 100. 0 when empty. */
 uint64_t histogram_percentile(const struct histogram *histogram, double percentile);
 uint64_t histogram_max(const struct histogram *histogram);

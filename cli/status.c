@@ -11,10 +11,12 @@
 #define STATUS_MS 5000
 #define WATCH_US  500000
 
-static Understudy__Envelope *ask(const char *vm)
+/* reset: the figures begin anew after the ones that come back. */
+static Understudy__Envelope *ask(const char *vm, bool reset)
 {
     Understudy__StatusRequest status = UNDERSTUDY__STATUS_REQUEST__INIT;
     status.vm = (char *)(vm ? vm : "");
+    status.reset = reset;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STATUS_REQUEST, status_request, &status);
     Understudy__Envelope *answer = cli_call(&request, STATUS_MS);
     if (answer && answer->body_case != UNDERSTUDY__ENVELOPE__BODY_STATUS_LIST) {
@@ -27,7 +29,7 @@ static Understudy__Envelope *ask(const char *vm)
 
 const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **holder)
 {
-    *holder = ask(vm);
+    *holder = ask(vm, false);
     if (*holder && (*holder)->status_list->n_vms == 1)
         return (*holder)->status_list->vms[0];
     if (*holder)
@@ -128,7 +130,7 @@ static int watch(const char *vm)
 {
     bool tty = isatty(STDOUT_FILENO);
     for (;;) {
-        Understudy__Envelope *answer = ask(vm);
+        Understudy__Envelope *answer = ask(vm, false);
         if (!answer)
             return EXIT_FAILED;
         if (vm && answer->status_list->n_vms == 0) {
@@ -152,21 +154,23 @@ static int watch(const char *vm)
 
 int cmd_status(int argc, char **argv)
 {
-    gboolean as_json = FALSE, follow = FALSE;
+    gboolean as_json = FALSE, follow = FALSE, reset = FALSE;
     const GOptionEntry entries[] = {
         {"json", 'j', 0, G_OPTION_ARG_NONE, &as_json, "Print JSON", NULL},
         {"watch", 'w', 0, G_OPTION_ARG_NONE, &follow, "Follow, twice a second", NULL},
+        {"reset", 'r', 0, G_OPTION_ARG_NONE, &reset, "Show, then begin the percentiles anew", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("[NAME]");
     g_autoptr(GError) error = NULL;
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error) || argc > 2) {
-        cli_fail("%s", error ? error->message : "usage: understudy status [NAME] [--watch] [--json]");
+        cli_fail("%s",
+                 error ? error->message : "usage: understudy status [NAME] [--watch] [--json] [--reset]");
         return EXIT_USAGE;
     }
     const char *vm = argc == 2 ? argv[1] : NULL;
-    Understudy__Envelope *answer = ask(vm);
+    Understudy__Envelope *answer = ask(vm, reset);
     if (!answer)
         return EXIT_FAILED;
     int code = EXIT_OK;

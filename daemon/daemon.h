@@ -73,6 +73,8 @@ enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *da
                                    char **why);
 bool vm_failover(const char *name, bool force, GError **error);
 bool vm_stop(const char *name, GError **error);
+/* The figures of one VM, or of all (name empty), begin anew. */
+void vm_reset_figures(const char *name);
 void vms_shutdown(void);
 
 /* ---- server.c ---- */

@@ -127,6 +127,12 @@ static void run_stop(struct job *job)
     job_finish_error(job, ok, error);
 }
 
+static void run_reset_figures(struct job *job)
+{
+    vm_reset_figures(job->name);
+    job_finish(job, true, "");
+}
+
 static void on_listening(bool ok, const char *message, uint16_t data_port, uint16_t udp_port, void *opaque)
 {
     struct job *job = opaque;
@@ -369,9 +375,14 @@ static void serve_prepare(const struct connection *connection, const Understudy_
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
 
-static void serve_status(const struct connection *connection, const char *name)
+static void serve_status(const struct connection *connection, const Understudy__StatusRequest *request)
 {
-    g_autoptr(GPtrArray) all = vm_table_snapshot(name);
+    g_autoptr(GPtrArray) all = vm_table_snapshot(request->vm);
+    if (request->reset) {
+        g_autofree char *message = NULL;
+        struct job job = {.name = request->vm};
+        job_do(&job, run_reset_figures, &message);
+    }
     Understudy__StatusList list = UNDERSTUDY__STATUS_LIST__INIT;
     list.vms = (Understudy__Status **)all->pdata;
     list.n_vms = all->len;
@@ -427,7 +438,7 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         break;
     }
     case UNDERSTUDY__ENVELOPE__BODY_STATUS_REQUEST:
-        serve_status(connection, request->status_request->vm);
+        serve_status(connection, request->status_request);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER_REQUEST:
         serve_simple(connection, request->failover_request->vm, request->failover_request->force,

@@ -397,6 +397,20 @@ bool vm_stop(const char *name, GError **error)
     return true;
 }
 
+void vm_reset_figures(const char *name)
+{
+    Understudy__ResetFigures reset = UNDERSTUDY__RESET_FIGURES__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(RESET_FIGURES, reset_figures, &reset);
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, vms);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct vm *vm = value;
+        if (vm->framing && (!name[0] || strcmp(vm->name, name) == 0))
+            framing_send(vm->framing, &envelope);
+    }
+}
+
 /* ---- coming back to protection ---- */
 
 struct wish {

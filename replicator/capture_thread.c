@@ -303,6 +303,15 @@ static gpointer capture_thread_run(gpointer opaque)
     }
 }
 
+#define FIGURES 7u
+static void list_figures(const struct capture_thread *t, struct histogram *all[FIGURES])
+{
+    const struct capture_figures *f = &t->figures;
+    struct histogram *const list[FIGURES] = {f->pause_us,     f->stop_us,   f->harvest_us, f->save_us,
+                                             f->copy_wait_us, f->resume_us, f->dirty_pages};
+    memcpy(all, list, sizeof list);
+}
+
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config)
 {
     struct capture_thread *t = g_new0(struct capture_thread, 1);
@@ -351,10 +360,9 @@ void capture_thread_free(struct capture_thread *t)
     g_thread_join(t->thread);
     capture_close(t->capture);
     mailbox_close(&t->wake);
-    struct histogram *all[] = {t->figures.pause_us,   t->figures.stop_us,      t->figures.harvest_us,
-                               t->figures.save_us,    t->figures.copy_wait_us, t->figures.resume_us,
-                               t->figures.dirty_pages};
-    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+    struct histogram *all[FIGURES];
+    list_figures(t, all);
+    for (size_t i = 0; i < FIGURES; i++)
         histogram_free(all[i]);
     g_mutex_clear(&t->mutex);
     g_cond_clear(&t->idle);
@@ -411,6 +419,14 @@ uint64_t capture_thread_generation(const struct capture_thread *t)
 void capture_thread_room(void *thread)
 {
     mailbox_wake(&((struct capture_thread *)thread)->wake);
+}
+
+void capture_thread_reset_figures(struct capture_thread *t)
+{
+    struct histogram *all[FIGURES];
+    list_figures(t, all);
+    for (size_t i = 0; i < FIGURES; i++)
+        histogram_reset_soon(all[i]);
 }
 
 const struct capture_figures *capture_thread_figures(const struct capture_thread *t)

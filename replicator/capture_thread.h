@@ -58,5 +58,7 @@ void capture_thread_acked(struct capture_thread *thread, uint64_t epoch);
 void capture_thread_room(void *thread);
 
 const struct capture_figures *capture_thread_figures(const struct capture_thread *thread);
+/* The histograms begin anew; the counters go on. Any thread. */
+void capture_thread_reset_figures(struct capture_thread *thread);
 
 #endif

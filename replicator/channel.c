@@ -185,6 +185,16 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     replicator_configured(r);
 }
 
+static void reset_figures(struct replicator *r)
+{
+    if (r->capture)
+        capture_thread_reset_figures(r->capture);
+    if (r->epoch_bytes)
+        histogram_reset_soon(r->epoch_bytes);
+    if (r->gate)
+        gate_reset_hold(r->gate);
+}
+
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
 {
     struct channel *channel = opaque;
@@ -209,6 +219,10 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
             replicator_event_simple(r, SESSION_EVENT_STOP);
         else
             replicator_give_up(r);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_RESET_FIGURES:
+        reset_figures(r);
+        channel_report_soon(channel);
         break;
     default:
         break;

@@ -251,6 +251,11 @@ void gate_get_stats(const struct output_gate *gate, struct gate_stats *out)
         out->bytes_held += gate->nics[i]->head - gate->nics[i]->tail;
 }
 
+void gate_reset_hold(struct output_gate *gate)
+{
+    histogram_reset_soon(gate->hold_us);
+}
+
 const struct histogram *gate_hold_us(const struct output_gate *gate)
 {
     return gate->hold_us;

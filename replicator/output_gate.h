@@ -43,5 +43,6 @@ void gate_boundary(struct output_gate *gate, uint64_t epoch);
 void gate_get_stats(const struct output_gate *gate, struct gate_stats *out);
 /* How long frames waited, microseconds. */
 const struct histogram *gate_hold_us(const struct output_gate *gate);
+void gate_reset_hold(struct output_gate *gate);
 
 #endif

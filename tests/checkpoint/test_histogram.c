@@ -70,6 +70,22 @@ static void test_extremes_have_a_bucket(void **state)
     histogram_free(histogram);
 }
 
+static void test_reset_soon_empties_at_once_and_forgets_at_the_next_value(void **state)
+{
+    (void)state;
+    struct histogram *histogram = histogram_new();
+    histogram_record(histogram, 1000);
+    histogram_reset_soon(histogram);
+    assert_int_equal(histogram_count(histogram), 0);
+    assert_int_equal(histogram_max(histogram), 0);
+    assert_int_equal(histogram_percentile(histogram, 50), 0);
+    histogram_record(histogram, 3);
+    assert_int_equal(histogram_count(histogram), 1);
+    assert_int_equal(histogram_max(histogram), 3);
+    assert_int_equal(histogram_percentile(histogram, 99), 3);
+    histogram_free(histogram);
+}
+
 static void *write_many(void *opaque)
 {
     for (uint64_t i = 0; i < 200000; i++)
@@ -101,6 +117,7 @@ int main(void)
         cmocka_unit_test(test_any_single_value_is_kept_within_a_64th),
         cmocka_unit_test(test_percentiles_of_a_known_distribution),
         cmocka_unit_test(test_extremes_have_a_bucket),
+        cmocka_unit_test(test_reset_soon_empties_at_once_and_forgets_at_the_next_value),
         cmocka_unit_test(test_reader_beside_the_writer_sees_sense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
