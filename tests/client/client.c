@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The client of the tests: plays ping-pong with the counter server in the guest over one TCP connection and
- * checks that every answer is the last one plus one. It never connects again: a failover must be invisible to
- * it.
+ * checks that every answer is the last one plus one, and that the guest remembers the word that it sent with
+ * the last. It never connects again: a failover must be invisible to it.
  *
- *   understudy-test-client HOST PORT SECONDS [--ask LINE]
+ *   understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE]
+ *   understudy-test-client HOST PORT --ask LINE
  *
- * SECONDS 0: until SIGTERM. SIGUSR1 marks the moment from which silence is reported as the failover's gap,
- * and ends the clock measurement. A second connection samples the guest's clock ten times a second. Requests
- * reach the guest at once (only its output is held), so the smallest guest-time-minus-send-time of a window
- * is a good reading of its clock.
+ * SECONDS 0: until SIGTERM. --think-us: before each request it waits a random time up to MAX, so that
+ * requests come at any phase of an epoch; without, each comes right after the answer before, which output
+ * commit ties to an epoch's end. SIGUSR1 marks the moment from which silence is reported as the failover's
+ * gap, and ends the clock measurement. A second connection samples the guest's clock ten times a second.
+ * Requests reach the guest at once (only its output is held), so the smallest guest-time-minus-send-time of a
+ * window is a good reading of its clock.
+ * Told to stop, it waits for the answer that it is owed: one that never comes is lost. --progress keeps the
+ * number of answers so far in a file.
  * --ask LINE: sends one line, prints the answer, exits.
  *
  * Prints JSON. Exit status 0 only if nothing was lost, repeated, out of order or reset.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -56,10 +62,13 @@ struct clock_log {
 
 struct play {
     int fd;
-    uint64_t sent_ns, heard_ns, last_value;
+    uint64_t sent_ns, heard_ns, ask_ns, last_value;
+    uint64_t think_ns; /* longest pause before a request */
     uint64_t answers, lost, out_of_order, resets;
-    uint64_t gap_ns, failover_gap_ns;
-    bool waiting;
+    uint64_t word; /* came with the last answer */
+    uint64_t gap_ns, failover_gap_ns, rtt_sum_ns;
+    bool waiting, forgotten;
+    int progress_fd; /* or -1 */
     char line[64];
     size_t used;
     struct histogram *rtt_us;
@@ -149,13 +158,29 @@ static void note_gap(struct play *play, uint64_t now)
         play->failover_gap_ns = gap;
 }
 
+/* Fixed width, so that whoever reads it meanwhile sees a whole number. */
+static void note_progress(const struct play *play)
+{
+    char text[32];
+    int len = snprintf(text, sizeof text, "%020llu\n", (unsigned long long)play->answers);
+    if (play->progress_fd >= 0 && pwrite(play->progress_fd, text, (size_t)len, 0) != len)
+        perror("client: --progress");
+}
+
 /* False when the connection is gone. */
 static bool hear(struct play *play)
 {
     int got = read_line(play->fd, play->line, sizeof play->line, &play->used);
     if (got <= 0)
         return got == 0;
-    uint64_t now = now_ns(), value = strtoull(play->line, NULL, 10);
+    char *end;
+    uint64_t now = now_ns(), value = strtoull(play->line, &end, 10);
+    if (strcmp(play->line, "forgotten\n") == 0) {
+        play->lost++; /* the last answer: it is as if it had never been given */
+        play->forgotten = true;
+        return true;
+    }
+    play->word = strtoull(end, NULL, 10);
     if (value <= play->last_value || got == 2)
         play->out_of_order++;
     else if (play->answers > 0 && value != play->last_value + 1)
@@ -165,15 +190,20 @@ static bool hear(struct play *play)
     note_gap(play, now);
     histogram_record(play->rtt_us, (now - play->sent_ns) / 1000);
     play->heard_ns = now;
+    play->rtt_sum_ns += now - play->sent_ns;
+    play->ask_ns = now + (play->think_ns ? (uint64_t)(drand48() * (double)play->think_ns) : 0);
     play->waiting = false;
+    note_progress(play);
     return true;
 }
 
 static bool ask(struct play *play)
 {
+    char line[64];
+    int len = snprintf(line, sizeof line, "next %llu\n", (unsigned long long)play->word);
     play->sent_ns = now_ns();
     play->waiting = true;
-    return send(play->fd, "next\n", 5, MSG_NOSIGNAL) == 5;
+    return send(play->fd, line, (size_t)len, MSG_NOSIGNAL) == len;
 }
 
 static void sample_clock(struct clock_log *log, uint64_t now)
@@ -226,28 +256,57 @@ static json_t *drift_ppm(const struct clock_log *log)
                      (double)(last.sent_ns - first.sent_ns));
 }
 
+/* How long there is nothing to do but listen: until the next request, at most 50 ms. */
+static struct timespec patience_for(const struct play *play, uint64_t now)
+{
+    uint64_t left = 50000000;
+    if (!play->waiting && play->ask_ns < now + left)
+        left = play->ask_ns > now ? play->ask_ns - now : 0;
+    return (struct timespec){.tv_nsec = (long)left};
+}
+
 /* Plays until told to stop. */
 static void run(struct play *play, struct clock_log *log, double seconds)
 {
     uint64_t until = seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : UINT64_MAX;
+    bool over = false;
     play->heard_ns = now_ns();
     /* Every way out passes the end: the silence before a broken connection counts too. */
-    while (!stop_asked && now_ns() < until) {
-        sample_clock(log, now_ns());
-        if (!play->waiting && !ask(play)) {
-            play->resets++;
-            break;
-        }
+    while (!play->forgotten && (!over || play->waiting)) {
+        uint64_t now = now_ns();
+        over = stop_asked || now >= until;
+        sample_clock(log, now);
+        bool broken = !over && !play->waiting && now >= play->ask_ns && !ask(play);
         struct pollfd fds[2] = {{.fd = play->fd, .events = POLLIN}, {.fd = log->fd, .events = POLLIN}};
-        poll(fds, 2, 50);
+        struct timespec patience = patience_for(play, now);
+        ppoll(fds, 2, &patience, NULL);
         if (fds[1].revents && log->fd >= 0)
             hear_clock(log);
-        if ((fds[0].revents && !hear(play)) || now_ns() - play->heard_ns > GIVE_UP_NS) {
+        broken = broken || (fds[0].revents && !hear(play));
+        if (!broken && play->waiting && now_ns() - play->sent_ns > GIVE_UP_NS) {
+            play->lost++;
+            break;
+        }
+        if (broken) {
             play->resets++;
             break;
         }
     }
     note_gap(play, now_ns());
+}
+
+static bool take_options(struct play *play, int argc, char **argv)
+{
+    play->progress_fd = -1;
+    for (int i = 4; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--think-us") == 0)
+            play->think_ns = strtoull(argv[i + 1], NULL, 10) * 1000;
+        else if (strcmp(argv[i], "--progress") == 0)
+            play->progress_fd = open(argv[i + 1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        else
+            return false;
+    }
+    return argc >= 4 && argc % 2 == 0;
 }
 
 int main(int argc, char **argv)
@@ -257,10 +316,12 @@ int main(int argc, char **argv)
     struct sigaction action = {.sa_handler = on_signal};
     if (argc == 5 && strcmp(argv[3], "--ask") == 0)
         return ask_once(argv[1], argv[2], argv[4]);
-    if (argc != 4) {
-        fprintf(stderr, "usage: understudy-test-client HOST PORT SECONDS | HOST PORT --ask LINE\n");
+    if (!take_options(&play, argc, argv)) {
+        fprintf(stderr, "usage: understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE]\n"
+                        "       understudy-test-client HOST PORT --ask LINE\n");
         return 2;
     }
+    srand48((long)now_ns());
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
@@ -272,11 +333,12 @@ int main(int argc, char **argv)
     }
     run(&play, &log, strtod(argv[3], NULL));
     json_t *json = json_pack(
-        "{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:o, s:I}", "answers_total", (json_int_t)play.answers,
+        "{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:o, s:I}", "answers_total", (json_int_t)play.answers,
         "answers_lost", (json_int_t)play.lost, "answers_out_of_order", (json_int_t)play.out_of_order,
         "tcp_resets", (json_int_t)play.resets, "longest_gap_ms", (double)play.gap_ns / 1e6, "client_gap_ms",
         (double)play.failover_gap_ns / 1e6, "rtt_us_p50", (json_int_t)histogram_percentile(play.rtt_us, 50),
-        "rtt_us_p99", (json_int_t)histogram_percentile(play.rtt_us, 99), "guest_clock_drift_ppm",
+        "rtt_us_p99", (json_int_t)histogram_percentile(play.rtt_us, 99), "rtt_us_mean",
+        play.answers ? (double)play.rtt_sum_ns / 1e3 / (double)play.answers : 0.0, "guest_clock_drift_ppm",
         drift_ppm(&log), "last_answer", (json_int_t)play.last_value);
     json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');

@@ -185,6 +185,11 @@ static const char *not_a_number(unsigned n, char *text, size_t size)
     return n == 5 ? "what?\n" : number(text, size, 7 + n);
 }
 
+static const char *forgotten_in_the_middle(unsigned n, char *text, size_t size)
+{
+    return n == 5 ? "forgotten\n" : number(text, size, 7 + n);
+}
+
 static const char *reset_in_the_middle(unsigned n, char *text, size_t size)
 {
     return n == 5 ? NULL : number(text, size, 7 + n);
@@ -229,6 +234,12 @@ static void test_an_answer_that_is_no_number_is_out_of_order(void **state)
     json_decref(verdict.json);
 }
 
+static void test_an_answer_that_the_guest_forgot_is_lost(void **state)
+{
+    (void)state;
+    expect(forgotten_in_the_middle, 1, 1, 0, 0);
+}
+
 static void test_a_reset_is_counted(void **state)
 {
     (void)state;
@@ -244,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_a_counter_that_went_back_is_out_of_order),
         cmocka_unit_test(test_an_answer_nobody_asked_for_is_out_of_order),
         cmocka_unit_test(test_an_answer_that_is_no_number_is_out_of_order),
+        cmocka_unit_test(test_an_answer_that_the_guest_forgot_is_lost),
         cmocka_unit_test(test_a_reset_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,8 @@ for ((i = 1; count == 0 || i <= count; i++)); do
     sleep "0.$(printf %03d $((RANDOM % 200)))"
     hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
     await 10 "host $there to take over" field_is $there guest_here true
+    answers=$(client_answers)
+    await 60 "an answer after the takeover" client_goes_on
     echo "kill $i: host $there took over (detected after $(field $there detect_ms) ms, running $(field $there promote_ms) ms later)"
     kill -0 "$client_pid" 2>/dev/null || fail "the client ended: $(cat "$work/client.json")"
     revive $here

@@ -51,10 +51,27 @@ start_daemon() {
     local host=$1 address
     address=10.77.0.$([ "$host" = a ] && echo 1 || echo 2)
     rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
-    hosts_exec "$prefix" "$host" "$BUILD/daemon/understudyd" --listen "$address:7070" >>"$work/$host.log" 2>&1 &
+    hosts_exec "$prefix" "$host" "$BUILD/daemon/understudyd" --listen "$address:7070" \
+        --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await 5 "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
 }
+
+build_guest() {
+    "$(dirname "${BASH_SOURCE[0]}")/../guest/build-guest.sh" "$GUEST" 2>"$work/guest.err" || fail "the guest could not be built"
+}
+
+# Sets qemu to the command line of the test guest. From the environment: QEMU (the program), MEMORY (MiB), MACHINE, NIC (its
+# -device), DIRTY (pages a second), DIRTY_SET (pages they are spread over).
+guest_command() {
+    # shellcheck disable=SC2054 # commas are QEMU's
+    qemu=("${QEMU:-qemu-system-x86_64}" -accel tcg -m "${MEMORY:-256}" -machine "${MACHINE:-pc}" -nodefaults -nographic
+        -serial "file:$work/serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img"
+        -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000} us.set=${DIRTY_SET:-16384}"
+        -netdev tap,id=n0,ifname=tap0,script=no,downscript=no
+        -device "${NIC:-virtio-net-pci},netdev=n0,mac=52:54:00:77:00:10")
+}
+guest_ready() { grep -q 'understudy-guest: ready' "$work/serial" 2>/dev/null; }
 
 # The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU.
 start_pair() {
@@ -65,25 +82,29 @@ start_pair() {
         [ "$word" = -- ] && break
         options+=("$word")
     done
-    "$(dirname "${BASH_SOURCE[0]}")/../guest/build-guest.sh" "$GUEST" 2>"$work/guest.err" || fail "the guest could not be built"
+    build_guest
     hosts_up "$prefix"
     start_daemon b
     start_daemon a
-    understudy a run --name web --peer 10.77.0.2 --wait-s 60 "${options[@]}" -- \
-        "${QEMU:-qemu-system-x86_64}" -accel tcg -m 256 -nodefaults -nographic -serial "file:$work/serial" \
-        -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img" \
-        -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000}" \
-        -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n0,mac=52:54:00:77:00:10 "$@" \
+    rm -f "$work/serial"
+    guest_command
+    understudy a run --name web --peer 10.77.0.2 --wait-s 60 "${options[@]}" -- "${qemu[@]}" "$@" \
         >"$work/run.log" 2>&1 || fail "the VM could not be protected"
-    await 60 "the guest to come up" grep -q 'understudy-guest: ready' "$work/serial"
+    await 60 "the guest to come up" guest_ready
 }
 
+# More options for the client as arguments.
 start_client() {
     hosts_exec "$prefix" client "$BUILD/tests/client/understudy-test-client" $guest_address 7000 0 \
+        --progress "$work/progress" "$@" \
         >"$work/client.json" 2>"$work/client.err" &
     client=$!
     await 5 "the client" client_pid_known
 }
+# Whether the client has had an answer since `answers` was set to $(client_answers).
+answers=0
+client_answers() { cat "$work/progress" 2>/dev/null || echo 0; }
+client_goes_on() { [ "$(client_answers)" != "$answers" ] || ! kill -0 "$client_pid" 2>/dev/null; }
 client_pid_known() {
     client_pid=$(for p in $(ip netns pids "$prefix-client"); do
         [ "$(cat "/proc/$p/comm" 2>/dev/null)" = understudy-test ] && echo "$p"

@@ -5,6 +5,10 @@
  * A TCP server answers each line on port 7000:
  *
  *   - next: the next number of one counter that lives in memory only: what a failover must not lose or repeat
+ *   - next WORD: the same, but WORD must be the one that came with this connection's last answer (0 at
+ * first); a new one follows the number. "forgotten" if it is another: the guest has gone back behind an
+ * answer that it gave. The number alone would not show that, for a guest set back gets the same requests
+ * again and gives the same numbers.
  *   - time: CLOCK_MONOTONIC in nanoseconds
  *   - realtime: CLOCK_REALTIME in nanoseconds
  *   - bench: does a fixed computation, says how many nanoseconds of CLOCK_MONOTONIC it took
@@ -40,6 +44,7 @@
 struct client {
     int fd;
     size_t used;
+    uint64_t word; /* given with the last answer; from the clock, so that no guest gives it twice */
     char line[128];
 };
 
@@ -94,6 +99,16 @@ static uint64_t bench_ns(void)
     return now_ns() - began + (x == 0);
 }
 
+static void next_with_word(struct client *client, const char *word, char *text, size_t size)
+{
+    if (strtoull(word, NULL, 10) != client->word) {
+        snprintf(text, size, "forgotten\n");
+        return;
+    }
+    client->word = clock_ns(CLOCK_MONOTONIC) ^ counter << 48;
+    snprintf(text, size, "%llu %llu\n", (unsigned long long)++counter, (unsigned long long)client->word);
+}
+
 static void answer(struct client *client, const char *line)
 {
     char text[64] = "what?\n";
@@ -115,7 +130,9 @@ static void answer(struct client *client, const char *line)
         known = reboot(RB_AUTOBOOT) == 0;
     else
         known = 0;
-    if (known)
+    if (strncmp(line, "next ", 5) == 0)
+        next_with_word(client, line + 5, text, sizeof text);
+    else if (known)
         snprintf(text, sizeof text, "%llu\n", number);
     /* A client that does not read is cut off: the next read says so. */
     if (write(client->fd, text, strlen(text)) < 0)

@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Measures a protected Linux guest under TCG on two namespaces of this machine: the pause and its parts, what protection
+# costs guest and client, and the gap at failover. Ends with a table, and with JSON where asked for. docs/benchmarks.md says
+# what each figure means. Run it alone: on a busy machine it measures the others.
+#   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|latency|failover|colo]... [--no-install]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'USAGE'
+usage: bench/run.sh [OPTIONS]
+  --quick       shorter measurements and 5 failovers instead of 20: to see that it works, not to compare
+  --json FILE   write the figures there
+  --only PART   idle, dirty, latency, failover or colo; may be given again (all of them)
+  --no-install  leave the packages alone
+USAGE
+}
+quick=0 json="" install=1 parts=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --quick) quick=1 ;;
+    --json) json=${2:?--json needs a file}; shift ;;
+    --only) parts+=("${2:?--only needs a part}"); shift ;;
+    --no-install) install=0 ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "bench/run.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+[ ${#parts[@]} -gt 0 ] || parts=(idle dirty latency failover colo)
+[ "$(id -u)" -eq 0 ] || { echo "bench/run.sh: become root: it makes network namespaces" >&2; exit 1; }
+[ "$install" -eq 0 ] || scripts/install-deps.sh
+cmake --preset release >/dev/null
+cmake --build --preset release -- --quiet
+BUILD=$PWD/build/release GUEST=$PWD/build/guest
+# shellcheck source=tests/failover/pair.sh
+. tests/failover/pair.sh
+
+# The reference guest: little device state, since QEMU's save of it is most of an idle guest's pause.
+export NIC=virtio-net-pci,disable-modern=on
+if [ $quick -eq 1 ]; then
+    measure_s=5 clock_s=15 kills=5 computations=3
+else
+    measure_s=30 clock_s=60 kills=20 computations=7
+fi
+settle_s=3
+wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
+say() { echo "== [$SECONDS s] $*" >&2; }
+results=$work/results
+mkdir "$results"
+median() { sort -n | awk '{a[NR] = $1} END {if (NR) print a[int((NR + 1) / 2)]}'; }
+
+# measure NAME: the figures of the pair that runs, over measure_s.
+measure() {
+    sleep $settle_s
+    local before after began
+    understudy a status web --reset >/dev/null
+    before=$(field a epochs) began=$(date +%s%N)
+    sleep "$measure_s"
+    understudy a status web --json >"$work/status"
+    after=$(jq .epochs "$work/status")
+    jq --arg name "$1" --arg machine "${MACHINE:-pc}" --arg nic "$NIC" --argjson epoch_ms "${EPOCH_MS:-20}" \
+        --argjson per_s "$(awk "BEGIN {printf \"%.1f\", ($after - $before) * 1e9 / ($(date +%s%N) - $began)}")" \
+        '{name: $name, machine: $machine, nic: $nic, memory_mib, epoch_ms: $epoch_ms, pause_us, pause_parts_us, dirty_pages,
+          epoch_bytes, epochs_per_s: $per_s, expired}' "$work/status" >"$results/scenario-$1"
+    jq -r '"   \(.name): pause p50 \(.pause_us.p50) p99 \(.pause_us.p99) max \(.pause_us.max) us; " +
+        ([.pause_parts_us | to_entries[] | "\(.key) \(.value.p50)"] | join(", ")) +
+        "; dirty p50 \(.dirty_pages.p50); \(.epoch_bytes.p50) bytes; \(.epochs_per_s) epochs/s"' "$results/scenario-$1" >&2
+}
+
+# scenario NAME: boots a pair as MEMORY, MACHINE, NIC, DIRTY, DIRTY_SET and EPOCH_MS say, and measures it. Leaves it running.
+scenario() {
+    say "$1"
+    start_pair --epoch-ms "${EPOCH_MS:-20}"
+    await 30 "protection" field_is a state protected
+    measure "$1"
+}
+
+# The mean round trip of a client that asks at any phase of the epoch, over the seconds given; $work/client.json has the rest.
+round_trip_us() {
+    start_client --think-us 40000
+    sleep "$1"
+    kill -TERM "$client_pid"
+    wait "$client" || fail "the client lost something: $(cat "$work/client.json")"
+    jq .rtt_us_mean "$work/client.json"
+}
+# The guest's own time for its fixed computation, in ns, the median of several.
+computation_ns() { for ((n = 0; n < computations; n++)); do ask_guest bench; done | median; }
+
+part_idle() {
+    DIRTY=0 scenario idle-256m
+    DIRTY=0 MEMORY=4096 scenario idle-4g
+    DIRTY=0 NIC=virtio-net-pci scenario idle-256m-modern-virtio
+    DIRTY=0 MACHINE=q35 scenario idle-256m-q35
+}
+
+part_dirty() {
+    DIRTY=50000 scenario dirty-1000
+    DIRTY=250000 scenario dirty-5000
+}
+
+# The guest without understudy, in the same place.
+start_unprotected() {
+    hosts_up "$prefix"
+    rm -f "$work/serial"
+    DIRTY=0 guest_command
+    hosts_exec "$prefix" a "${qemu[@]}" >"$work/qemu.log" 2>&1 &
+    disown
+    await 60 "the guest to come up" guest_ready
+    sleep $settle_s
+}
+
+part_latency() {
+    local plain_us plain_ns protected_ns epoch_ms us
+    say "unprotected"
+    start_unprotected
+    plain_us=$(round_trip_us "$measure_s")
+    plain_ns=$(computation_ns)
+    echo '{}' >"$results/rtt"
+    for epoch_ms in 5 10 20; do
+        EPOCH_MS=$epoch_ms DIRTY=0 scenario "idle-256m-${epoch_ms}ms"
+        us=$(round_trip_us "$([ $epoch_ms -eq 20 ] && echo $clock_s || echo "$measure_s")")
+        jq --arg epoch "$epoch_ms" --argjson added "$(awk "BEGIN {print ($us - $plain_us) / 1000}")" '.[$epoch] = $added' \
+            "$results/rtt" >"$work/rtt" && mv "$work/rtt" "$results/rtt"
+    done
+    jq .guest_clock_drift_ppm "$work/client.json" >"$results/drift"
+    protected_ns=$(computation_ns)
+    awk "BEGIN {printf \"%.4f\\n\", $protected_ns / $plain_ns}" >"$results/slowdown"
+    echo "   added round trip $(jq -c . "$results/rtt") ms; slowdown $(cat "$results/slowdown"); drift $(cat "$results/drift") ppm" >&2
+}
+
+part_failover() {
+    local here=a there=b i
+    say "failover, $kills times"
+    DIRTY=1000 start_pair
+    for ((i = 1; i <= kills; i++)); do
+        await 30 "protection on host $here" field_is $here state protected
+        start_client
+        sleep 1.$((RANDOM % 10))
+        kill -USR1 "$client_pid"
+        hosts_kill "$prefix" $here 2>/dev/null
+        await 10 "host $there to take over" field_is $there guest_here true
+        sleep 1
+        kill -TERM "$client_pid"
+        wait "$client" || fail "the client lost something: $(cat "$work/client.json")"
+        jq .client_gap_ms "$work/client.json" >>"$results/gaps"
+        field $there detect_ms >>"$results/detects"
+        field $there promote_ms >>"$results/promotes"
+        echo "   failover $i: gap $(tail -n 1 "$results/gaps") ms, detected after $(tail -n 1 "$results/detects") ms, running $(tail -n 1 "$results/promotes") ms later" >&2
+        revive $here
+        read -r here there <<<"$there $here"
+    done
+}
+
+part_colo() {
+    say "QEMU's COLO and understudy, a boot-sector guest under KVM"
+    bench/colo.sh "$BUILD" "$work" >"$results/colo" || echo '{"skipped": "bench/colo.sh failed"}' >"$results/colo"
+    jq -c . "$results/colo" >&2
+}
+
+for part in idle dirty latency failover colo; do
+    if wants $part; then
+        part_$part
+        hosts_down "$prefix"
+    fi
+done
+
+distribution() {
+    if [ -s "$1" ]; then
+        sort -n "$1" | jq -s '{p50: .[((length - 1) / 2) | floor], max: .[-1], runs: length}'
+    else
+        echo null
+    fi
+}
+one() { if [ -s "$1" ]; then cat "$1"; else echo null; fi; }
+find "$results" -name 'scenario-*' | sort | xargs -r cat | jq -s . >"$work/scenarios"
+jq -n --slurpfile scenarios "$work/scenarios" --argjson rtt "$(one "$results/rtt")" --argjson drift "$(one "$results/drift")" \
+    --argjson slowdown "$(one "$results/slowdown")" --argjson colo "$(one "$results/colo")" \
+    --argjson gaps "$(distribution "$results/gaps")" --argjson detects "$(distribution "$results/detects")" \
+    --argjson promotes "$(distribution "$results/promotes")" --arg qemu "$("${QEMU:-qemu-system-x86_64}" --version | head -n 1)" \
+    --argjson processors "$(nproc)" --argjson quick $quick '
+    def p50(name): first($scenarios[0][] | select(.name == name) | .pause_us.p50) // null;
+    {qemu: $qemu, accel: "tcg", processors: $processors, quick: ($quick == 1), scenarios: $scenarios[0],
+     growth_us_per_gib: (if p50("idle-4g") and p50("idle-256m") then (p50("idle-4g") - p50("idle-256m")) / 3.75 else null end),
+     rtt_added_ms: $rtt, failover_gap_ms: $gaps, failover_detect_ms: $detects, failover_promote_ms: $promotes,
+     slowdown: $slowdown, guest_clock_drift_ppm: $drift, colo: $colo}' >"$work/all"
+[ -z "$json" ] || cp "$work/all" "$json"
+jq -r '
+    "scenario                   pause us: p50    p99    max | stop harvest save wait resume | dirty  bytes   epochs/s",
+    (.scenarios[] | "\(.name + " " * (32 - (.name | length)))  \(.pause_us.p50)   \(.pause_us.p99)   \(.pause_us.max) | " +
+        "\(.pause_parts_us.stop.p50) \(.pause_parts_us.harvest.p50) \(.pause_parts_us.save.p50) \(.pause_parts_us.copy_wait.p50) " +
+        "\(.pause_parts_us.resume.p50) | \(.dirty_pages.p50)  \(.epoch_bytes.p50)  \(.epochs_per_s)"),
+    "growth with RAM            \(.growth_us_per_gib) us per GiB",
+    "round trip added           \(.rtt_added_ms) ms",
+    "slowdown                   \(.slowdown)",
+    "guest clock drift          \(.guest_clock_drift_ppm) ppm",
+    "failover gap               \(.failover_gap_ms) ms",
+    "  of which detection       \(.failover_detect_ms) ms",
+    "  of which promotion       \(.failover_promote_ms) ms",
+    "COLO                       \(.colo)"' "$work/all"
+pair_leftovers

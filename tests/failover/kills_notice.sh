@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Shows that the test of kills can fail: with a replicator that lets output out before its epoch is acked, the client must
+# find the guest set back behind an answer that it has seen.
+#   kills_notice.sh BUILD GUEST
+set -euo pipefail
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+if REPLICATOR="$1/replicator/understudy-replicator-chaos" "$(dirname "$0")/kills.sh" "$1" "$2" 4 >"$out" 2>&1; then
+    cat "$out"
+    echo "FAILED: output went out early, and nobody noticed" >&2
+    exit 1
+fi
+grep -q '"answers_lost": 1' "$out" || { cat "$out" >&2; echo "FAILED: it failed for another reason" >&2; exit 1; }
+echo "early output was noticed after $(grep -c '^kill ' "$out") kills"
