@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "daemon/daemon.h"
@@ -66,11 +67,13 @@ static void free_vm(void *opaque)
 }
 
 static gboolean reprotect_all(gpointer opaque);
+static void adopt_all(void);
 
 void vms_init(const struct daemon_config *daemon_config)
 {
     config = daemon_config;
     vms = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_vm);
+    adopt_all();
     g_timeout_add_seconds(REPROTECT_S, reprotect_all, NULL);
 }
 
@@ -134,6 +137,28 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm_table_put(&status);
 }
 
+/* A replicator from the time of an earlier daemon says what it does. */
+static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
+{
+    const Understudy__Start *start = adopted->start;
+    if (vm->protection || !start || !start->protection || strcmp(start->protection->vm, vm->name) != 0)
+        return;
+    vm->protection = copy_protection(start->protection);
+    vm->peer_host = g_strdup(start->peer_host);
+    vm->peer_daemon_port = (uint16_t)start->peer_daemon_port;
+    if (adopted->listening) {
+        vm->data_port = (uint16_t)adopted->listening->data_port;
+        vm->udp_port = (uint16_t)adopted->listening->udp_port;
+    }
+    g_auto(GStrv) user = g_new0(char *, vm->protection->n_qemu_argv + 1);
+    for (size_t i = 0; i < vm->protection->n_qemu_argv; i++)
+        user[i] = g_strdup(vm->protection->qemu_argv[i]);
+    struct cmdline *line = cmdline_parse((const char *const *)user, NULL);
+    vm->accel = g_strdup(line ? line->accel : "");
+    cmdline_free(line);
+    g_message("VM %s was running when this daemon started: adopted", vm->name);
+}
+
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
 {
     struct vm *vm = opaque;
@@ -142,7 +167,9 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         vm->data_port = (uint16_t)message->listening->data_port;
         vm->udp_port = (uint16_t)message->listening->udp_port;
         answer_listening(vm, true, "");
-    } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS) {
+    } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_ADOPTED) {
+        on_adopted(vm, message->adopted);
+    } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS && vm->protection) {
         on_status(vm, message->status);
     } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_ENDED) {
         const char *reason = message->ended->reason, *said = message->ended->message;
@@ -198,6 +225,44 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     bool quiet = vm->ended && strcmp(vm->state, "ended") == 0;
     if (quiet)
         g_hash_table_remove(vms, vm->name);
+}
+
+/* ---- adopting ---- */
+
+static int connect_to_replicator(const char *vm_dir)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_autofree char *path = g_build_filename(vm_dir, "us-replicator", NULL);
+    if (strlen(path) >= sizeof address.sun_path)
+        return -1;
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Takes the replicators that run already: their daemon was stopped, or killed. Each says what it is by
+ * itself. */
+static void adopt_all(void)
+{
+    GDir *dir = g_dir_open(config->run_dir, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *vm_dir = g_build_filename(config->run_dir, name, NULL);
+        int fd = connect_to_replicator(vm_dir);
+        if (fd < 0)
+            continue;
+        struct vm *vm = g_new0(struct vm, 1);
+        vm->name = g_strdup(name);
+        vm->vm_dir = g_steal_pointer(&vm_dir);
+        vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
+        g_hash_table_insert(vms, vm->name, vm);
+    }
+    if (dir)
+        g_dir_close(dir);
 }
 
 /* ---- starting ---- */
@@ -273,6 +338,7 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     start.peer_host = vm->peer_host;
     start.peer_data_port = data_port;
     start.peer_udp_port = udp_port;
+    start.peer_daemon_port = vm->peer_daemon_port;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
     framing_send(vm->framing, &envelope);
 }

@@ -9,6 +9,7 @@
 
 #include "checkpoint/tracker.h"
 #include "proto/framing.h"
+#include "replicator/adoption.h"
 #include "replicator/replicator.h"
 
 #define REPORT_MS      250
@@ -18,6 +19,9 @@
 struct channel {
     struct replicator *r;
     struct framing *framing; /* NULL: the daemon is gone */
+    struct adoption *adoption;
+    guint8 *start; /* the order, packed: what a later daemon is told */
+    size_t start_len;
     guint regular, soon;
     /* For rates. */
     gint64 last_us;
@@ -150,6 +154,15 @@ static void on_closed(struct framing *framing, void *opaque)
         g_main_loop_quit(channel->r->loop);
 }
 
+/* For a daemon that comes later. */
+static void remember_start(struct channel *channel, const Understudy__Start *start)
+{
+    channel->start_len = understudy__start__get_packed_size(start);
+    channel->start = g_malloc(channel->start_len);
+    understudy__start__pack(start, channel->start);
+    channel->adoption = adoption_new(start->vm_dir, channel);
+}
+
 static void take_start(struct replicator *r, const Understudy__Start *start)
 {
     const Understudy__Protection *p = start->protection;
@@ -204,6 +217,8 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         return;
     switch (message->body_case) {
     case UNDERSTUDY__ENVELOPE__BODY_START:
+        if (!channel->start)
+            remember_start(channel, message->start);
         take_start(r, message->start);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_PEER_MOVED:
@@ -239,10 +254,29 @@ struct channel *channel_new(struct replicator *r, int fd)
     return channel;
 }
 
+void channel_attach(struct channel *channel, int fd)
+{
+    struct replicator *r = channel->r;
+    Understudy__Listening listening = UNDERSTUDY__LISTENING__INIT;
+    Understudy__Adopted adopted = UNDERSTUDY__ADOPTED__INIT;
+    framing_free(channel->framing);
+    channel->framing = framing_new(fd, on_message, on_closed, channel);
+    listening.data_port = r->data_port;
+    listening.udp_port = r->udp_port;
+    adopted.listening = &listening;
+    adopted.start = understudy__start__unpack(NULL, channel->start_len, channel->start);
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ADOPTED, adopted, &adopted);
+    framing_send(channel->framing, &envelope);
+    understudy__start__free_unpacked(adopted.start, NULL);
+    report(channel);
+}
+
 void channel_free(struct channel *channel)
 {
     if (!channel)
         return;
+    adoption_free(channel->adoption);
+    g_free(channel->start);
     g_clear_handle_id(&channel->regular, g_source_remove);
     g_clear_handle_id(&channel->soon, g_source_remove);
     framing_free(channel->framing);

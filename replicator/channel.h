@@ -11,6 +11,8 @@ struct replicator;
 struct channel;
 
 struct channel *channel_new(struct replicator *r, int fd);
+/* Another daemon takes over fd's other end and gives the orders from here on; it is told what runs here. */
+void channel_attach(struct channel *channel, int fd);
 void channel_free(struct channel *channel);
 /* A status goes out soon; further calls until then change nothing. */
 void channel_report_soon(struct channel *channel);

@@ -212,6 +212,7 @@ static void arm_tick(struct replicator *r)
 static void handle(struct replicator *r, const struct session_event *event, struct staged_epoch *offered)
 {
     enum session_state before = r->session.state;
+    enum session_event_type cause = event->type;
     g_queue_push_tail(&r->events, g_memdup2(event, sizeof *event));
     if (r->handling)
         return;
@@ -234,6 +235,8 @@ static void handle(struct replicator *r, const struct session_event *event, stru
         input_log_set_active(r->input_log,
                              r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
         r->since_us = g_get_monotonic_time();
+        g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
+                  session_state_name(before), session_event_name(cause));
         channel_report_soon(r->channel);
     }
     arm_tick(r);

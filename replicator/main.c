@@ -145,6 +145,7 @@ void replicator_begin(struct replicator *r)
     if (!open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
         goto failed;
     r->link = link_new(&r->box, r->staging, listen_fd, STALL_MS);
+    r->data_port = data_port;
     r->udp_port = udp_port;
     if (r->config.peer_host)
         use_peer(r);
@@ -208,7 +209,7 @@ static gboolean on_terminate(gpointer opaque)
  */
 static void ask_for_priority(void)
 {
-    struct sched_param param = {.sched_priority = 2}; /* before the capture thread's 1 */
+    struct sched_param param = {.sched_priority = 2}; /* before the capture thread */
     sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
 }
 

@@ -102,7 +102,7 @@ struct replicator {
     uint64_t sync_done_pages, sync_total_pages;
     gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
     double detect_ms, promote_ms;               /* of the takeover, < 0: none */
-    uint16_t udp_port;                          /* our heartbeat port */
+    uint16_t data_port, udp_port;               /* ours: where the link listens (0: it dials), heartbeats */
     gint64 since_us;
 };
 

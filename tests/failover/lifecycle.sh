@@ -38,6 +38,29 @@ kill -CONT "$stopped"
 await 30 "protection by host b after it woke" field_is a state protected
 field_is b guest_here false || fail "host b runs the guest too"
 
+echo "-- both daemons die and return: protection never ends, and they know the VM again"
+before=$(field a epochs)
+for host in a b; do
+    daemon=$(for p in $(ip netns pids "$prefix-$host"); do
+        ! grep -qx understudyd "/proc/$p/comm" 2>/dev/null || echo "$p"
+    done)
+    [ -n "$daemon" ] || fail "host $host has no daemon"
+    kill -KILL "$daemon"
+    start_daemon $host
+done
+await 10 "host a to know the VM again" field_is a state protected
+await 10 "host b to know the VM again" field_is b state standby
+[ "$(field a epochs)" -gt "$before" ] || fail "host a counts epochs from the beginning"
+! understudy a run --name web --peer 10.77.0.2 --no-wait -- qemu-system-x86_64 -m 64 2>"$work/refused" ||
+    fail "the name of an adopted VM was given again"
+grep -q "already here" "$work/refused" || fail "unclear: $(cat "$work/refused")"
+understudy a failover web --planned
+await 10 "host b to run the guest" field_is b guest_here true
+await 30 "protection by host a" field_is b state protected
+understudy b failover web --planned
+await 10 "host a to run the guest" field_is a guest_here true
+await 30 "protection by host b" field_is a state protected
+
 echo "-- wrong orders are refused with one sentence"
 ! understudy a failover web --force 2>"$work/refused" || fail "a forced failover on the primary was not refused"
 grep -q "ordered on the host that stands by" "$work/refused" || fail "unclear: $(cat "$work/refused")"

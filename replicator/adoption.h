@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A way in for a daemon that was started after this replicator: a Unix socket in the VM's folder, which only
+ * root can enter. The newest daemon that connects becomes the one that gives orders. Control thread.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_ADOPTION_H
+#define UNDERSTUDY_REPLICATOR_ADOPTION_H
+
+#include <stdbool.h>
+
+struct adoption;
+struct channel;
+
+/* Listens at vm_dir/us-replicator. Connections go to channel_attach. NULL: it could not; not fatal. */
+struct adoption *adoption_new(const char *vm_dir, struct channel *channel);
+void adoption_free(struct adoption *adoption);
+
+#endif
