@@ -22,6 +22,7 @@
 #define MAX_PRECOPY_PASSES 30u
 #define MAX_EARLY_PASSES   4u
 #define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
+#define URGENT_PAGES       1024u
 #define IDLE_WAIT_MS       1000
 #define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
 #define EARLY_BASE_US      300
@@ -49,7 +50,7 @@ struct capture_thread {
     uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
 
     /* The thread's own. */
-    bool tracking;
+    bool tracking, urgent;
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
@@ -132,9 +133,25 @@ static bool send_pass(struct capture_thread *t, const struct capture_order *orde
     return still(t, order);
 }
 
+/*
+ * The guest stands still while this thread copies, so with little to copy it runs before ordinary threads:
+ * woken by the hook it starts at once, be it on the hook's own processor, instead of when the hook has
+ * nothing left to do. With much to copy it must not: once the kernel throttles the real-time threads of a
+ * processor, the control thread's signs of life stop too (seen: the other host took over from a living one).
+ * Without the right to do so it works as well, only later.
+ */
+static void run_before_others(struct capture_thread *t, bool urgent)
+{
+    struct sched_param param = {.sched_priority = urgent ? 1 : 0};
+    if (urgent != t->urgent)
+        sched_setscheduler(0, (urgent ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK, &param);
+    t->urgent = urgent;
+}
+
 static void run_precopy(struct capture_thread *t, const struct capture_order *order)
 {
     let_go(t);
+    run_before_others(t, false);
     int status = capture_start(t->capture);
     if (status < 0) {
         tell_failure(t, order->generation, status, "dirty tracking could not be started");
@@ -228,6 +245,7 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
         return false;
     }
     record(t, &report);
+    run_before_others(t, t->usual_dirty < URGENT_PAGES);
     /* Cut before sent: the control thread must know the epoch before it can be acked. */
     tell(t, NOTE_EPOCH_CUT, order->generation, t->next_epoch, last);
     sender_post_epoch(t->sender, order->connection, order->term, epoch);
@@ -278,21 +296,9 @@ static void run_idle(struct capture_thread *t, const struct capture_order *order
         mailbox_wait(&t->wake, IDLE_WAIT_MS);
 }
 
-/*
- * The guest stands still while this thread copies, so it runs before ordinary threads: woken by the hook it
- * starts at once, be it on the hook's own processor, instead of when the hook has nothing left to do. It
- * sleeps most of each epoch. Without the right to do so it works as well, only later.
- */
-static void run_before_others(void)
-{
-    struct sched_param param = {.sched_priority = 1};
-    sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
-}
-
 static gpointer capture_thread_run(gpointer opaque)
 {
     struct capture_thread *t = opaque;
-    run_before_others();
     /* Default slack is 50 us: too coarse for the end of an epoch. */
     prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
     for (;;) {
