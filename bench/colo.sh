@@ -21,7 +21,8 @@ skip() { echo "colo.sh: SKIPPED: $1" >&2; echo "{\"skipped\": \"$1\"}"; exit 0; 
 [ -w /dev/kvm ] || skip "there is no /dev/kvm"
 
 # shellcheck disable=SC2054 # commas are QEMU's
-guest=(qemu-system-x86_64 -machine pc -accel kvm -cpu qemu64,kvmclock=off -m 256 -nodefaults -no-user-config -display none)
+guest=(qemu-system-x86_64 -machine pc -accel kvm -m 256 -nodefaults -no-user-config -display none -vga std)
+boot_s=8 # until the boot sector runs
 image() { echo "if=floppy,format=raw,readonly=on,file=$BUILD/tests/hook/bootsector-$1.bin"; }
 
 # listen NAME: writes what the QEMU behind NAME.sock says to NAME.events, and what stands in NAME.orders to it.
@@ -60,6 +61,7 @@ run_colo() {
     pids+=($!)
     listen a
     listen b
+    sleep $boot_s
     echo "$colo" >"$dir/a.orders"
     echo "$colo" >"$dir/b.orders"
     echo '{"execute": "migrate-set-parameters", "arguments": {"x-checkpoint-delay": 20}}' >"$dir/a.orders"
@@ -83,7 +85,9 @@ run_understudy() {
     done
     hosts_exec "$prefix" a "$BUILD/cli/understudy" run --name colo --peer 10.77.0.2 --epoch-ms 20 --wait-s 30 -- "${guest[@]}" \
         -drive "$(image "$1")" -qmp "unix:$dir/user.sock,server=on,wait=off" >"$dir/run.log" 2>&1 || { cat "$dir/run.log" >&2; return 1; }
+    sleep $((boot_s * 2))
     listen user
+    hosts_exec "$prefix" a "$BUILD/cli/understudy" status colo --reset >/dev/null
     sleep "$seconds"
     pauses "$dir/user.events" >"$2"
     hosts_exec "$prefix" a "$BUILD/cli/understudy" status colo --json | jq .dirty_pages >"$2-dirty"

@@ -177,7 +177,7 @@ find "$results" -name 'scenario-*' | sort | xargs -r cat | jq -s . >"$work/scena
 jq -n --slurpfile scenarios "$work/scenarios" --argjson rtt "$(one "$results/rtt")" --argjson drift "$(one "$results/drift")" \
     --argjson slowdown "$(one "$results/slowdown")" --argjson colo "$(one "$results/colo")" \
     --argjson gaps "$(distribution "$results/gaps")" --argjson detects "$(distribution "$results/detects")" \
-    --argjson promotes "$(distribution "$results/promotes")" --arg qemu "$("${QEMU:-qemu-system-x86_64}" --version | head -n 1)" \
+    --argjson promotes "$(distribution "$results/promotes")" --arg qemu "$("${UNDERSTUDY_QEMU:-qemu-system-x86_64}" --version | head -n 1)" \
     --argjson processors "$(nproc)" --argjson quick $quick '
     def p50(name): first($scenarios[0][] | select(.name == name) | .pause_us.p50) // null;
     {qemu: $qemu, accel: "tcg", processors: $processors, quick: ($quick == 1), scenarios: $scenarios[0],

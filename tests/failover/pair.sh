@@ -61,11 +61,11 @@ build_guest() {
     "$(dirname "${BASH_SOURCE[0]}")/../guest/build-guest.sh" "$GUEST" 2>"$work/guest.err" || fail "the guest could not be built"
 }
 
-# Sets qemu to the command line of the test guest. From the environment: QEMU (the program), MEMORY (MiB), MACHINE, NIC (its
+# Sets qemu to the command line of the test guest. From the environment: UNDERSTUDY_QEMU (the program), MEMORY (MiB), MACHINE, NIC (its
 # -device), DIRTY (pages a second), DIRTY_SET (pages they are spread over).
 guest_command() {
     # shellcheck disable=SC2054 # commas are QEMU's
-    qemu=("${QEMU:-qemu-system-x86_64}" -accel tcg -m "${MEMORY:-256}" -machine "${MACHINE:-pc}" -nodefaults -nographic
+    qemu=("${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -accel tcg -m "${MEMORY:-256}" -machine "${MACHINE:-pc}" -nodefaults -nographic
         -serial "file:$work/serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img"
         -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000} us.set=${DIRTY_SET:-16384}"
         -netdev tap,id=n0,ifname=tap0,script=no,downscript=no

@@ -25,7 +25,7 @@ client() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-test-clie
 hosts_up "$prefix"
 nic=virtio-net-pci
 [ "$machine" != microvm ] || nic=virtio-net-device
-hosts_exec "$prefix" a "${QEMU:-qemu-system-x86_64}" -machine "$machine" -accel tcg -m 256 -nodefaults -nographic -no-reboot \
+hosts_exec "$prefix" a "${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -machine "$machine" -accel tcg -m 256 -nodefaults -nographic -no-reboot \
     -serial "file:$work/serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img" \
     -append "console=ttyS0 quiet panic=-1 us.ip=10.77.0.10/24 us.dirty=1000" \
     -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device "$nic,netdev=n0" >"$work/qemu.out" 2>&1 &

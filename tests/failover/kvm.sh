@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The whole system under KVM: a boot-sector guest counts in 64 pages; its host is killed, again and again; after each takeover
+# the counters must be those of one instant, and go on from where the dead host was at most an epoch before.
+#   kvm.sh BUILD GUEST(unused) [KILLS]
+set -euo pipefail
+BUILD=$1 GUEST=$2 kills=${3:-4}
+# shellcheck source=tests/failover/pair.sh
+. "$(dirname "$0")/pair.sh"
+image=$BUILD/tests/hook/bootsector-busy.bin
+# Whether KVM works here and runs 16-bit code, without understudy: the guest's magic number shows.
+guest_qemu() {
+    echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} -machine pc -accel kvm -m 64 -nodefaults -display none -vga std -drive if=floppy,format=raw,readonly=on,file=$image"
+}
+word_at() { od -An -tu4 -j "$2" -N 4 "/proc/$1/fd/63" | tr -d ' '; }
+magic=1414744898 # 0x54534b42, once the rounds begin
+
+[ -w /dev/kvm ] || { echo "SKIPPED: there is no usable /dev/kvm on this machine" >&2; exit 77; }
+hosts_up "$prefix"
+start_daemon b
+start_daemon a
+# shellcheck disable=SC2046 # a list of words
+understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- $(guest_qemu) >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+guest_counts() { [ "$(word_at "$(field "$1" qemu_pid)" $((0x8000)))" = $magic ] && [ "$(word_at "$(field "$1" qemu_pid)" $((0x8004)))" -gt 0 ]; }
+for ((i = 0; i < 300; i++)); do
+    ! guest_counts a 2>/dev/null || break
+    sleep 0.1
+done
+guest_counts a || { echo "SKIPPED: KVM does not run the boot-sector guest on this machine" >&2; exit 77; }
+
+# Reads the counters of the guest on a host, with its QEMU stopped, and prints the round. Fails unless they are of one instant:
+# n + 1 up to some page, n from there on, and the round counter n, or n + 1 where all pages are.
+round_of() {
+    local pid
+    pid=$(field "$1" qemu_pid)
+    kill -STOP "$pid"
+    {
+        word_at "$pid" $((0x8004))
+        for ((page = 0; page < 64; page++)); do
+            word_at "$pid" $((0x200000 + page * 4096))
+        done
+    } >"$work/counters"
+    kill -CONT "$pid"
+    awk 'NR == 1 {round = $1; next}
+        NR == 2 {first = last = $1}
+        $1 > last || $1 < first - 1 {bad = 1}
+        {last = $1}
+        END {
+            if (bad || (round != last && round != last - 1) || (round == last - 1 && first != last)) {
+                print "torn: round " round ", first page " first ", last page " last > "/dev/stderr"
+                exit 1
+            }
+            print round
+        }' "$work/counters"
+}
+
+here=a there=b
+for ((i = 1; i <= kills; i++)); do
+    await 30 "protection on host $here" field_is $here state protected
+    before=$(round_of $here) || fail "the counters of the primary are not of one instant"
+    hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
+    await 10 "host $there to take over" field_is $there guest_here true
+    after=$(round_of $there) || fail "the counters after the takeover are not of one instant"
+    [ "$after" -gt 0 ] || fail "the guest began anew"
+    later=$(round_of $there) || fail "the counters are not of one instant while the guest runs on"
+    until [ "$later" -gt "$after" ]; do
+        [ $SECONDS -lt 200 ] || fail "the guest does not run on host $there"
+        later=$(round_of $there) || fail "the counters are not of one instant while the guest runs on"
+    done
+    echo "kill $i: round $before before, $after after the takeover, $later later"
+    revive $here
+    read -r here there <<<"$there $here"
+done
+pair_leftovers
+echo "$kills kills under KVM: counters exact"
