@@ -10,7 +10,7 @@ usage: ./try.sh [OPTIONS]
   --accel auto|kvm|tcg  how the guest runs (auto: KVM if it can really run the guest, else TCG)
   --memory SIZE         the guest's memory, as QEMU's -m takes it (256M)
   --cpus N              the guest's processors (1)
-  --machine TYPE        QEMU's machine: q35, pc, microvm (q35)
+  --machine TYPE        QEMU's machine: pc, q35, microvm (pc)
   --epoch-ms N          time between checkpoints (20)
   --seconds N           time under protection before host A is killed (10)
   --dirty N             pages the guest dirties a second, besides what it does anyway (1000)
@@ -21,7 +21,7 @@ Exit status: 0 only if host B took the guest over and the client lost nothing.
 USAGE
 }
 
-accel=auto memory=256M cpus=1 machine=q35 epoch_ms=20 seconds=10 dirty=1000 json="" quiet=0 install=1
+accel=auto memory=256M cpus=1 machine=pc epoch_ms=20 seconds=10 dirty=1000 json="" quiet=0 install=1
 fail_usage() {
     echo "try.sh: $1" >&2
     usage >&2
@@ -72,7 +72,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 address=10.77.0.10
-virtio_net=virtio-net-pci
+virtio_net=virtio-net-pci,disable-modern=on # a shorter pause: docs/operations.md
 [ "$machine" != microvm ] || virtio_net=virtio-net-device
 qemu_line() {
     printf '%s\n' qemu-system-x86_64 -machine "$machine" -accel "$1" -m "$memory" -smp "$cpus" -nodefaults -nographic \

@@ -71,7 +71,7 @@ static char **split_at_dashes(int *argc, char **argv)
 
 int cmd_run(int argc, char **argv)
 {
-    char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL;
+    g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL;
     int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
     gboolean no_wait = FALSE;
     const GOptionEntry entries[] = {

@@ -4,13 +4,15 @@
  * looks at between two epochs, never inside one. Everything the capture thread says carries the order's
  * generation, so that what a cancelled order still had to say is recognised and dropped.
  *
+ * The thread has no real-time priority, though that would save some 70 us of each pause: in bursts of work it
+ * kept the control thread from giving signs of life, and the other host took over from a living one.
+ *
  * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early
  * passes run while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
  */
 #include "replicator/capture_thread.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -22,7 +24,6 @@
 #define MAX_PRECOPY_PASSES 30u
 #define MAX_EARLY_PASSES   4u
 #define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
-#define URGENT_PAGES       1024u
 #define IDLE_WAIT_MS       1000
 #define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
 #define EARLY_BASE_US      300
@@ -50,7 +51,7 @@ struct capture_thread {
     uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
 
     /* The thread's own. */
-    bool tracking, urgent;
+    bool tracking;
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
@@ -133,25 +134,9 @@ static bool send_pass(struct capture_thread *t, const struct capture_order *orde
     return still(t, order);
 }
 
-/*
- * The guest stands still while this thread copies, so with little to copy it runs before ordinary threads:
- * woken by the hook it starts at once, be it on the hook's own processor, instead of when the hook has
- * nothing left to do. With much to copy it must not: once the kernel throttles the real-time threads of a
- * processor, the control thread's signs of life stop too (seen: the other host took over from a living one).
- * Without the right to do so it works as well, only later.
- */
-static void run_before_others(struct capture_thread *t, bool urgent)
-{
-    struct sched_param param = {.sched_priority = urgent ? 1 : 0};
-    if (urgent != t->urgent)
-        sched_setscheduler(0, (urgent ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK, &param);
-    t->urgent = urgent;
-}
-
 static void run_precopy(struct capture_thread *t, const struct capture_order *order)
 {
     let_go(t);
-    run_before_others(t, false);
     int status = capture_start(t->capture);
     if (status < 0) {
         tell_failure(t, order->generation, status, "dirty tracking could not be started");
@@ -245,7 +230,6 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
         return false;
     }
     record(t, &report);
-    run_before_others(t, t->usual_dirty < URGENT_PAGES);
     /* Cut before sent: the control thread must know the epoch before it can be acked. */
     tell(t, NOTE_EPOCH_CUT, order->generation, t->next_epoch, last);
     sender_post_epoch(t->sender, order->connection, order->term, epoch);

@@ -209,7 +209,7 @@ static gboolean on_terminate(gpointer opaque)
  */
 static void ask_for_priority(void)
 {
-    struct sched_param param = {.sched_priority = 2}; /* before the capture thread */
+    struct sched_param param = {.sched_priority = 1};
     sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
 }
 
