@@ -10,6 +10,7 @@
 
 #define CONNECT_MS 2000
 #define PREPARE_MS 30000
+#define THERE_MS   5000
 
 bool peer_split(const char *text, char **host, uint16_t *port)
 {
@@ -39,6 +40,19 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
     return answer;
 }
 
+/* A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
+ * else, shows early. */
+static bool peer_is_there(const char *host, uint16_t port, GError **error)
+{
+    Understudy__HostRequest ask = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &ask);
+    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
+    if (!answer)
+        return false;
+    understudy__envelope__free_unpacked(answer, NULL);
+    return true;
+}
+
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   uint16_t *data_port, uint16_t *udp_port, GError **error)
 {
@@ -47,7 +61,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     prepare.protection = protection;
     prepare.primary_daemon = own;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
-    Understudy__Envelope *answer = peer_call(host, port, &request, PREPARE_MS, error);
+    Understudy__Envelope *answer =
+        peer_is_there(host, port, error) ? peer_call(host, port, &request, PREPARE_MS, error) : NULL;
     if (!answer)
         return false;
     bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
