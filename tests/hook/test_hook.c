@@ -211,8 +211,16 @@ static void test_expired_checkpoint_lets_the_guest_run_and_keeps_the_bits(void *
 
 static void test_expiry_would_notice_dropped_bits(void **state)
 {
+    uint64_t differences = 0;
     (void)state;
-    assert_true(let_a_checkpoint_expire("drop-bits").differences > 0);
+    /* A guest that is quick enough dirties all the same pages again before the next checkpoint, and nothing
+     * shows. */
+    for (int i = 0; i < 10 && differences == 0; i++) {
+        if (i > 0)
+            guest_stop(&guest);
+        differences = let_a_checkpoint_expire("drop-bits").differences;
+    }
+    assert_true(differences > 0);
 }
 
 static void test_expiry_would_notice_an_ignored_deadline(void **state)
