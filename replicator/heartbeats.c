@@ -17,9 +17,12 @@
 #include "heartbeat/packet.h"
 #include "replicator/replicator.h"
 
+#define STALL_INTERVALS 2 /* intervals by which our own timer is late before it counts as a stall */
+
 struct heartbeats {
     int fd;
     guint readable, timer;
+    gint64 interval_us;     /* when the timer last ran */
     uint64_t sequence;      /* ours */
     uint64_t peer_sequence; /* newest seen: older ones are replays */
     uint64_t peer_term;
@@ -63,10 +66,25 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+/*
+ * A timer that comes late says that this process, or the whole machine, did not run. Time in which nobody
+ * listened is no silence: without this, two replicators that wake from one stall take each other for dead. It
+ * delays a takeover by no more than the stall itself.
+ */
+static void notice_own_stall(struct replicator *r)
+{
+    struct heartbeats *h = r->heartbeats;
+    gint64 now = g_get_monotonic_time(), due = h->interval_us + (gint64)r->config.heartbeat_ms * 1000;
+    if (h->interval_us && now - due > STALL_INTERVALS * (gint64)r->config.heartbeat_ms * 1000)
+        session_excuse_silence(&r->session, (uint64_t)(now - due) / 1000, replicator_now_ms());
+    h->interval_us = now;
+}
+
 static gboolean on_interval(gpointer opaque)
 {
     struct replicator *r = opaque;
     struct heartbeats *h = r->heartbeats;
+    notice_own_stall(r);
     uint8_t bytes[HEARTBEAT_LEN];
     struct heartbeat beat = {
         .term = r->session.term,

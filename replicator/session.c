@@ -828,6 +828,13 @@ static const char *name_of(const char *const *names, size_t n, size_t i)
 }
 #define NAME_OF(names, i) name_of(names, sizeof(names) / sizeof *(names), (size_t)(i))
 
+void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms)
+{
+    uint64_t excused = s->last_heard_ms + stalled_ms;
+    if (excused > s->last_heard_ms)
+        s->last_heard_ms = excused < now_ms ? excused : now_ms;
+}
+
 const char *session_state_name(enum session_state state)
 {
     static const char *const names[] = {

@@ -166,6 +166,11 @@ void session_init(struct session *s, const struct session_config *config, uint64
 /* Feeds one event; out is overwritten. now_ms: any monotonic clock of this host. */
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
                     struct session_actions *out);
+/*
+ * This side itself did not run for stalled_ms, until now: the peer's silence in that time says nothing about
+ * the peer. To be called after what came meanwhile was heard, before the next TICK.
+ */
+void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
 const char *session_state_name(enum session_state state);

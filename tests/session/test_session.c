@@ -208,6 +208,20 @@ static void test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote
     assert_int_equal(find(&side, SESSION_DO_PROMOTE)->epoch, 1);
 }
 
+static void test_time_in_which_this_side_did_not_run_is_no_silence(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by(&side);
+    side.now_ms += SILENCE_MS + 40;
+    session_excuse_silence(&side.session, SILENCE_MS + 20, side.now_ms);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    side.now_ms += SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
 static void test_a_standby_promotes_only_when_all_it_acked_is_applied(void **state)
 {
     struct side side;
@@ -287,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_a_newer_term_fences_a_primary),
         cmocka_unit_test(test_a_secondary_without_a_whole_image_never_promotes),
         cmocka_unit_test(test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote),
+        cmocka_unit_test(test_time_in_which_this_side_did_not_run_is_no_silence),
         cmocka_unit_test(test_a_standby_promotes_only_when_all_it_acked_is_applied),
         cmocka_unit_test(test_a_standby_that_asked_acks_nothing_more),
         cmocka_unit_test(test_an_epoch_out_of_order_is_not_acked),
