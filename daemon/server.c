@@ -238,7 +238,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->term = 1;
     protection->epoch_ms = request->epoch_ms ? request->epoch_ms : 20;
     protection->deadline_ms = request->deadline_ms ? request->deadline_ms : 20;
-    protection->silence_ms = request->silence_ms ? request->silence_ms : 60;
+    protection->silence_ms = request->silence_ms ? request->silence_ms : 100;
     protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : 10;
     protection->on_peer_loss = request->on_peer_loss;
     protection->tracker = request->tracker;

@@ -75,8 +75,13 @@ static void notice_own_stall(struct replicator *r)
 {
     struct heartbeats *h = r->heartbeats;
     gint64 now = g_get_monotonic_time(), due = h->interval_us + (gint64)r->config.heartbeat_ms * 1000;
-    if (h->interval_us && now - due > STALL_INTERVALS * (gint64)r->config.heartbeat_ms * 1000)
+    if (h->interval_us && now - due > STALL_INTERVALS * (gint64)r->config.heartbeat_ms * 1000) {
         session_excuse_silence(&r->session, (uint64_t)(now - due) / 1000, replicator_now_ms());
+        if (now - due > (gint64)r->config.silence_ms * 1000 / 2)
+            g_warning("%s: this process did not run for %" G_GINT64_FORMAT
+                      " ms; a longer stall looks like death to the peer (see --silence-ms)",
+                      r->config.vm_name, (now - due) / 1000);
+    }
     h->interval_us = now;
 }
 

@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-#define DEFAULT_SILENCE_MS          60
+#define DEFAULT_SILENCE_MS          100
 #define DEFAULT_HANDOVER_TIMEOUT_MS 5000
 #define DEFAULT_GRANT_RETRY_MS      200
 #define GOODBYE_TIMEOUT_MS          500
@@ -63,11 +63,11 @@ static void say_goodbye(struct step *step, enum session_end_reason reason)
 
 /*
  * How long nothing may be heard. A standby whose link was closed (which a dying process's kernel does, and a
- * cut network does not) needs only half the silence to believe it.
+ * cut network or a host that merely stands still does not) needs only a third of the silence to believe it.
  */
 static uint64_t silence_limit_ms(const struct session *s)
 {
-    return s->state == SESSION_STANDBY && !s->link_up ? s->config.silence_ms / 2 : s->config.silence_ms;
+    return s->state == SESSION_STANDBY && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
 }
 
 static bool is_silent(const struct step *step)

@@ -134,7 +134,7 @@ struct session_config {
     enum session_role role;
     uint64_t term; /* first term of a new pair: 1 */
     enum session_peer_loss on_peer_loss;
-    uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 60) */
+    uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 100) */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
     bool chaos_release_before_ack; /* planted bugs, for tests that must find them */

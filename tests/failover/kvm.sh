@@ -27,12 +27,15 @@ for ((i = 0; i < 300; i++)); do
 done
 guest_counts a || { echo "SKIPPED: KVM does not run the boot-sector guest on this machine" >&2; exit 77; }
 
+all_stopped() { ! sed 's/.*) //' /proc/"$1"/task/*/stat | grep -qv '^T'; }
 # Reads the counters of the guest on a host, with its QEMU stopped, and prints the round. Fails unless they are of one instant:
 # n + 1 up to some page, n from there on, and the round counter n, or n + 1 where all pages are.
 round_of() {
     local pid
     pid=$(field "$1" qemu_pid)
     kill -STOP "$pid"
+    # Each thread stops when it next looks, a virtual processor a little after the others.
+    until all_stopped "$pid"; do :; done
     {
         word_at "$pid" $((0x8004))
         for ((page = 0; page < 64; page++)); do
