@@ -4,12 +4,10 @@
  * transport.h for the contract and proto/epoch_wire.h for the bytes.
  *
  * The socket does not block; every wait is a poll of at most stall_ms, so a peer that stops in the middle of
- * anything costs -ETIMEDOUT. The device state travels as a delta against the last one sent on this
- * connection; both ends keep that last one, and it changes only when an epoch was sent, or received, whole.
+ * anything costs -ETIMEDOUT.
  */
 #include "replicator/transport.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <glib-unix.h>
 #include <netinet/in.h>
@@ -23,22 +21,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpoint/devstate_delta.h"
 #include "proto/crc32c.h"
 #include "proto/epoch_wire.h"
+#include "replicator/epoch_parts.h"
 #include "replicator/transport_tcp.h"
 
 #define IOV_BATCH    512
-#define MAX_DELTA    (24u << 20)
 #define RUN_MAX      (64u << 10)
 #define ROOM_POLL_US 200
 #define IDLE_POLL_MS 3000
-
-/* Bytes that grow as needed and are kept: no allocation once the usual size is reached. */
-struct bytes {
-    uint8_t *at;
-    size_t len, capacity;
-};
 
 struct tcp {
     struct transport base;
@@ -46,18 +37,11 @@ struct tcp {
     unsigned stall_ms;
     _Atomic bool dead;
     pthread_mutex_t send_lock; /* whole messages */
-    struct bytes index, delta, last_sent;
-    struct bytes payload, last_received;
+    struct epoch_encoder encoder;
+    struct epoch_decoder decoder;
+    struct bytes payload;
     _Atomic uint64_t bytes_sent, bytes_received, epochs_sent, epochs_received;
 };
-
-static void make_room(struct bytes *bytes, size_t len)
-{
-    if (bytes->capacity >= len)
-        return;
-    bytes->capacity = len + len / 2;
-    bytes->at = g_realloc(bytes->at, bytes->capacity);
-}
 
 static struct tcp *tcp_of(const struct transport *t)
 {
@@ -163,36 +147,6 @@ static int tcp_send_message(struct transport *t, const struct transport_message 
     return status;
 }
 
-/* The index in wire order, and how many pages carry bytes. */
-static uint32_t build_index(struct tcp *tcp, const struct staged_epoch *epoch)
-{
-    uint32_t ndata = 0;
-    make_room(&tcp->index, (size_t)epoch->npages * 8 + 8);
-    for (uint32_t i = 0; i < epoch->npages; i++) {
-        uint64_t ref = htole64(epoch->pages[i].ref);
-        memcpy(tcp->index.at + (size_t)i * 8, &ref, 8);
-        ndata += epoch->pages[i].slot != STAGING_NO_PAGE;
-    }
-    return ndata;
-}
-
-static int build_delta(struct tcp *tcp, const struct staged_epoch *epoch)
-{
-    tcp->delta.len = 0;
-    if (epoch->kind != STAGED_EPOCH)
-        return 0;
-    make_room(&tcp->delta, devstate_delta_bound(epoch->devstate_len));
-    ssize_t len = devstate_delta_encode(tcp->delta.at, tcp->delta.capacity, epoch->devstate,
-                                        epoch->devstate_len, tcp->last_sent.at, tcp->last_sent.len);
-    if (len < 0)
-        return (int)len;
-    tcp->delta.len = (size_t)len;
-    make_room(&tcp->last_sent, epoch->devstate_len + 1); /* some memory even for no bytes: memcpy wants it */
-    memcpy(tcp->last_sent.at, epoch->devstate, epoch->devstate_len);
-    tcp->last_sent.len = epoch->devstate_len;
-    return 0;
-}
-
 /* Pages in wire order; neighbours in staging become one vector. crc goes on over them. */
 static int send_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
                       uint32_t *crc)
@@ -224,33 +178,25 @@ static int send_epoch_locked(struct tcp *tcp, uint64_t term, const struct stagin
                              const struct staged_epoch *epoch)
 {
     uint8_t head[WIRE_HEADER_LEN], fixed[WIRE_EPOCH_LEN], tail[WIRE_COMMIT_LEN];
-    int status = build_delta(tcp, epoch);
+    struct wire_epoch wire;
+    int status = epoch_encode(&tcp->encoder, epoch, &wire);
     if (status < 0)
         return status;
-    struct wire_epoch wire = {
-        .kind = epoch->kind,
-        .npages = epoch->npages,
-        .ndata = build_index(tcp, epoch),
-        .nblocks = epoch->nblocks,
-        .delta_len = tcp->delta.len,
-    };
-    memcpy(wire.used_len, epoch->block_used_len, sizeof wire.used_len);
     struct wire_header header = {
         .type = MESSAGE_EPOCH,
         .term = term,
         .epoch = epoch->epoch,
-        .payload_len = WIRE_EPOCH_LEN + 8ull * wire.npages + wire.delta_len +
-                       (uint64_t)WIRE_PAGE_LEN * wire.ndata + WIRE_COMMIT_LEN,
+        .payload_len = epoch_payload_len(&wire),
     };
     wire_header_encode(&header, head);
     wire_epoch_encode(&wire, fixed);
     uint32_t crc = crc32c(0, fixed, sizeof fixed);
-    crc = crc32c(crc, tcp->index.at, (size_t)wire.npages * 8);
-    crc = crc32c(crc, tcp->delta.at, wire.delta_len);
+    crc = crc32c(crc, tcp->encoder.index.at, tcp->encoder.index.len);
+    crc = crc32c(crc, tcp->encoder.delta.at, wire.delta_len);
     struct iovec front[4] = {{head, sizeof head},
                              {fixed, sizeof fixed},
-                             {tcp->index.at, (size_t)wire.npages * 8},
-                             {tcp->delta.at, wire.delta_len}};
+                             {tcp->encoder.index.at, tcp->encoder.index.len},
+                             {tcp->encoder.delta.at, wire.delta_len}};
     status = send_all(tcp, front, 4, true);
     if (status == 0)
         status = send_pages(tcp, staging, epoch, &crc);
@@ -310,27 +256,6 @@ static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *stag
     return epoch;
 }
 
-/* The index: fills pages[], giving slots in order to the pages that carry bytes. */
-static int take_index(const struct staging *staging, struct staged_epoch *epoch,
-                      const struct wire_epoch *wire, const uint8_t *index)
-{
-    uint32_t taken = 0, capacity = staging_capacity_pages(staging);
-    for (uint32_t i = 0; i < wire->npages; i++) {
-        uint64_t ref;
-        memcpy(&ref, index + (size_t)i * 8, 8);
-        ref = le64toh(ref);
-        uint32_t slot = STAGING_NO_PAGE;
-        if (!(page_ref_flags(ref) & PAGE_REF_ZERO)) {
-            if (taken == wire->ndata)
-                return -EPROTO;
-            slot = (uint32_t)(((uint64_t)epoch->first_slot + taken++) % capacity);
-        }
-        epoch->pages[i] = (struct staged_page){.ref = ref, .slot = slot};
-    }
-    epoch->npages = wire->npages;
-    return taken == wire->ndata ? 0 : -EPROTO;
-}
-
 /* Page bytes straight into the ring: at most two runs, since the slots are consecutive. */
 static int receive_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
                          uint32_t ndata, uint32_t *crc)
@@ -353,29 +278,17 @@ static int receive_pages(struct tcp *tcp, const struct staging *staging, const s
     return 0;
 }
 
-static int check_commit(const struct wire_header *header, const struct wire_epoch *wire, const uint8_t *bytes,
-                        uint32_t crc)
-{
-    struct wire_commit commit;
-    int status = wire_commit_decode(&commit, bytes);
-    if (status < 0)
-        return status;
-    return commit.crc == crc && commit.term == header->term && commit.epoch == header->epoch &&
-                   commit.npages == wire->npages && commit.ndata == wire->ndata
-               ? 0
-               : -EPROTO;
-}
-
-/* Everything after the epoch's fixed part. On success the delta is applied to last_received. */
+/* Everything after the epoch's fixed part.  */
 static int receive_parts(struct tcp *tcp, const struct staging *staging, struct staged_epoch *epoch,
                          const struct wire_header *header, const struct wire_epoch *wire, uint32_t crc)
 {
     uint8_t tail[WIRE_COMMIT_LEN];
+    struct wire_commit commit;
     size_t index_len = (size_t)wire->npages * 8;
-    make_room(&tcp->payload, index_len + wire->delta_len + 8);
+    bytes_make_room(&tcp->payload, index_len + wire->delta_len + 8);
     int status = receive_bytes(tcp, tcp->payload.at, index_len + wire->delta_len);
     if (status == 0)
-        status = take_index(staging, epoch, wire, tcp->payload.at);
+        status = epoch_take_index(staging, epoch, wire, tcp->payload.at, epoch->first_slot);
     if (status < 0)
         return status;
     crc = crc32c(crc, tcp->payload.at, index_len + wire->delta_len);
@@ -383,17 +296,12 @@ static int receive_parts(struct tcp *tcp, const struct staging *staging, struct 
     if (status == 0)
         status = receive_bytes(tcp, tail, sizeof tail);
     if (status == 0)
-        status = check_commit(header, wire, tail, crc);
-    if (status < 0 || epoch->kind != STAGED_EPOCH)
-        return status;
-    make_room(&tcp->last_received, epoch->devstate_capacity);
-    status = devstate_delta_apply(tcp->last_received.at, &tcp->last_received.len, epoch->devstate_capacity,
-                                  tcp->payload.at + index_len, wire->delta_len);
-    if (status < 0)
-        return status;
-    memcpy(epoch->devstate, tcp->last_received.at, tcp->last_received.len);
-    epoch->devstate_len = tcp->last_received.len;
-    return 0;
+        status = wire_commit_decode(&commit, tail);
+    if (status == 0)
+        status = epoch_check_commit(header, wire, &commit, crc);
+    if (status == 0)
+        status = epoch_take_devstate(&tcp->decoder, epoch, tcp->payload.at + index_len, wire->delta_len);
+    return status;
 }
 
 static int receive_epoch(struct tcp *tcp, struct staging *staging, const struct wire_header *header,
@@ -405,8 +313,8 @@ static int receive_epoch(struct tcp *tcp, struct staging *staging, const struct 
         return -EPROTO;
     int status = receive_bytes(tcp, fixed, sizeof fixed);
     if (status == 0)
-        status =
-            wire_epoch_decode(&wire, fixed, header->payload_len, staging_capacity_pages(staging), MAX_DELTA);
+        status = wire_epoch_decode(&wire, fixed, header->payload_len, staging_capacity_pages(staging),
+                                   EPOCH_MAX_DELTA);
     if (status < 0)
         return status;
     struct staged_epoch *epoch = begin_received(tcp, staging, header, &wire, &status);
@@ -444,7 +352,7 @@ static int tcp_receive(struct transport *t, struct staging *staging, struct tran
         return receive_epoch(tcp, staging, &header, out);
     if (header.payload_len > TRANSPORT_MAX_PAYLOAD)
         return -EPROTO;
-    make_room(&tcp->payload, header.payload_len + 1);
+    bytes_make_room(&tcp->payload, header.payload_len + 1);
     status = receive_bytes(tcp, tcp->payload.at, header.payload_len);
     if (status < 0)
         return status;
@@ -465,10 +373,10 @@ static void tcp_shutdown(struct transport *t)
 static void tcp_free(struct transport *t)
 {
     struct tcp *tcp = tcp_of(t);
-    struct bytes *all[] = {&tcp->index, &tcp->delta, &tcp->last_sent, &tcp->payload, &tcp->last_received};
     close(tcp->fd);
-    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
-        g_free(all[i]->at);
+    epoch_encoder_clear(&tcp->encoder);
+    epoch_decoder_clear(&tcp->decoder);
+    bytes_free(&tcp->payload);
     pthread_mutex_destroy(&tcp->send_lock);
     g_free(tcp);
 }
