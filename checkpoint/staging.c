@@ -34,6 +34,7 @@ struct staging {
     uint32_t next_slot;              /* where the next page goes */
     uint64_t epoch_head;             /* counts epochs opened, ever */
     bool open;
+    bool pinned; /* written before the first epoch */
     /* Freeing side; read by the filling side. */
     _Alignas(64) _Atomic uint64_t page_tail;
     _Atomic uint64_t epoch_tail;
@@ -111,6 +112,28 @@ void *staging_region(const struct staging *staging, size_t *len)
     return staging->region;
 }
 
+void staging_pin(struct staging *staging)
+{
+    if (staging->pinned)
+        return;
+    staging->pinned = true;
+    madvise(staging->region, staging->region_len, MADV_HUGEPAGE);
+}
+
+void staging_position(const struct staging *staging, struct staging_position *out)
+{
+    out->page_head = staging->page_head;
+    out->epoch_head = staging->epoch_head;
+    out->next_slot = staging->next_slot;
+    staging_tails(staging, &out->page_tail, &out->epoch_tail);
+}
+
+void staging_tails(const struct staging *staging, uint64_t *page_tail, uint64_t *epoch_tail)
+{
+    *page_tail = atomic_load_explicit(&staging->page_tail, memory_order_acquire);
+    *epoch_tail = atomic_load_explicit(&staging->epoch_tail, memory_order_acquire);
+}
+
 uint8_t *staging_slot(const struct staging *staging, uint32_t slot)
 {
     return staging_slot_at(staging->region, slot);
@@ -134,6 +157,16 @@ struct staged_epoch *staging_begin(struct staging *staging, uint64_t number, enu
     staging->epoch_head++;
     staging->open = true;
     return epoch;
+}
+
+int staging_place(struct staging *staging, struct staged_epoch *epoch, uint32_t slot)
+{
+    bool empty = staging_free_pages(staging) == staging->capacity;
+    if (slot >= staging->capacity || (slot != staging->next_slot && !empty))
+        return -EINVAL;
+    staging->next_slot = slot;
+    epoch->first_slot = slot;
+    return 0;
 }
 
 int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n)
@@ -179,7 +212,7 @@ static void cool(struct staging *staging, uint32_t first, uint32_t n)
 void staging_free(struct staging *staging, struct staged_epoch *epoch)
 {
     /* Only large epochs: giving back and faulting in again costs more than it saves on a small one. */
-    if (epoch->nslots > WARM_PAGES)
+    if (epoch->nslots > WARM_PAGES && !staging->pinned)
         cool(staging, epoch->first_slot, epoch->nslots);
     atomic_fetch_add_explicit(&staging->page_tail, epoch->nslots, memory_order_release);
     atomic_fetch_add_explicit(&staging->epoch_tail, 1, memory_order_release);

@@ -86,6 +86,21 @@ uint32_t staging_free_pages(const struct staging *staging);
 unsigned staging_free_epochs(const struct staging *staging); /* filling side */
 /* The whole region, for registration with a NIC. */
 void *staging_region(const struct staging *staging, size_t *len);
+/*
+ * From here on a NIC has the region registered: its memory must stay what it is, so nothing is given back to
+ * the kernel. Asks for huge pages, where the kernel has them. Before the first epoch.
+ */
+void staging_pin(struct staging *staging);
+
+/* Where the rings stand. Counts of all pages and epochs ever taken (heads) and given back (tails). */
+struct staging_position {
+    uint64_t page_head, page_tail, epoch_head, epoch_tail;
+    uint32_t next_slot;
+};
+/* Filling side. */
+void staging_position(const struct staging *staging, struct staging_position *out);
+/* The tails alone, as of some moment. Any thread. */
+void staging_tails(const struct staging *staging, uint64_t *page_tail, uint64_t *epoch_tail);
 static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot)
 {
     return base + (size_t)slot * STAGING_PAGE_LEN;
@@ -94,6 +109,11 @@ uint8_t *staging_slot(const struct staging *staging, uint32_t slot);
 
 /* Filling side. staging_begin: NULL when no descriptor is free. */
 struct staged_epoch *staging_begin(struct staging *staging, uint64_t epoch, enum staged_kind kind);
+/*
+ * The open epoch's pages begin at this ring page: what a peer that writes into the ring itself has chosen. It
+ * can choose where the ring is empty; otherwise there is one right place. 0 or -EINVAL.
+ */
+int staging_place(struct staging *staging, struct staged_epoch *epoch, uint32_t slot);
 /* Takes the next n ring pages for the open epoch: first slot index, or -ENOSPC with nothing taken. */
 int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n);
 /* Publishes the open epoch to the freeing side. */

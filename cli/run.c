@@ -69,9 +69,16 @@ static char **split_at_dashes(int *argc, char **argv)
     return NULL;
 }
 
+/* NULL, or one of the words between bars. */
+static bool is_one_of(const char *word, const char *words)
+{
+    g_auto(GStrv) list = g_strsplit(words, "|", -1);
+    return !word || g_strv_contains((const char *const *)list, word);
+}
+
 int cmd_run(int argc, char **argv)
 {
-    g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL;
+    g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL;
     int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
     gboolean no_wait = FALSE;
     const GOptionEntry entries[] = {
@@ -80,12 +87,14 @@ int cmd_run(int argc, char **argv)
         {"epoch-ms", 0, 0, G_OPTION_ARG_INT, &epoch_ms, "Time between checkpoints (default 20)", "N"},
         {"deadline-ms", 0, 0, G_OPTION_ARG_INT, &deadline_ms, "Longest pause (default 20)", "N"},
         {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms,
-         "Silence after which a host counts as dead (default 60)", "N"},
+         "Silence after which a host counts as dead (default 100)", "N"},
         {"heartbeat-ms", 0, 0, G_OPTION_ARG_INT, &heartbeat_ms, "Time between heartbeats (default 10)", "N"},
         {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss,
          "When the standby is lost: go on, or hold output (default continue)", "continue|hold"},
         {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)",
          "auto|qemu-log|uffd"},
+        {"transport", 0, 0, G_OPTION_ARG_STRING, &transport,
+         "What carries checkpoints (default auto: RDMA where both hosts can)", "auto|rdma|tcp"},
         {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -98,13 +107,11 @@ int cmd_run(int argc, char **argv)
         cli_fail("%s", error->message);
         return EXIT_USAGE;
     }
-    if (!peer || !qemu || !qemu[0] || argc != 1 ||
-        (loss && strcmp(loss, "continue") != 0 && strcmp(loss, "hold") != 0) || epoch_ms < 0 ||
-        epoch_ms > 1000 ||
-        (tracker && strcmp(tracker, "auto") != 0 && strcmp(tracker, "qemu-log") != 0 &&
-         strcmp(tracker, "uffd") != 0)) {
+    if (!peer || !qemu || !qemu[0] || argc != 1 || !is_one_of(loss, "continue|hold") || epoch_ms < 0 ||
+        epoch_ms > 1000 || !is_one_of(tracker, "auto|qemu-log|uffd") ||
+        !is_one_of(transport, "auto|rdma|tcp")) {
         cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] "
-                 "[--on-peer-loss=continue|hold] "
+                 "[--on-peer-loss=continue|hold] [--transport auto|rdma|tcp] "
                  "-- qemu-system-x86_64 ARGS...");
         return EXIT_USAGE;
     }
@@ -121,6 +128,7 @@ int cmd_run(int argc, char **argv)
     run.on_peer_loss = g_strcmp0(loss, "hold") == 0 ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
                                                     : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
     run.tracker = tracker ? tracker : (char *)"auto";
+    run.transport = transport ? transport : (char *)"auto";
     run.cwd = cwd;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);
     int code = cli_call_simple(&request, RUN_MS);

@@ -74,6 +74,8 @@ static json_t *status_json(const Understudy__Status *s)
                         json_pack("{s:I, s:I}", "done_pages", (json_int_t)s->sync_done_pages, "total_pages",
                                   (json_int_t)s->sync_total_pages));
     json_object_set_new(json, "expired", json_integer((json_int_t)s->expired));
+    json_object_set_new(json, "transport", json_string(s->transport));
+    json_object_set_new(json, "transport_why", json_string(s->transport_why));
     json_object_set_new(json, "frames_dropped", json_integer((json_int_t)s->frames_dropped));
     json_object_set_new(json, "detect_ms", json_real(s->detect_ms));
     json_object_set_new(json, "promote_ms", json_real(s->promote_ms));

@@ -242,6 +242,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : 10;
     protection->on_peer_loss = request->on_peer_loss;
     protection->tracker = request->tracker;
+    protection->transport = request->transport;
     protection->cpu_must_match = line->cpu_host;
 }
 

@@ -2,53 +2,11 @@
 /* See epoch_wire.h. */
 #include "proto/epoch_wire.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
 #include "proto/crc32c.h"
-
-static uint8_t *put16(uint8_t *at, uint16_t value)
-{
-    value = htole16(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
-}
-
-static uint8_t *put32(uint8_t *at, uint32_t value)
-{
-    value = htole32(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
-}
-
-static uint8_t *put64(uint8_t *at, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
-}
-
-static uint16_t get16(const uint8_t *at)
-{
-    uint16_t value;
-    memcpy(&value, at, sizeof value);
-    return le16toh(value);
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return le32toh(value);
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return le64toh(value);
-}
+#include "proto/little_endian.h"
 
 /* magic 0, version 4, type 6, arg 8, payload crc 12, term 16, epoch 24, payload length 32, zero 40, header
  * crc 44 */

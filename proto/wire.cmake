@@ -1,2 +1,2 @@
-add_library(us_wire STATIC ${CMAKE_CURRENT_LIST_DIR}/crc32c.c ${CMAKE_CURRENT_LIST_DIR}/epoch_wire.c)
+add_library(us_wire STATIC ${CMAKE_CURRENT_LIST_DIR}/crc32c.c ${CMAKE_CURRENT_LIST_DIR}/epoch_wire.c ${CMAKE_CURRENT_LIST_DIR}/rdma_wire.c)
 target_link_libraries(us_wire PUBLIC understudy_flags)

@@ -14,17 +14,15 @@ struct applier {
 
 static void apply(struct applier *applier, struct staged_epoch *epoch, bool discard)
 {
-    struct note *done = NULL;
+    struct note *done = note_new(NOTE_STAGING_ROOM, NULL, 0);
     if (!discard) {
-        int status = image_apply(applier->image, applier->staging, epoch);
-        done = note_new(epoch->kind == STAGED_EPOCH ? NOTE_EPOCH_APPLIED : NOTE_BATCH_APPLIED, NULL, 0);
+        done->status = image_apply(applier->image, applier->staging, epoch);
+        done->letter.kind = epoch->kind == STAGED_EPOCH ? NOTE_EPOCH_APPLIED : NOTE_BATCH_APPLIED;
         done->epoch = epoch->epoch;
         done->arg = epoch->npages;
-        done->status = status;
     }
     staging_free(applier->staging, epoch);
-    if (done)
-        mailbox_post(applier->control, &done->letter);
+    mailbox_post(applier->control, &done->letter);
 }
 
 static gpointer applier_run(gpointer opaque)

@@ -118,6 +118,9 @@ static void report(struct channel *channel)
     status.on_peer_loss = r->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD
                               ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
                               : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
+    status.transport = (char *)(r->transport ? r->transport : "");
+    status.transport_why =
+        r->transport_why && g_strcmp0(r->transport, "tcp") == 0 ? r->transport_why : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
     status.qemu_pid = r->qemu && !r->qemu_gone ? qemu_process_pid(r->qemu) : 0;
@@ -195,6 +198,9 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->peer_data_port = (uint16_t)start->peer_data_port;
     config->peer_udp_port = (uint16_t)start->peer_udp_port;
     config->tracker = g_strcmp0(p->tracker, "uffd") == 0 ? HV_TRACKER_UFFD : HV_TRACKER_QEMU_LOG;
+    config->transport = g_strcmp0(p->transport, "tcp") == 0    ? TRANSPORT_TCP
+                        : g_strcmp0(p->transport, "rdma") == 0 ? TRANSPORT_RDMA
+                                                               : TRANSPORT_AUTO;
     replicator_configured(r);
 }
 

@@ -302,6 +302,11 @@ static void on_link_up(struct replicator *r, struct note *note)
     g_clear_pointer(&r->connection, connection_put);
     r->connection = g_steal_pointer(&note->connection);
     g_clear_pointer(&r->last_error, g_free);
+    r->transport = r->connection->transport->ops->name;
+    if (note->len) {
+        g_free(r->transport_why);
+        r->transport_why = g_strdup((const char *)note->payload);
+    }
     r->last_heard_us = g_get_monotonic_time();
     handle(r, &event, NULL);
 }
@@ -373,6 +378,13 @@ static void on_capture_note(struct replicator *r, const struct note *note)
     handle(r, &event, NULL);
 }
 
+/* The peer may be waiting for room in our staging. */
+static void tell_room(struct replicator *r)
+{
+    if (r->connection)
+        r->connection->transport->ops->room(r->connection->transport);
+}
+
 void replicator_note(struct replicator *r, struct note *note)
 {
     switch ((enum note_kind)note->letter.kind) {
@@ -393,8 +405,12 @@ void replicator_note(struct replicator *r, struct note *note)
     case NOTE_CAPTURE_FAILED:
         on_capture_note(r, note);
         break;
+    case NOTE_STAGING_ROOM:
+        tell_room(r);
+        break;
     case NOTE_BATCH_APPLIED:
     case NOTE_EPOCH_APPLIED: {
+        tell_room(r);
         if (note->status < 0) {
             /* Checked before, so this does not happen; if it does, the image is not what it should be. */
             replicator_error(r, "an epoch could not be applied: %s", g_strerror(-note->status));

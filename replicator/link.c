@@ -15,7 +15,6 @@
 
 #include "replicator/connection.h"
 #include "replicator/note.h"
-#include "replicator/transport_tcp.h"
 
 #define DIAL_TIMEOUT_MS  500
 #define RETRY_MS         100
@@ -26,9 +25,10 @@ struct link {
     GThread *thread;
     struct mailbox *control;
     struct staging *staging;
-    int listen_fd;
-    unsigned stall_ms;
+    struct endpoint *endpoints[LINK_MAX_ENDPOINTS];
+    unsigned nendpoints;
     uint64_t next_id; /* link thread */
+    char *complaint;  /* the last one; link thread */
 
     GMutex mutex;
     GCond changed;
@@ -49,26 +49,40 @@ static void pause_attempts(struct link *link, unsigned ms)
     g_mutex_unlock(&link->mutex);
 }
 
-static int accept_one(struct link *link)
+/* Polls all that listen, and takes the first that has somebody. */
+static struct transport *accept_one(struct link *link)
 {
-    struct pollfd pfd = {.fd = link->listen_fd, .events = POLLIN};
-    if (poll(&pfd, 1, ACCEPT_POLL_MS) <= 0)
-        return -EAGAIN;
-    int fd = accept4(link->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    struct pollfd fds[LINK_MAX_ENDPOINTS];
+    struct transport *transport = NULL;
+    for (unsigned i = 0; i < link->nendpoints; i++)
+        fds[i] =
+            (struct pollfd){.fd = link->endpoints[i]->ops->listen_fd(link->endpoints[i]), .events = POLLIN};
+    if (poll(fds, link->nendpoints, ACCEPT_POLL_MS) <= 0)
+        return NULL;
+    for (unsigned i = 0; i < link->nendpoints && !transport; i++)
+        if (fds[i].revents && link->endpoints[i]->ops->accept(link->endpoints[i], &transport) < 0)
+            transport = NULL;
+    return transport;
 }
 
-static int dial(struct link *link)
+/* Tries one endpoint after the other. *why: what was wrong with those that failed, the caller's, or NULL. */
+static struct transport *dial(struct link *link, char **why)
 {
+    struct transport *transport = NULL;
     g_mutex_lock(&link->mutex);
     g_autofree char *host = g_strdup(link->host);
     g_autofree char *port = g_strdup(link->port);
     g_mutex_unlock(&link->mutex);
-    int fd = -1;
-    if (!host || !port)
-        return -EDESTADDRREQ;
-    int status = transport_tcp_connect(host, port, DIAL_TIMEOUT_MS, &fd, NULL);
-    return status < 0 ? status : fd;
+    for (unsigned i = 0; host && port && !transport && i < link->nendpoints; i++) {
+        struct endpoint *endpoint = link->endpoints[i];
+        g_autofree char *reason = NULL;
+        if (endpoint->ops->dial(endpoint, host, port, DIAL_TIMEOUT_MS, &transport, &reason) == 0)
+            break;
+        transport = NULL;
+        g_free(*why);
+        *why = g_steal_pointer(&reason);
+    }
+    return transport;
 }
 
 static void refuse(struct link *link, int status, const char *text)
@@ -160,23 +174,32 @@ static bool publish(struct link *link, struct connection *connection, uint64_t *
     return wanted;
 }
 
-static void serve(struct link *link, int fd)
+static bool ours_is_secondary(struct link *link)
+{
+    g_mutex_lock(&link->mutex);
+    bool secondary = link->hello.role == WIRE_ROLE_SECONDARY;
+    g_mutex_unlock(&link->mutex);
+    return secondary;
+}
+
+/* why: the reason for this transport and no better one, or NULL. */
+static void serve(struct link *link, struct transport *transport, const char *why)
 {
     struct wire_hello *theirs = g_new0(struct wire_hello, 1);
-    struct connection *connection = connection_new(transport_tcp_new(fd, link->stall_ms), ++link->next_id);
+    struct connection *connection = connection_new(transport, ++link->next_id);
     uint64_t request = 0;
     int status =
         publish(link, connection, &request) ? introduce(link, connection->transport, theirs) : -ECANCELED;
     bool up = status == 0;
     if (up) {
-        struct note *note = note_new(NOTE_LINK_UP, NULL, 0);
+        struct note *note = note_new(NOTE_LINK_UP, why, why ? strlen(why) : 0);
         note->link = connection->id;
         note->term = theirs->term;
         note->arg = theirs->role;
         note->connection = connection_get(connection);
         mailbox_post(link->control, &note->letter);
-        status =
-            receive_until_down(link, connection, link->listen_fd >= 0 && theirs->role == WIRE_ROLE_PRIMARY);
+        status = receive_until_down(link, connection,
+                                    ours_is_secondary(link) && theirs->role == WIRE_ROLE_PRIMARY);
     }
     g_free(theirs);
     g_mutex_lock(&link->mutex);
@@ -196,6 +219,17 @@ static void serve(struct link *link, int fd)
     connection_put(connection);
 }
 
+/* Where RDMA alone is allowed, status has to say why there is no link. Once for each reason. */
+static void complain(struct link *link, const char *why)
+{
+    bool rdma_only = link->nendpoints == 1 && strcmp(link->endpoints[0]->ops->name, "rdma") == 0;
+    if (!rdma_only || !why || g_strcmp0(why, link->complaint) == 0)
+        return;
+    g_free(link->complaint);
+    link->complaint = g_strdup(why);
+    refuse(link, -EHOSTUNREACH, why);
+}
+
 static bool wait_until_wanted(struct link *link)
 {
     g_mutex_lock(&link->mutex);
@@ -210,25 +244,27 @@ static gpointer link_run(gpointer opaque)
 {
     struct link *link = opaque;
     while (wait_until_wanted(link)) {
-        g_mutex_lock(&link->mutex);
-        bool listens = link->hello.role == WIRE_ROLE_SECONDARY;
-        g_mutex_unlock(&link->mutex);
-        int fd = listens ? accept_one(link) : dial(link);
-        if (fd >= 0)
-            serve(link, fd);
+        g_autofree char *why = NULL;
+        bool listens = ours_is_secondary(link);
+        struct transport *transport = listens ? accept_one(link) : dial(link, &why);
+        if (transport)
+            serve(link, transport, why);
         else if (!listens)
+            complain(link, why);
+        if (!transport && !listens)
             pause_attempts(link, RETRY_MS);
     }
     return NULL;
 }
 
-struct link *link_new(struct mailbox *control, struct staging *staging, int listen_fd, unsigned stall_ms)
+struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
+                      unsigned nendpoints)
 {
     struct link *link = g_new0(struct link, 1);
     link->control = control;
     link->staging = staging;
-    link->listen_fd = listen_fd;
-    link->stall_ms = stall_ms;
+    link->nendpoints = MIN(nendpoints, LINK_MAX_ENDPOINTS);
+    memcpy(link->endpoints, endpoints, link->nendpoints * sizeof *endpoints);
     g_mutex_init(&link->mutex);
     g_cond_init(&link->changed);
     link->thread = g_thread_new("link", link_run, link);
@@ -278,10 +314,9 @@ void link_free(struct link *link)
         return;
     give_up(link, true, true);
     g_thread_join(link->thread);
-    if (link->listen_fd >= 0)
-        close(link->listen_fd);
     g_mutex_clear(&link->mutex);
     g_cond_clear(&link->changed);
+    g_free(link->complaint);
     g_free(link->host);
     g_free(link->port);
     g_free(link);

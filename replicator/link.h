@@ -13,12 +13,16 @@
 
 #include "checkpoint/staging.h"
 #include "proto/epoch_wire.h"
+#include "replicator/endpoint.h"
 #include "replicator/mailbox.h"
 
 struct link;
 
-/* listen_fd: a listening socket, owned by the link from here on, or -1 for a side that only dials. */
-struct link *link_new(struct mailbox *control, struct staging *staging, int listen_fd, unsigned stall_ms);
+#define LINK_MAX_ENDPOINTS 2u
+/* endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
+ */
+struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
+                      unsigned nendpoints);
 /* Ends the thread and drops any connection. */
 void link_free(struct link *link);
 /* Where a dialling link finds its peer. Control thread; takes effect at the next attempt. */

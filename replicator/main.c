@@ -70,7 +70,10 @@ void replicator_configured(struct replicator *r)
     r->gate = gate_new(GATE_HOLD_LEN);
     r->input_log = input_log_new(send_frame_copy, r);
     r->since_us = g_get_monotonic_time();
-    if (!guest_start(r, &error)) {
+    bool fits = r->config.transport != TRANSPORT_RDMA ||
+                endpoint_rdma_check(r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL,
+                                    r->config.listen_address, r->config.ram_bytes, &error);
+    if (!fits || !guest_start(r, &error)) {
         replicator_error(r, "%s", error->message);
         replicator_give_up(r);
     }
@@ -102,9 +105,9 @@ static bool open_parts(struct replicator *r, GError **error)
     uint64_t pages = 0;
     for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
         pages += hypervisor_block(r->hv, i)->max_len / HV_PAGE_LEN;
-    /* One epoch may touch every page: with room for that, no epoch is ever too large. Only touched pages cost
-     * memory. */
-    int status = staging_open(&r->staging, (uint32_t)pages + 1024, DEVSTATE_CAPACITY);
+    /* One epoch may touch every page: with room for that (and, with RDMA, for its index), no epoch is ever
+     * too large. Only touched pages cost memory. */
+    int status = staging_open(&r->staging, (uint32_t)(pages + pages / 256) + 1024, DEVSTATE_CAPACITY);
     if (status == 0)
         status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
     if (status < 0) {
@@ -131,6 +134,34 @@ static bool open_parts(struct replicator *r, GError **error)
     return true;
 }
 
+/* RDMA first: the link tries them in this order. Takes listen_fd when it succeeds. */
+static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_port, GError **error)
+{
+    struct endpoint_rdma_config rdma = {
+        .staging = r->staging,
+        .stall_ms = STALL_MS,
+        .listen_address = r->config.listen_address,
+        .listen_port = data_port,
+        .peer_host = r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL,
+    };
+    memcpy(rdma.token, r->config.token, sizeof rdma.token);
+    if (r->config.transport != TRANSPORT_TCP) {
+        g_autoptr(GError) why = NULL;
+        struct endpoint *endpoint = endpoint_rdma_new(&rdma, &why);
+        if (endpoint)
+            r->endpoints[r->nendpoints++] = endpoint;
+        else if (r->config.transport == TRANSPORT_RDMA)
+            return g_propagate_error(error, g_steal_pointer(&why)), false;
+        else
+            r->transport_why = g_strdup(why->message);
+    }
+    if (r->config.transport != TRANSPORT_RDMA)
+        r->endpoints[r->nendpoints++] = endpoint_tcp_new(listen_fd, STALL_MS);
+    else if (listen_fd >= 0)
+        close(listen_fd); /* it has reserved the port's number; nobody may come in by it */
+    return true;
+}
+
 void replicator_begin(struct replicator *r)
 {
     g_autoptr(GError) error = NULL;
@@ -144,7 +175,9 @@ void replicator_begin(struct replicator *r)
     }
     if (!open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
         goto failed;
-    r->link = link_new(&r->box, r->staging, listen_fd, STALL_MS);
+    if (!open_endpoints(r, listen_fd, data_port, &error))
+        goto failed;
+    r->link = link_new(&r->box, r->staging, r->endpoints, r->nendpoints);
     r->data_port = data_port;
     r->udp_port = udp_port;
     if (r->config.peer_host)
@@ -160,7 +193,7 @@ void replicator_begin(struct replicator *r)
     replicator_event_simple(r, SESSION_EVENT_START);
     return;
 failed:
-    if (listen_fd >= 0 && !r->link)
+    if (listen_fd >= 0 && r->nendpoints == 0)
         close(listen_fd);
     replicator_error(r, "VM %s: %s", r->config.vm_name, error->message);
     replicator_give_up(r);
@@ -185,7 +218,10 @@ static void close_parts(struct replicator *r)
     gate_free(r->gate);
     input_log_free(r->input_log);
     image_free(r->image);
+    while (r->nendpoints)
+        endpoint_free(r->endpoints[--r->nendpoints]);
     staging_close(r->staging);
+    g_free(r->transport_why);
     histogram_free(r->epoch_bytes);
     arbiter_free(r->arbiter);
     channel_free(r->channel);

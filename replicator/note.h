@@ -26,6 +26,7 @@ enum note_kind {
     NOTE_EPOCH_RECEIVED,    /* link id, term, epoch, staged */
     NOTE_EPOCH_APPLIED,     /* epoch, status */
     NOTE_BATCH_APPLIED,     /* pre-copy batch */
+    NOTE_STAGING_ROOM,      /* an epoch that was not applied was given back */
     NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
     NOTE_EPOCH_CUT,         /* generation, epoch */
     NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */

@@ -25,6 +25,7 @@
 #include "replicator/applier.h"
 #include "replicator/capture_thread.h"
 #include "replicator/connection.h"
+#include "replicator/endpoint.h"
 #include "replicator/input_log.h"
 #include "replicator/link.h"
 #include "replicator/mailbox.h"
@@ -34,6 +35,8 @@
 #include "replicator/session.h"
 
 #define REPLICATOR_MAX_NICS 16u
+
+enum replicator_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
 
 /* What the daemon asked for. Strings are owned. */
 struct replicator_config {
@@ -52,6 +55,7 @@ struct replicator_config {
     char *peer_host; /* NULL: not known yet */
     uint16_t peer_data_port, peer_udp_port;
     enum hv_tracker tracker;
+    enum replicator_transport transport;
 };
 
 struct heartbeats;
@@ -90,6 +94,8 @@ struct replicator {
     struct applier *applier; /* secondary */
     struct sender *sender;
     struct capture_thread *capture;
+    struct endpoint *endpoints[LINK_MAX_ENDPOINTS];
+    unsigned nendpoints;
     struct link *link;
     struct connection *connection; /* the present one, or NULL */
 
@@ -104,6 +110,8 @@ struct replicator {
     double detect_ms, promote_ms;               /* of the takeover, < 0: none */
     uint16_t data_port, udp_port;               /* ours: where the link listens (0: it dials), heartbeats */
     gint64 since_us;
+    const char *transport; /* of the present connection, or the last one; NULL: none yet */
+    char *transport_why;   /* why it is not RDMA, or NULL */
 };
 
 /* control.c */

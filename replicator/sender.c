@@ -6,8 +6,13 @@
  */
 #include "replicator/sender.h"
 
+#include <poll.h>
+
 #include "checkpoint/page_encoding.h"
 #include "replicator/note.h"
+
+#define UNDER_WAY_MAX 4u /* epochs handed to the transport whose memory it still reads */
+#define STALL_MS      5000
 
 struct sender {
     GThread *thread;
@@ -17,40 +22,111 @@ struct sender {
     struct histogram *epoch_bytes;
     sender_room room;
     void *opaque;
+    /* All on one connection. */
+    struct note *under_way[UNDER_WAY_MAX];
+    uint64_t first, next; /* counts */
+    uint64_t done_before; /* epochs that this connection had sent before first */
 };
 
+static void free_epoch(struct sender *sender, struct note *note)
+{
+    staging_free(sender->staging, note->staged);
+    sender->room(sender->opaque);
+    connection_put(note->connection);
+    g_free(note);
+}
+
+/* The connection takes no more: no epoch of it is read any more once it is shut down. */
+static void drop_under_way(struct sender *sender)
+{
+    if (sender->first == sender->next)
+        return;
+    connection_shutdown(sender->under_way[sender->first % UNDER_WAY_MAX]->connection);
+    while (sender->first < sender->next)
+        free_epoch(sender, sender->under_way[sender->first++ % UNDER_WAY_MAX]);
+}
+
+/* Gives back the memory of what has left. */
+static void reap(struct sender *sender)
+{
+    if (sender->first == sender->next)
+        return;
+    struct transport *transport = sender->under_way[sender->first % UNDER_WAY_MAX]->connection->transport;
+    int64_t done = transport->ops->epochs_done(transport);
+    if (done < 0) {
+        drop_under_way(sender);
+        return;
+    }
+    while (sender->first < sender->next && sender->done_before < (uint64_t)done) {
+        free_epoch(sender, sender->under_way[sender->first++ % UNDER_WAY_MAX]);
+        sender->done_before++;
+    }
+}
+
+/* Sleeps until there is a letter, or memory to give back. */
+static void wait_for_work(struct sender *sender, bool letters)
+{
+    struct transport *transport =
+        sender->first < sender->next ? sender->under_way[sender->first % UNDER_WAY_MAX]->connection->transport
+                                     : NULL;
+    struct pollfd fds[] = {{.fd = letters ? sender->box.event_fd : -1, .events = POLLIN},
+                           {.fd = transport ? transport->ops->done_fd(transport) : -1, .events = POLLIN}};
+    int n = poll(fds, G_N_ELEMENTS(fds), transport ? STALL_MS : -1);
+    if (n == 0)
+        drop_under_way(sender); /* a peer, or a device, that stopped */
+    if (n > 0 && fds[0].revents)
+        mailbox_clear_wake(&sender->box);
+}
+
+/* Waits until one more epoch fits under way, and all that are belong to this connection. */
+static void make_way(struct sender *sender, const struct connection *connection)
+{
+    reap(sender);
+    while (sender->first < sender->next) {
+        if (sender->under_way[sender->first % UNDER_WAY_MAX]->connection != connection)
+            drop_under_way(sender); /* of a connection that is gone */
+        else if (sender->next - sender->first < UNDER_WAY_MAX)
+            return;
+        else
+            wait_for_work(sender, false);
+        reap(sender);
+    }
+}
+
+/* Takes the note. */
 static void send_epoch(struct sender *sender, struct note *note)
 {
-    struct transport *transport = note->connection ? note->connection->transport : NULL;
+    struct connection *connection = note->connection;
+    struct transport *transport = connection ? connection->transport : NULL;
     struct staged_epoch *epoch = note->staged;
-    uint64_t number = epoch->epoch;
-    enum staged_kind kind = epoch->kind;
-    uint64_t bytes = 0;
-    int status = -ENOTCONN;
+    struct transport_stats before, after;
 
-    if (transport) {
-        struct transport_stats before, after;
-        page_encoding_mark_zero(sender->staging, epoch);
-        transport->ops->stats(transport, &before);
-        status = transport->ops->send_epoch(transport, note->term, sender->staging, epoch);
-        transport->ops->stats(transport, &after);
-        bytes = after.bytes_sent - before.bytes_sent;
+    make_way(sender, connection);
+    if (!transport) {
+        free_epoch(sender, note);
+        return;
     }
-    staging_free(sender->staging, epoch);
-    sender->room(sender->opaque);
+    page_encoding_mark_zero(sender->staging, epoch);
+    transport->ops->stats(transport, &before);
+    int status = transport->ops->send_epoch(transport, note->term, sender->staging, epoch);
+    transport->ops->stats(transport, &after);
+    if (sender->first == sender->next)
+        sender->done_before = before.epochs_sent;
+    sender->under_way[sender->next++ % UNDER_WAY_MAX] = note;
     if (status < 0) {
-        if (note->connection)
-            connection_shutdown(note->connection);
+        drop_under_way(sender);
         return;
     }
-    if (kind != STAGED_EPOCH)
-        return;
-    histogram_record(sender->epoch_bytes, bytes);
-    struct note *sent = note_new(NOTE_EPOCH_SENT, NULL, 0);
-    sent->link = note->connection->id;
-    sent->epoch = number;
-    sent->aux = (uint32_t)MIN(bytes, UINT32_MAX);
-    mailbox_post(sender->control, &sent->letter);
+    if (epoch->kind == STAGED_EPOCH) {
+        uint64_t bytes = after.bytes_sent - before.bytes_sent;
+        histogram_record(sender->epoch_bytes, bytes);
+        struct note *sent = note_new(NOTE_EPOCH_SENT, NULL, 0);
+        sent->link = connection->id;
+        sent->epoch = epoch->epoch;
+        sent->aux = (uint32_t)MIN(bytes, UINT32_MAX);
+        mailbox_post(sender->control, &sent->letter);
+    }
+    reap(sender);
 }
 
 static void send_message(struct note *note)
@@ -66,29 +142,37 @@ static void send_message(struct note *note)
     };
     if (transport->ops->send_message(transport, &message) < 0)
         connection_shutdown(note->connection);
+    else if (message.type == MESSAGE_GOODBYE || message.type == MESSAGE_HANDOVER_DONE ||
+             message.type == MESSAGE_FENCED)
+        transport->ops->flush(transport); /* the end may follow at once */
 }
 
 static gpointer sender_run(gpointer opaque)
 {
     struct sender *sender = opaque;
-    for (;;) {
+    for (bool quit = false; !quit;) {
         struct note *note = note_take(&sender->box);
         if (!note) {
-            mailbox_wait(&sender->box, -1);
+            reap(sender);
+            wait_for_work(sender, true);
             continue;
         }
-        bool quit = note->letter.kind == NOTE_QUIT;
-        if (note->letter.kind == NOTE_SEND_EPOCH)
+        quit = note->letter.kind == NOTE_QUIT;
+        if (note->letter.kind == NOTE_SEND_EPOCH) {
             send_epoch(sender, note);
-        else if (note->letter.kind == NOTE_SEND_MESSAGE)
+            continue;
+        }
+        if (note->letter.kind == NOTE_SEND_MESSAGE) {
             send_message(note);
-        else if (note->letter.kind == NOTE_SEND_CLOSE)
+        } else if (note->letter.kind == NOTE_SEND_CLOSE) {
+            note->connection->transport->ops->flush(note->connection->transport);
             connection_shutdown(note->connection);
+        }
         connection_put(note->connection);
         g_free(note);
-        if (quit)
-            return NULL;
     }
+    drop_under_way(sender);
+    return NULL;
 }
 
 struct sender *sender_new(struct staging *staging, struct mailbox *control, struct histogram *epoch_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A transport carries staged epochs one way and small messages both ways between the two replicators of one
- * VM. Implementations: tcp (transport_tcp.c); rdma comes later behind the same functions.
+ * VM. Implementations: tcp (transport_tcp.c) and rdma (transport_rdma.c).
  *
  * Threads: send_epoch is called by one sender thread; send_message by any thread (serialised inside); receive
  * by one receiver thread. shutdown may be called by any thread and makes the others return -ENOTCONN
@@ -55,11 +55,24 @@ struct transport_received {
 
 struct transport_ops {
     const char *name;
+    /* The epoch's staging memory must stay until epochs_done counts it. */
     int (*send_epoch)(struct transport *t, uint64_t term, const struct staging *staging,
                       const struct staged_epoch *epoch);
+    /* How many of the epochs sent, in order, need their staging memory no more, or -errno. Sender thread. */
+    int64_t (*epochs_done)(struct transport *t);
+    /*
+     * A descriptor that becomes readable when epochs_done may have grown since it was asked last; -1 where
+     * send_epoch returns with all done. Sender thread; if another thread sends at the same time, it may take
+     * the wake-up.
+     */
+    int (*done_fd)(struct transport *t);
+    /* Waits until what was sent has left this host, not long. Before a shutdown that should lose nothing. */
+    void (*flush)(struct transport *t);
     int (*send_message)(struct transport *t, const struct transport_message *message);
     /* Blocks until a message or a whole epoch is there. Pages land directly in staging. */
     int (*receive)(struct transport *t, struct staging *staging, struct transport_received *out);
+    /* The receiver's staging has room again: the peer may be waiting for it. Any thread; never blocks. */
+    void (*room)(struct transport *t);
     void (*shutdown)(struct transport *t);
     void (*free)(struct transport *t);
     void (*stats)(const struct transport *t, struct transport_stats *out);

@@ -363,6 +363,30 @@ static int tcp_receive(struct transport *t, struct staging *staging, struct tran
     return 0;
 }
 
+/* What send_epoch returned from is in the socket. */
+static int64_t tcp_epochs_done(struct transport *t)
+{
+    return (int64_t)atomic_load_explicit(&tcp_of(t)->epochs_sent, memory_order_relaxed);
+}
+
+static int tcp_done_fd(struct transport *t)
+{
+    (void)t;
+    return -1;
+}
+
+/* The kernel sends what is in the socket before it says that there is no more. */
+static void tcp_flush(struct transport *t)
+{
+    (void)t;
+}
+
+/* The stream itself stands still while there is no room. */
+static void tcp_room(struct transport *t)
+{
+    (void)t;
+}
+
 static void tcp_shutdown(struct transport *t)
 {
     struct tcp *tcp = tcp_of(t);
@@ -393,8 +417,12 @@ static void tcp_stats(const struct transport *t, struct transport_stats *out)
 static const struct transport_ops tcp_ops = {
     .name = "tcp",
     .send_epoch = tcp_send_epoch,
+    .epochs_done = tcp_epochs_done,
+    .done_fd = tcp_done_fd,
+    .flush = tcp_flush,
     .send_message = tcp_send_message,
     .receive = tcp_receive,
+    .room = tcp_room,
     .shutdown = tcp_shutdown,
     .free = tcp_free,
     .stats = tcp_stats,

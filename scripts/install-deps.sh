@@ -7,9 +7,9 @@ set -euo pipefail
 packages=(
     # build
     gcc libc6-dev cmake ninja-build pkg-config ccache
-    libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libsystemd-dev libcmocka-dev
+    libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libsystemd-dev libcmocka-dev libibverbs-dev librdmacm-dev
     # run
-    qemu-system-x86 seabios ipxe-qemu iproute2 jq socat
+    qemu-system-x86 seabios ipxe-qemu ibverbs-providers iproute2 jq socat
     # the test guest
     busybox-static cpio kmod binutils procps
 )

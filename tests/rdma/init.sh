@@ -21,7 +21,6 @@ $b mkdir -p /root/dev/pts /root/dev/shm /root/vm
 $b mount -t devpts devpts /root/dev/pts
 $b mount -t tmpfs tmpfs /root/dev/shm
 $b mount -t tmpfs tmpfs /root/run
-$b mount -t tmpfs tmpfs /root/tmp
 $b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
 $b mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000" work /root/vm
 $b ip link set lo up

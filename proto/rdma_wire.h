@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the RDMA transport adds to the epoch's wire format: the prefix of each SEND, the grant, the record
+ * that commits an epoch, and the private data of the connection. Little-endian. Decoders are pure and check
+ * all they can: -EPROTO for nonsense.
+ */
+#ifndef UNDERSTUDY_PROTO_RDMA_WIRE_H
+#define UNDERSTUDY_PROTO_RDMA_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/epoch_wire.h"
+
+#define RDMA_WIRE_VERSION     1u
+#define RDMA_WIRE_PREFIX_LEN  32u
+#define RDMA_WIRE_GRANT_LEN   72u
+#define RDMA_WIRE_COMMIT_LEN  (8u + WIRE_HEADER_LEN + WIRE_COMMIT_LEN)
+#define RDMA_WIRE_PRIVATE_LEN (8u + WIRE_TOKEN_LEN)
+
+enum rdma_wire_kind {
+    RDMA_WIRE_CREDIT = 1, /* nothing follows */
+    RDMA_WIRE_FIRST = 2,  /* a wire_header and the beginning of its payload */
+    RDMA_WIRE_MORE = 3,   /* more of the payload */
+    RDMA_WIRE_GRANT = 4,  /* a grant */
+};
+
+/* Each SEND says what its sender has given back so far. */
+struct rdma_wire_prefix {
+    uint32_t kind;
+    uint64_t receives;   /* receive buffers posted again since the connection began */
+    uint64_t page_tail;  /* pages of staging given back, see struct staging_position */
+    uint64_t epoch_tail; /* epochs likewise */
+};
+void rdma_wire_prefix_encode(const struct rdma_wire_prefix *prefix, uint8_t out[RDMA_WIRE_PREFIX_LEN]);
+int rdma_wire_prefix_decode(struct rdma_wire_prefix *prefix, const uint8_t *bytes, size_t len);
+
+/* The secondary's ring, and where it stands. */
+struct rdma_wire_grant {
+    uint64_t ring_address, commit_address;
+    uint32_t ring_rkey, commit_rkey;
+    uint32_t capacity_pages, next_slot;
+    uint64_t page_head, page_tail, epoch_head, epoch_tail;
+};
+void rdma_wire_grant_encode(const struct rdma_wire_grant *grant, uint8_t out[RDMA_WIRE_GRANT_LEN]);
+int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, size_t len);
+
+/* Written by WRITE_WITH_IMM into one of STAGING_EPOCHS records; the immediate is the record's number. */
+struct rdma_wire_commit {
+    uint32_t first_page; /* of the ring: index and device state, then pages */
+    struct wire_header header;
+    struct wire_commit commit;
+};
+void rdma_wire_commit_encode(const struct rdma_wire_commit *commit, uint8_t out[RDMA_WIRE_COMMIT_LEN]);
+int rdma_wire_commit_decode(struct rdma_wire_commit *commit, const uint8_t bytes[RDMA_WIRE_COMMIT_LEN]);
+
+/* What comes with a connection request: who does not know the token is refused. */
+void rdma_wire_private_encode(const uint8_t token[WIRE_TOKEN_LEN], uint8_t out[RDMA_WIRE_PRIVATE_LEN]);
+/* 0, -EPROTO, -EPROTONOSUPPORT (another version) or -EACCES. Devices may pad: len may be more. */
+int rdma_wire_private_check(const uint8_t token[WIRE_TOKEN_LEN], const uint8_t *bytes, size_t len);
+
+#endif
