@@ -54,7 +54,7 @@ start_daemon() {
     hosts_exec "$prefix" "$host" "$BUILD/daemon/understudyd" --listen "$address:7070" \
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
-    await 5 "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
+    await $((5 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
 }
 
 build_guest() {
@@ -121,8 +121,7 @@ finish_client() {
 
 # Lets the host live again after hosts_kill.
 revive() {
-    ip -n "$prefix-$1" link set up0 up
-    ip -n "$prefix-$1" link set repl0 up
+    hosts_links_up "$prefix" "$1"
     start_daemon "$1"
 }
 

@@ -75,6 +75,12 @@ hosts_kill() {
     done
 }
 
+# What a quiet kill took down.
+hosts_links_up() {
+    ip -n "$1-$2" link set up0 up
+    ip -n "$1-$2" link set repl0 up
+}
+
 # Removes the hosts, what runs in them, and their files. Safe to call at any time, and twice.
 hosts_down() {
     local p=$1 h

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # PID 1 of the soft-RoCE machine: modules, the host's files read-only under a writable layer, the test's own folder, and then
 # the command in it. The machine powers off when that ends; its exit code lands in the folder.
 b=/bin/busybox

@@ -2,7 +2,7 @@
 # Two soft-RoCE devices on the two ends of a veth pair, in one network namespace (Linux 6.1's rdma_rxe knows no other), with
 # rules that send what goes from one address to the other over the wire instead of through the loopback. To be
 # sourced, or run:
-#   wire.sh make | down | up | loss | clean | gone | back
+#   wire.sh make | down | up | loss | silence | clean | gone | back
 # a: 10.77.0.1 on rep-a, b: 10.77.0.2 on rep-b; fd00:77::1 and fd00:77::2.
 set -euo pipefail
 
@@ -18,8 +18,7 @@ wire_make() {
         sysctl -qw net.ipv4.conf.rep-$side.accept_local=1 net.ipv4.conf.rep-$side.rp_filter=0 \
             net.ipv4.conf.rep-$side.arp_ignore=1 net.ipv4.conf.rep-$side.arp_announce=2
         ip rule add pref 10 iif lo to "$other" from "$address" lookup $table
-        # Who has no source address yet: to b from a, and the other way only where asked for.
-        [ $side = b ] || ip rule add pref 11 iif lo to "$other" lookup $table
+        ip rule add pref 11 iif lo to "$other" lookup $table # who has no source address yet
         ip route add "$other/32" dev rep-$side src "$address" table $table
         table=102
     done
@@ -52,11 +51,15 @@ wire_loss() {
     tc qdisc replace dev rep-a root netem loss 0.5%
     tc qdisc replace dev rep-b root netem loss 0.5%
 }
+wire_silence() {
+    tc qdisc replace dev rep-a root netem loss 100%
+    tc qdisc replace dev rep-b root netem loss 100%
+}
 wire_clean() {
     tc qdisc del dev rep-a root 2>/dev/null || true
     tc qdisc del dev rep-b root 2>/dev/null || true
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    "wire_${1:?usage: wire.sh make|down|up|loss|clean|gone|back}"
+    "wire_${1:?usage: wire.sh make|down|up|loss|silence|clean|gone|back}"
 fi

@@ -1,31 +1,39 @@
 #!/usr/bin/env bash
-# The whole system under KVM: a boot-sector guest counts in 64 pages; its host is killed, again and again; after each takeover
+# The whole system with a boot-sector guest that counts in 64 pages; its host is killed, again and again; after each takeover
 # the counters must be those of one instant, and go on from where the dead host was at most an epoch before.
-#   kvm.sh BUILD GUEST(unused) [KILLS]
+#   counters.sh BUILD GUEST(unused) [KILLS]
+# From the environment: ACCEL (kvm), RUN_OPTIONS (words for `understudy run`), HOSTS (a script that replaces tests/net/hosts.sh's
+# functions), PATIENCE (times longer waits: for slow machines), TRANSPORT (what status must say).
 set -euo pipefail
 BUILD=$1 GUEST=$2 kills=${3:-4}
+ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
 # shellcheck source=tests/failover/pair.sh
 . "$(dirname "$0")/pair.sh"
+# shellcheck source=tests/rdma/hosts.sh
+[ -z "${HOSTS:-}" ] || . "$HOSTS"
 image=$BUILD/tests/hook/bootsector-busy.bin
-# Whether KVM works here and runs 16-bit code, without understudy: the guest's magic number shows.
 guest_qemu() {
-    echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} -machine pc -accel kvm -m 64 -nodefaults -display none -vga std -drive if=floppy,format=raw,readonly=on,file=$image"
+    echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} -machine pc -accel $ACCEL -m 64 -nodefaults -display none -vga std -drive if=floppy,format=raw,readonly=on,file=$image"
 }
 word_at() { od -An -tu4 -j "$2" -N 4 "/proc/$1/fd/63" | tr -d ' '; }
 magic=1414744898 # 0x54534b42, once the rounds begin
 
-[ -w /dev/kvm ] || { echo "SKIPPED: there is no usable /dev/kvm on this machine" >&2; exit 77; }
+[ "$ACCEL" != kvm ] || [ -w /dev/kvm ] || { echo "SKIPPED: there is no usable /dev/kvm on this machine" >&2; exit 77; }
 hosts_up "$prefix"
 start_daemon b
 start_daemon a
 # shellcheck disable=SC2046 # a list of words
-understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- $(guest_qemu) >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+understudy a run --name web --peer 10.77.0.2 --wait-s $((30 * PATIENCE)) ${RUN_OPTIONS:-} -- $(guest_qemu) >"$work/run.log" 2>&1 || fail "the VM could not be protected"
 guest_counts() { [ "$(word_at "$(field "$1" qemu_pid)" $((0x8000)))" = $magic ] && [ "$(word_at "$(field "$1" qemu_pid)" $((0x8004)))" -gt 0 ]; }
-for ((i = 0; i < 300; i++)); do
+for ((i = 0; i < 300 * PATIENCE; i++)); do
     ! guest_counts a 2>/dev/null || break
     sleep 0.1
 done
-guest_counts a || { echo "SKIPPED: KVM does not run the boot-sector guest on this machine" >&2; exit 77; }
+if ! guest_counts a; then
+    [ "$ACCEL" = kvm ] || fail "the boot-sector guest does not run"
+    echo "SKIPPED: KVM does not run the boot-sector guest on this machine" >&2
+    exit 77
+fi
 
 all_stopped() { ! sed 's/.*) //' /proc/"$1"/task/*/stat | grep -qv '^T'; }
 # Reads the counters of the guest on a host, with its QEMU stopped, and prints the round. Fails unless they are of one instant:
@@ -58,15 +66,16 @@ round_of() {
 
 here=a there=b
 for ((i = 1; i <= kills; i++)); do
-    await 30 "protection on host $here" field_is $here state protected
+    await $((30 * PATIENCE)) "protection on host $here" field_is $here state protected
+    [ -z "${TRANSPORT:-}" ] || field_is $here transport "$TRANSPORT" || fail "checkpoints go over $(field $here transport): $(field $here transport_why)"
     before=$(round_of $here) || fail "the counters of the primary are not of one instant"
     hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
-    await 10 "host $there to take over" field_is $there guest_here true
+    await $((10 * PATIENCE)) "host $there to take over" field_is $there guest_here true
     after=$(round_of $there) || fail "the counters after the takeover are not of one instant"
     [ "$after" -gt 0 ] || fail "the guest began anew"
     later=$(round_of $there) || fail "the counters are not of one instant while the guest runs on"
     until [ "$later" -gt "$after" ]; do
-        [ $SECONDS -lt 200 ] || fail "the guest does not run on host $there"
+        [ $SECONDS -lt $((200 * PATIENCE)) ] || fail "the guest does not run on host $there"
         later=$(round_of $there) || fail "the counters are not of one instant while the guest runs on"
     done
     echo "kill $i: round $before before, $after after the takeover, $later later"
@@ -74,4 +83,4 @@ for ((i = 1; i <= kills; i++)); do
     read -r here there <<<"$there $here"
 done
 pair_leftovers
-echo "$kills kills under KVM: counters exact"
+echo "$kills kills under $ACCEL: counters exact"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# A boot-sector guest protected over RDMA in a machine of its own (tests/rdma/vm.sh): its host is killed, the other takes over, the
+# counters are exact, and protection comes back, over RDMA again.   e2e.sh BUILD [KILLS]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export ACCEL=tcg PATIENCE=10 HOSTS="$here/hosts.sh" TRANSPORT=rdma
+# Emulation inside an emulation is slow: longer epochs, and more time before a host counts as dead.
+export RUN_OPTIONS="--transport rdma --epoch-ms 200 --deadline-ms 1000 --silence-ms 3000 --heartbeat-ms 100"
+exec "$here/../failover/counters.sh" "$1" unused "${2:-2}"
