@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See world.h. What happens: messages arrive, epochs are cut and applied, timers run out, and things go
+ * wrong.
+ */
+#include <string.h>
+
+#include "tests/simulation/world.h"
+
+static void on_dial(struct world *w)
+{
+    struct host *a = &w->hosts[0], *b = &w->hosts[1];
+    bool can = a->alive && b->alive && a->wants_link && b->wants_link && !a->linked && !b->linked &&
+               !w->cut[0] && !w->cut[1];
+    if (!can) {
+        if ((a->alive && a->wants_link && !a->linked) || (b->alive && b->wants_link && !b->linked))
+            schedule(w, between(w, 20000, 60000), (struct event){.kind = DIAL});
+        return;
+    }
+    w->connection++;
+    w->broken = false;
+    w->queues[0] = w->queues[1] = (struct queue){0};
+    a->linked = b->linked = true;
+    struct session_event up[2];
+    for (int h = 0; h < 2; h++)
+        up[h] = (struct session_event){.type = SESSION_EVENT_LINK_UP,
+                                       .term = w->hosts[1 - h].session.term,
+                                       .peer_role = w->hosts[1 - h].session.role};
+    /* Both had said hello: the second hears of it even if the first closes the link at once. */
+    int first = (int)(next_random(w) & 1);
+    feed(w, first, up[first]);
+    if (w->hosts[1 - first].linked)
+        feed(w, 1 - first, up[1 - first]);
+}
+
+static void receive_epoch(struct world *w, int h, const struct message *message)
+{
+    struct host *host = &w->hosts[h];
+    uint64_t acked = host->session.acked_epoch;
+    bool room = host->nstaged < 64;
+    if (!room)
+        return;
+    host->staged[host->nstaged++] = *message;
+    /* The staged epoch must be there before the session orders to apply it. */
+    struct session_event event = {
+        .type = SESSION_EVENT_EPOCH_RECEIVED, .term = message->term, .epoch = message->epoch};
+    uint64_t before_term = host->session.term;
+    feed(w, h, event);
+    if (host->session.acked_epoch == acked || host->session.term != before_term) {
+        if (host->nstaged)
+            host->nstaged--; /* not taken */
+        return;
+    }
+}
+
+static void on_deliver(struct world *w, const struct event *event)
+{
+    int h = event->host;
+    struct queue *queue = &w->queues[h];
+    if (event->a != w->connection || queue->n == 0 || !w->hosts[h].linked)
+        return;
+    if (w->cut[h]) {
+        schedule(w, 5000, *event); /* TCP tries again */
+        return;
+    }
+    struct message message = queue->list[queue->head];
+    queue->head = (queue->head + 1) % 64;
+    queue->n--;
+    struct session_event out = {.term = message.term, .epoch = message.epoch, .reason = message.reason};
+    /* Held from the moment it is whole here, which is before the ack. */
+    if (message.wire == W_EPOCH && w->hosts[h].alive && message.epoch < MAX_EPOCHS &&
+        w->hosts[h].session.role == SESSION_SECONDARY && message.term == w->hosts[h].session.term)
+        w->peer_held[message.epoch][1 - h] = true;
+    switch (message.wire) {
+    case W_EPOCH:
+        receive_epoch(w, h, &message);
+        return;
+    case W_ACK:
+        out.type = SESSION_EVENT_ACK;
+        break;
+    case W_HANDOVER:
+        out.type = SESSION_EVENT_HANDOVER;
+        break;
+    case W_HANDOVER_DONE:
+        out.type = SESSION_EVENT_HANDOVER_DONE;
+        break;
+    case W_GOODBYE:
+        out.type = SESSION_EVENT_GOODBYE;
+        break;
+    case W_FENCED:
+        out.type = SESSION_EVENT_FENCED;
+        break;
+    }
+    feed(w, h, out);
+    if (chance(w, 3))
+        feed(w, h, out); /* the same again: must change nothing */
+}
+
+static void on_cut(struct world *w, const struct event *event)
+{
+    int h = event->host;
+    struct host *host = &w->hosts[h];
+    if (event->a != host->generation || event->b != host->capture_serial || !host->capturing || !host->runs ||
+        host->cutting)
+        return;
+    host->cutting = true;
+    host->cutting_last = host->last_epoch;
+    schedule(w, between(w, 100, 2000),
+             (struct event){.kind = CUT_DONE, .host = h, .a = host->generation, .b = host->capture_serial});
+}
+
+static void on_cut_done(struct world *w, const struct event *event)
+{
+    int h = event->host;
+    struct host *host = &w->hosts[h];
+    if (event->a != host->generation || event->b != host->capture_serial || !host->cutting || !host->runs)
+        return;
+    uint64_t serial = host->capture_serial;
+    finish_cut(w, h, true);
+    /* After the last epoch nothing is cut, unless epochs were ordered again meanwhile. */
+    if (host->capture_serial == serial && (!host->cutting_last || !host->last_epoch))
+        schedule_cut(w, h, between(w, 5000, 25000));
+}
+
+static void on_applied(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    if (event->a != host->generation || event->b != host->image_serial || host->nstaged == 0)
+        return;
+    struct message done = host->staged[0];
+    host->nstaged--;
+    memmove(host->staged, host->staged + 1, host->nstaged * sizeof *host->staged);
+    host->image_half = false;
+    host->image_epoch = done.epoch;
+    host->image_branch = done.branch;
+    host->image_seq = done.seq;
+    apply_next(w, event->host);
+    feed(w, event->host, (struct session_event){.type = SESSION_EVENT_EPOCH_APPLIED, .epoch = done.epoch});
+}
+
+static void on_promoted(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    if (event->a != host->generation)
+        return;
+    if (event->ok) {
+        feed(w, event->host,
+             (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = host->session.term});
+        w->crashed = true;
+        return;
+    }
+    start_branch(w, host);
+    host->gate = DROP; /* until the session says otherwise */
+    feed(w, event->host,
+         (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = host->session.term, .ok = true});
+}
+
+void start_session(struct world *w, int h, enum session_role role, uint64_t term)
+{
+    struct host *host = &w->hosts[h];
+    struct session_config config = {
+        .role = role,
+        .term = term,
+        .silence_ms = 60,
+        .handover_timeout_ms = 500,
+        .grant_retry_ms = 50,
+        .on_peer_loss = chance(w, 70) ? SESSION_ON_PEER_LOSS_CONTINUE : SESSION_ON_PEER_LOSS_HOLD,
+        .chaos_release_before_ack = w->plant && strcmp(w->plant, "release-before-ack") == 0,
+        .chaos_promote_without_grant = w->plant && strcmp(w->plant, "promote-without-grant") == 0,
+        .chaos_apply_unacked = w->plant && strcmp(w->plant, "apply-half") == 0,
+    };
+    host->alive = true;
+    host->wants_link = host->linked = false;
+    host->capturing = host->last_epoch = host->cutting = false;
+    host->next_epoch = 1;
+    host->image_epoch = 0;
+    host->image_half = false;
+    host->nstaged = 0;
+    session_init(&host->session, &config, clock_ms(w, h));
+    feed_simple(w, h, SESSION_EVENT_START);
+    schedule(w, between(w, 100, 10000),
+             (struct event){.kind = HEARTBEAT_SEND, .host = h, .a = host->generation});
+}
+
+static void crash(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (!host->alive)
+        return;
+    w->crashed = true;
+    host->alive = false;
+    host->generation++;
+    host->runs = false;
+    if (host->linked)
+        break_connection(w);
+    host->linked = host->wants_link = false;
+    schedule(w, between(w, 10000, 400000), (struct event){.kind = RESTART, .host = h});
+}
+
+/* A host comes back as a standby, prepared by the one that runs the guest; alone it has nothing to run. */
+static void on_restart(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h], *peer = &w->hosts[1 - h];
+    if (host->alive)
+        return;
+    if (!peer->alive || peer->session.role != SESSION_PRIMARY) {
+        if (peer->alive)
+            schedule(w, between(w, 50000, 200000), (struct event){.kind = RESTART, .host = h});
+        return;
+    }
+    start_session(w, h, SESSION_SECONDARY, peer->session.term);
+}
+
+/* The guest powers itself off, the user stops a side, or a hypervisor dies. */
+static void guest_fault(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    bool primary = host->session.role == SESSION_PRIMARY;
+    if (!host->alive || chance(w, 60))
+        return;
+    switch (next_random(w) % 3) {
+    case 0:
+        if (primary && host->runs && !host->paused) {
+            host->paused = true;
+            w->done = true;
+            feed_simple(w, h, SESSION_EVENT_GUEST_SHUTDOWN);
+        }
+        break;
+    case 1:
+        w->done |= primary;
+        feed_simple(w, h, SESSION_EVENT_STOP);
+        break;
+    default:
+        w->crashed = true;
+        host->runs = false;
+        feed_simple(w, h, SESSION_EVENT_HYPERVISOR_DIED);
+        break;
+    }
+}
+
+static void on_fault(struct world *w)
+{
+    int h = (int)(next_random(w) & 1);
+    if (w->healed)
+        return;
+    switch (next_random(w) % 11) {
+    case 0:
+    case 1:
+        crash(w, h);
+        break;
+    case 2:
+    case 3:
+        w->cut[h] = true;
+        break;
+    case 4:
+        w->cut[0] = w->cut[1] = true;
+        break;
+    case 5:
+        w->cut[0] = w->cut[1] = false;
+        break;
+    case 6:
+        break_connection(w);
+        break;
+    case 7:
+        for (int i = 0; i < 2; i++)
+            feed_simple(w, i, SESSION_EVENT_FAILOVER_PLANNED);
+        break;
+    case 8:
+        if (chance(w, 30))
+            feed_simple(w, h, SESSION_EVENT_FAILOVER_FORCE);
+        break;
+    case 9:
+        guest_fault(w, h);
+        break;
+    default:
+        w->cut[h] = false;
+        break;
+    }
+    schedule(w, between(w, 5000, 250000), (struct event){.kind = FAULT});
+}
+
+static void on_heartbeat_send(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    int to = 1 - event->host;
+    if (event->a != host->generation)
+        return;
+    schedule(w, 10000, *event);
+    for (int copies = chance(w, 2) ? 2 : 1; copies; copies--) {
+        if (!chance(w, 3))
+            schedule(w, between(w, 50, chance(w, 2) ? 90000 : 2000),
+                     (struct event){.kind = HEARTBEAT, .host = to, .a = host->session.term});
+    }
+}
+
+static void on_arbiter_asked(struct world *w, const struct event *event)
+{
+    if (chance(w, 10))
+        return; /* lost on the way */
+    bool granted =
+        arbiter_record_grant(&w->arbiter, event->a, (uint32_t)event->host * 1000000u + (uint32_t)event->b);
+    if (!chance(w, 10))
+        schedule(
+            w, between(w, 500, 40000),
+            (struct event){
+                .kind = ARBITER_ANSWERS, .host = event->host, .a = event->a, .b = event->b, .ok = granted});
+}
+
+void step(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    bool mine = event->a == host->generation && host->alive;
+    switch (event->kind) {
+    case TICK:
+        if (mine && event->b == host->tick_serial)
+            feed_simple(w, event->host, SESSION_EVENT_TICK);
+        break;
+    case HEARTBEAT_SEND:
+        on_heartbeat_send(w, event);
+        break;
+    case HEARTBEAT:
+        if (!w->cut[event->host])
+            feed(w, event->host, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = event->a});
+        break;
+    case GUEST_SENDS:
+        for (int h = 0; h < 2; h++) {
+            struct host *guest = &w->hosts[h];
+            if (!guest->runs || guest->paused)
+                continue;
+            guest->seq++;
+            if (guest->gate == PASS)
+                release_to(w, h, guest->seq);
+        }
+        schedule(w, between(w, 1000, 8000), *event);
+        break;
+    case DIAL:
+        on_dial(w);
+        break;
+    case DELIVER:
+        on_deliver(w, event);
+        break;
+    case BREAK_SEEN:
+        if (mine && host->linked && event->b == w->connection) {
+            host->linked = false;
+            feed_simple(w, event->host, SESSION_EVENT_LINK_DOWN);
+        }
+        break;
+    case SYNCHRONISED:
+        if (mine && event->b == host->capture_serial)
+            feed_simple(w, event->host, SESSION_EVENT_SYNCHRONISED);
+        break;
+    case CUT:
+        on_cut(w, event);
+        break;
+    case CUT_DONE:
+        on_cut_done(w, event);
+        break;
+    case APPLIED_LATE:
+        if (mine)
+            feed(w, event->host,
+                 (struct session_event){.type = SESSION_EVENT_EPOCH_APPLIED, .epoch = event->b});
+        break;
+    case APPLIED:
+        on_applied(w, event);
+        break;
+    case ARBITER_ASKED:
+        on_arbiter_asked(w, event);
+        break;
+    case ARBITER_ANSWERS:
+        if (event->b == host->generation && host->alive)
+            feed(w, event->host,
+                 (struct session_event){.type = SESSION_EVENT_GRANT, .term = event->a, .ok = event->ok});
+        break;
+    case PROMOTED:
+        if (mine)
+            on_promoted(w, event);
+        break;
+    case FAULT:
+        on_fault(w);
+        break;
+    case RESTART:
+        on_restart(w, event->host);
+        break;
+    }
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See world.h. What a host does when its session orders it: the replicator's part, with the guest, the output
+ * gate, the capture and the image as counters. I1 and I2 are checked here, where they would be broken.
+ */
+#include "tests/simulation/world.h"
+
+void start_branch(struct world *w, struct host *host)
+{
+    uint64_t parent = host->image_branch;
+    if (w->nbranches == MAX_BRANCHES) {
+        w->limit = 0;
+        return;
+    }
+    if (w->branches[parent].released > host->image_seq)
+        FAIL(w, "a client saw frame %" PRIu64 ", but the guest goes on from frame %" PRIu64,
+             w->branches[parent].released, host->image_seq);
+    if (host->image_seq < w->branches[parent].left_at)
+        w->branches[parent].left_at = host->image_seq;
+    host->branch = w->nbranches++;
+    host->seq = host->image_seq;
+    host->held_from = host->seq;
+    w->branches[host->branch].parent = parent;
+    w->branches[host->branch].from_seq = host->seq;
+    w->branches[host->branch].left_at = UINT64_MAX;
+    w->branches[host->branch].released = host->seq;
+    host->runs = true;
+    host->paused = false;
+}
+
+/*
+ * The boundary is fixed and the epoch sent. A checkpoint that was under way when capture was stopped is
+ * finished and sent all the same, but the session never hears of it.
+ */
+void finish_cut(struct world *w, int h, bool tell)
+{
+    struct host *host = &w->hosts[h];
+    uint64_t epoch = host->next_epoch++;
+    bool last = host->cutting_last;
+    host->cutting = false;
+    if (epoch >= MAX_EPOCHS) {
+        w->limit = 0;
+        return;
+    }
+    host->boundary[epoch] = host->seq;
+    host->paused |= last;
+    struct message message = {.wire = W_EPOCH,
+                              .term = host->session.term,
+                              .epoch = epoch,
+                              .branch = host->branch,
+                              .seq = host->seq};
+    if (tell)
+        feed(w, h,
+             (struct session_event){
+                 .type = SESSION_EVENT_EPOCH_CUT, .term = message.term, .epoch = epoch, .ok = last});
+    send_message(w, h, message);
+}
+
+static void stop_capture(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (host->cutting)
+        finish_cut(w, h, false);
+    host->capture_serial++;
+    host->capturing = false;
+}
+
+void schedule_cut(struct world *w, int h, uint64_t delay)
+{
+    struct host *host = &w->hosts[h];
+    schedule(w, delay,
+             (struct event){.kind = CUT, .host = h, .a = host->generation, .b = host->capture_serial});
+}
+
+void apply_next(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (host->nstaged == 0 || host->image_half)
+        return;
+    host->image_half = true;
+    schedule(w, between(w, 100, chance(w, 10) ? 80000 : 8000),
+             (struct event){.kind = APPLIED, .host = h, .a = host->generation, .b = host->image_serial});
+}
+
+static void on_promote(struct world *w, int h, const struct session_action *action)
+{
+    struct host *host = &w->hosts[h];
+    if (host->image_half || host->image_epoch != host->session.acked_epoch ||
+        action->epoch != host->image_epoch || host->image_epoch == 0)
+        FAIL(w, "I2: host %c promotes epoch %" PRIu64 " with an image at %" PRIu64 "%s, acked %" PRIu64,
+             'a' + h, action->epoch, host->image_epoch, host->image_half ? " and a half" : "",
+             host->session.acked_epoch);
+    w->promotions++;
+    schedule(w, between(w, 500, 20000),
+             (struct event){.kind = PROMOTED, .host = h, .a = host->generation, .ok = chance(w, 2)});
+}
+
+static void on_release(struct world *w, int h, uint64_t epoch)
+{
+    if (epoch < MAX_EPOCHS && !w->peer_held[epoch][h])
+        FAIL(w, "I1: host %c releases epoch %" PRIu64 ", which its peer does not hold", 'a' + h, epoch);
+    if (epoch < MAX_EPOCHS && w->hosts[h].gate == HOLD)
+        release_to(w, h, w->hosts[h].boundary[epoch]);
+}
+
+static void stop_guest(struct host *host)
+{
+    host->runs = false;
+    host->gate = DROP;
+}
+
+static void act(struct world *w, int h, const struct session_action *action)
+{
+    struct host *host = &w->hosts[h];
+    struct message message = {.term = action->term, .epoch = action->epoch, .reason = action->reason};
+    if (w->trace)
+        printf("%9.3f   %c: %s term %" PRIu64 " epoch %" PRIu64 "\n", (double)w->now / 1000, 'a' + h,
+               session_action_name(action->type), action->term, action->epoch);
+    w->hash = (w->hash ^ ((uint64_t)action->type * 31 + action->epoch * 7 + (uint64_t)h)) * 1099511628211ull;
+    switch (action->type) {
+    case SESSION_DO_CONNECT:
+        host->wants_link = true;
+        schedule(w, between(w, 500, 20000), (struct event){.kind = DIAL});
+        break;
+    case SESSION_DO_DISCONNECT:
+        host->wants_link = false;
+        if (host->linked) {
+            host->linked = false;
+            break_connection(w);
+        }
+        break;
+    case SESSION_DO_START_PRECOPY:
+        stop_capture(w, h);
+        for (uint64_t n = 0; n < MAX_EPOCHS; n++)
+            w->peer_held[n][h] = false;
+        schedule(w, between(w, 2000, 60000),
+                 (struct event){
+                     .kind = SYNCHRONISED, .host = h, .a = host->generation, .b = host->capture_serial});
+        break;
+    case SESSION_DO_STOP_CAPTURE:
+        stop_capture(w, h);
+        break;
+    case SESSION_DO_HOLD_OUTPUT:
+        host->gate = HOLD;
+        break;
+    case SESSION_DO_START_EPOCHS:
+        host->capturing = true;
+        host->last_epoch = false;
+        if (host->next_epoch <= host->session.cut_epoch)
+            host->next_epoch = host->session.cut_epoch + 1;
+        if (!host->cutting)
+            schedule_cut(w, h, between(w, 100, 5000));
+        break;
+    case SESSION_DO_LAST_EPOCH:
+        host->last_epoch = true;
+        break;
+    case SESSION_DO_RELEASE:
+        on_release(w, h, action->epoch);
+        break;
+    case SESSION_DO_RELEASE_ALL:
+        host->gate = PASS;
+        release_to(w, h, host->seq);
+        break;
+    case SESSION_DO_DROP_OUTPUT:
+        host->gate = DROP;
+        break;
+    case SESSION_DO_APPLY:
+        apply_next(w, h);
+        break;
+    case SESSION_DO_DISCARD_IMAGE:
+        if (host->image_half)
+            schedule(w, between(w, 10, 50000),
+                     (struct event){
+                         .kind = APPLIED_LATE, .host = h, .a = host->generation, .b = host->staged[0].epoch});
+        host->image_serial++;
+        host->image_epoch = 0;
+        host->image_half = false;
+        host->nstaged = 0;
+        break;
+    case SESSION_DO_ASK_GRANT:
+        schedule(w, between(w, 500, 20000),
+                 (struct event){.kind = ARBITER_ASKED, .host = h, .a = action->term, .b = host->generation});
+        break;
+    case SESSION_DO_PROMOTE:
+        on_promote(w, h, action);
+        break;
+    case SESSION_DO_RESUME_GUEST:
+        host->paused = false;
+        break;
+    case SESSION_DO_FENCE_GUEST:
+    case SESSION_DO_QUIT_HYPERVISOR:
+        stop_guest(host);
+        break;
+    case SESSION_DO_SEND_ACK:
+        message.wire = W_ACK;
+        send_message(w, h, message);
+        break;
+    case SESSION_DO_SEND_HANDOVER:
+        message.wire = W_HANDOVER;
+        send_message(w, h, message);
+        break;
+    case SESSION_DO_SEND_HANDOVER_DONE:
+        message.wire = W_HANDOVER_DONE;
+        send_message(w, h, message);
+        break;
+    case SESSION_DO_SEND_GOODBYE:
+        message.wire = W_GOODBYE;
+        send_message(w, h, message);
+        break;
+    case SESSION_DO_SEND_FENCED:
+        message.wire = W_FENCED;
+        send_message(w, h, message);
+        break;
+    case SESSION_DO_END:
+        stop_guest(host);
+        host->alive = false;
+        host->generation++;
+        if (host->linked)
+            break_connection(w);
+        host->linked = host->wants_link = false;
+        schedule(w, between(w, 10000, 300000), (struct event){.kind = RESTART, .host = h});
+        break;
+    case SESSION_NACTIONS:
+        break;
+    }
+}
+
+static void arm_tick(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    uint64_t next = session_next_tick_ms(&host->session), now = clock_ms(w, h);
+    if (next == UINT64_MAX || !host->alive)
+        return;
+    uint64_t delay_ms = next > now ? next - now : 0;
+    /* Timers are late, never early. */
+    uint64_t delay = (uint64_t)((double)(delay_ms * 1000) / host->clock_rate) + between(w, 100, 3000);
+    schedule(w, delay,
+             (struct event){.kind = TICK, .host = h, .a = host->generation, .b = ++host->tick_serial});
+}
+
+void feed(struct world *w, int h, struct session_event event)
+{
+    struct host *host = &w->hosts[h];
+    struct session_actions actions;
+    uint64_t generation = host->generation;
+    enum session_state state = host->session.state;
+    if (!host->alive)
+        return;
+    session_handle(&host->session, &event, clock_ms(w, h), &actions);
+    if (w->trace && event.type != SESSION_EVENT_HEARTBEAT && event.type != SESSION_EVENT_TICK)
+        printf("%9.3f %c %s: %s -> %s\n", (double)w->now / 1000, 'a' + h, session_event_name(event.type),
+               session_state_name(state), session_state_name(host->session.state));
+    if (state != SESSION_PROTECTED && host->session.state == SESSION_PROTECTED)
+        w->protections++;
+    for (size_t i = 0; i < actions.n && host->generation == generation; i++)
+        act(w, h, &actions.list[i]);
+    arm_tick(w, h);
+}
+
+void feed_simple(struct world *w, int h, enum session_event_type type)
+{
+    feed(w, h, (struct session_event){.type = type});
+}

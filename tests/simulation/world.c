@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See world.h: chance, time, the connection between the hosts, and what clients see. */
+#include "tests/simulation/world.h"
+
+uint64_t next_random(struct world *w)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random;
+}
+
+uint64_t between(struct world *w, uint64_t low, uint64_t high)
+{
+    return low + next_random(w) % (high - low + 1);
+}
+
+bool chance(struct world *w, unsigned percent)
+{
+    return next_random(w) % 100 < percent;
+}
+
+static bool before(const struct event *x, const struct event *y)
+{
+    return x->at != y->at ? x->at < y->at : x->order < y->order;
+}
+
+void schedule(struct world *w, uint64_t delay, struct event event)
+{
+    unsigned i = w->nheap;
+    if (w->nheap == MAX_EVENTS)
+        return; /* a schedule that piles up this much has been explored enough */
+    event.at = w->now + delay;
+    event.order = ++w->order;
+    w->nheap++;
+    while (i > 0 && before(&event, &w->heap[(i - 1) / 2])) {
+        w->heap[i] = w->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    w->heap[i] = event;
+}
+
+struct event take_event(struct world *w)
+{
+    struct event top = w->heap[0], last = w->heap[--w->nheap];
+    unsigned i = 0;
+    for (;;) {
+        unsigned child = 2 * i + 1;
+        if (child >= w->nheap)
+            break;
+        if (child + 1 < w->nheap && before(&w->heap[child + 1], &w->heap[child]))
+            child++;
+        if (!before(&w->heap[child], &last))
+            break;
+        w->heap[i] = w->heap[child];
+        i = child;
+    }
+    w->heap[i] = last;
+    return top;
+}
+
+uint64_t clock_ms(const struct world *w, int h)
+{
+    return (uint64_t)((double)w->now / 1000 * w->hosts[h].clock_rate) + w->hosts[h].clock_offset;
+}
+static void client_sees(struct world *w, int h, uint64_t branch, uint64_t seq)
+{
+    if (seq > w->branches[branch].left_at)
+        FAIL(w,
+             "I5: host %c released frame %" PRIu64 " of branch %" PRIu64 ", which history left at %" PRIu64,
+             'a' + h, seq, branch, w->branches[branch].left_at);
+    if (seq > w->branches[branch].released)
+        w->branches[branch].released = seq;
+}
+
+void release_to(struct world *w, int h, uint64_t seq)
+{
+    struct host *host = &w->hosts[h];
+    if (host->held_from < seq) {
+        host->held_from = seq;
+        client_sees(w, h, host->branch, seq);
+    }
+}
+
+void send_message(struct world *w, int from, struct message message)
+{
+    int to = 1 - from;
+    struct queue *queue = &w->queues[to];
+    if (!w->hosts[from].linked || w->broken || queue->n == 64)
+        return;
+    queue->list[(queue->head + queue->n++) % 64] = message;
+    uint64_t at = w->now + between(w, 50, 3000);
+    if (at <= queue->last_at)
+        at = queue->last_at + 1;
+    queue->last_at = at;
+    schedule(w, at - w->now, (struct event){.kind = DELIVER, .host = to, .a = w->connection});
+}
+
+/* The connection ends; what was on its way arrives in part (a dead host's kernel, too, has sent things). */
+void break_connection(struct world *w)
+{
+    w->broken = true;
+    for (int h = 0; h < 2; h++) {
+        w->queues[h].n = (unsigned)between(w, 0, w->queues[h].n);
+        if (w->hosts[h].alive && w->hosts[h].linked)
+            schedule(w, between(w, 10, 30000),
+                     (struct event){
+                         .kind = BREAK_SEEN, .host = h, .a = w->hosts[h].generation, .b = w->connection});
+    }
+}

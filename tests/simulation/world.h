@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The simulated world: two hosts that run the real session, an arbiter with the real rule, and everything
+ * between them. One seed is one schedule. world.c has chance, time, the network and what clients see; hosts.c
+ * carries out what a session orders; events.c says what happens, faults included; simulation.c runs schedules
+ * and judges how they end.
+ */
+#ifndef UNDERSTUDY_TESTS_SIMULATION_WORLD_H
+#define UNDERSTUDY_TESTS_SIMULATION_WORLD_H
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "failover/arbiter.h"
+#include "replicator/session.h"
+
+#define MAX_EVENTS   512
+#define MAX_BRANCHES 64
+#define MAX_EPOCHS   4096
+#define SECOND       1000000u /* time is in microseconds */
+
+enum kind {
+    TICK, /* a host's session timer */
+    HEARTBEAT_SEND,
+    HEARTBEAT, /* arrives */
+    GUEST_SENDS,
+    DIAL,
+    DELIVER,    /* the head of a connection's queue arrives */
+    BREAK_SEEN, /* a host notices that its connection is gone */
+    SYNCHRONISED,
+    CUT,
+    CUT_DONE,
+    APPLIED,
+    APPLIED_LATE, /* news of an image that was thrown away meanwhile */
+    ARBITER_ASKED,
+    ARBITER_ANSWERS,
+    PROMOTED,
+    FAULT, /* something goes wrong, or right again */
+    RESTART,
+};
+
+struct event {
+    uint64_t at, order;
+    enum kind kind;
+    int host;
+    uint64_t a, b; /* meaning by kind; often a generation that makes an outdated event void */
+    bool ok;
+};
+
+enum wire { W_EPOCH, W_ACK, W_HANDOVER, W_HANDOVER_DONE, W_GOODBYE, W_FENCED };
+
+struct message {
+    enum wire wire;
+    uint64_t term, epoch, branch, seq;
+    enum session_end_reason reason;
+};
+
+struct queue {
+    struct message list[64];
+    unsigned head, n;
+    uint64_t last_at;
+};
+
+enum gate { PASS, HOLD, DROP };
+
+struct host {
+    bool alive;
+    struct session session;
+    uint64_t generation; /* of this process: a crash voids its events */
+    double clock_rate;
+    uint64_t clock_offset;
+    uint64_t tick_serial;
+    /* guest */
+    bool runs, paused;
+    uint64_t branch, seq;
+    /* gate */
+    enum gate gate;
+    uint64_t boundary[MAX_EPOCHS];
+    uint64_t held_from; /* frames up to here are out */
+    /* capture */
+    uint64_t capture_serial, next_epoch;
+    bool capturing, last_epoch;
+    bool cutting, cutting_last; /* inside a checkpoint: it is finished whatever is decided meanwhile */
+    /* image */
+    uint64_t image_epoch, image_branch, image_seq;
+    bool image_half;
+    uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
+    struct message staged[64];
+    unsigned nstaged;
+    /* link */
+    bool wants_link, linked;
+};
+
+struct world {
+    uint64_t now, order, random, steps, limit;
+    struct event heap[MAX_EVENTS];
+    unsigned nheap;
+    struct host hosts[2];
+    struct queue queues[2]; /* towards host i */
+    uint64_t connection;    /* counts; what belongs to an older one is void */
+    bool broken;            /* the present one: what was on its way may arrive in part, nothing is added */
+    bool cut[2];            /* nothing arrives at host i */
+    struct arbiter_record arbiter;
+    uint64_t nbranches;
+    struct {
+        uint64_t parent, from_seq; /* where it left its parent */
+        uint64_t left_at;          /* smallest frame at which another branch left it, or UINT64_MAX */
+        uint64_t released;         /* newest frame released */
+    } branches[MAX_BRANCHES];
+    /* Epoch n of host i as primary was held by its peer, in the present synchronisation. */
+    bool peer_held[MAX_EPOCHS][2];
+    bool trace, healed;
+    bool crashed; /* or ended for another reason that may take the guest along */
+    bool done;    /* the guest powered itself off or was stopped by the user */
+    const char *plant;
+    char failure[256];
+    uint64_t hash, promotions, protections;
+};
+
+/* The first broken invariant ends the schedule. */
+#define FAIL(w, ...)                                                                                         \
+    do {                                                                                                     \
+        if (!(w)->failure[0])                                                                                \
+            snprintf((w)->failure, sizeof(w)->failure, __VA_ARGS__);                                         \
+    } while (0)
+
+/* world.c */
+uint64_t next_random(struct world *w);
+/* From low to high, both included. */
+uint64_t between(struct world *w, uint64_t low, uint64_t high);
+bool chance(struct world *w, unsigned percent);
+/* delay: microseconds from now. */
+void schedule(struct world *w, uint64_t delay, struct event event);
+struct event take_event(struct world *w);
+/* What the host's own clock shows. */
+uint64_t clock_ms(const struct world *w, int h);
+/* Frames up to seq leave the host: what a client sees, and where I5 is checked. */
+void release_to(struct world *w, int h, uint64_t seq);
+void send_message(struct world *w, int from, struct message message);
+void break_connection(struct world *w);
+
+/* hosts.c */
+/* An event for the host's session; its orders are carried out before this returns. */
+void feed(struct world *w, int h, struct session_event event);
+void feed_simple(struct world *w, int h, enum session_event_type type);
+/* A guest that was promoted begins a branch of history where its image ends. */
+void start_branch(struct world *w, struct host *host);
+void finish_cut(struct world *w, int h, bool tell);
+void schedule_cut(struct world *w, int h, uint64_t delay);
+void apply_next(struct world *w, int h);
+
+/* events.c */
+void start_session(struct world *w, int h, enum session_role role, uint64_t term);
+void step(struct world *w, const struct event *event);
+
+#endif
