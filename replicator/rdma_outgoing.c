@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What an RDMA connection sends; see rdma_internal.h. Messages go by SEND in pieces of a buffer. An epoch
+ * goes by RDMA WRITE into the peer's ring: one small buffer with counts, index and device state, then the
+ * pages straight from staging, neighbours together; a WRITE_WITH_IMM of its commit record ends it.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "proto/crc32c.h"
+#include "replicator/rdma_internal.h"
+#include "replicator/verbs_objects.h"
+
+/* ---- messages ---- */
+
+/* One SEND of a prefix and two pieces of body. order_lock is held. */
+int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
+                         const void *body, size_t body_len)
+{
+    unsigned index = (unsigned)(c->sends_posted % SENDS);
+    uint8_t *at = c->arena->sends[index];
+    int status = queue_wait(c, c->send_until[index], c->stall_ms);
+    if (status == 0)
+        status = credit_take_receive(c);
+    if (status < 0)
+        return status;
+    pthread_mutex_lock(&c->post_lock);
+    credit_put_prefix(c, kind, at);
+    pthread_mutex_unlock(&c->post_lock);
+    if (head_len)
+        memcpy(at + RDMA_WIRE_PREFIX_LEN, head, head_len);
+    if (body_len)
+        memcpy(at + RDMA_WIRE_PREFIX_LEN + head_len, body, body_len);
+    size_t len = RDMA_WIRE_PREFIX_LEN + head_len + body_len;
+    struct ibv_sge sge = {.addr = (uintptr_t)at, .length = (uint32_t)len, .lkey = c->arena_mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .send_flags = len <= c->inline_len ? IBV_SEND_INLINE : 0};
+    status = queue_post_when_free(c, &wr, true);
+    if (status < 0)
+        return status;
+    c->send_until[index] = wr.wr_id;
+    c->sends_posted++;
+    atomic_fetch_add_explicit(&c->bytes_sent, len, memory_order_relaxed);
+    return 0;
+}
+
+int outgoing_send_message(struct transport *t, const struct transport_message *message)
+{
+    struct rdma *c = rdma_of(t);
+    uint8_t head[WIRE_HEADER_LEN];
+    struct wire_header header = {
+        .type = (uint16_t)message->type,
+        .arg = message->arg,
+        .term = message->term,
+        .epoch = message->epoch,
+        .payload_len = message->len,
+        .payload_crc = crc32c(0, message->payload, message->len),
+    };
+    if (message->len > TRANSPORT_MAX_PAYLOAD)
+        return -EMSGSIZE;
+    wire_header_encode(&header, head);
+    pthread_mutex_lock(&c->order_lock);
+    size_t done = MIN(message->len, BODY_LEN - sizeof head);
+    int status = outgoing_send_buffer(c, RDMA_WIRE_FIRST, head, sizeof head, message->payload, done);
+    while (status == 0 && done < message->len) {
+        size_t piece = MIN(message->len - done, BODY_LEN);
+        status = outgoing_send_buffer(c, RDMA_WIRE_MORE, NULL, 0, message->payload + done, piece);
+        done += piece;
+    }
+    pthread_mutex_unlock(&c->order_lock);
+    return status;
+}
+
+/* ---- epochs, sending ---- */
+
+/* One RDMA WRITE being put together: local pieces that go to one place of the peer's ring. */
+struct gather {
+    struct rdma *c;
+    uint32_t slot; /* of the peer's ring, where the next page goes */
+    struct ibv_sge sges[MAX_SGES];
+    int nsges;
+    uint32_t len;
+    uint64_t remote;
+};
+
+static int gather_flush(struct gather *g)
+{
+    struct rdma *c = g->c;
+    if (g->nsges == 0)
+        return 0;
+    struct ibv_send_wr wr = {
+        .sg_list = g->sges,
+        .num_sge = g->nsges,
+        .opcode = IBV_WR_RDMA_WRITE,
+        .wr.rdma = {.remote_addr = g->remote, .rkey = c->grant.ring_rkey},
+    };
+    int status = queue_post_when_free(c, &wr, false);
+    atomic_fetch_add_explicit(&c->bytes_sent, g->len, memory_order_relaxed);
+    g->nsges = 0;
+    g->len = 0;
+    return status;
+}
+
+/* The next page of the peer's ring gets len bytes (a page, or the beginning of one). */
+static int gather_page(struct gather *g, const uint8_t *at, uint32_t len, uint32_t lkey)
+{
+    struct ibv_sge *last = g->nsges ? &g->sges[g->nsges - 1] : NULL;
+    int status = 0;
+    if (last && last->lkey == lkey && last->addr + last->length == (uintptr_t)at && g->len < WRITE_MAX) {
+        last->length += len;
+    } else {
+        if (g->nsges == (int)g->c->max_sges || g->len >= WRITE_MAX)
+            status = gather_flush(g);
+        if (g->nsges == 0)
+            g->remote = g->c->grant.ring_address + (uint64_t)g->slot * STAGING_PAGE_LEN;
+        g->sges[g->nsges++] = (struct ibv_sge){.addr = (uintptr_t)at, .length = len, .lkey = lkey};
+    }
+    g->len += len;
+    if (++g->slot == g->c->grant.capacity_pages || len < STAGING_PAGE_LEN) {
+        /* The ring's end; or a part of a page, after which the next one does not follow directly. */
+        if (status == 0)
+            status = gather_flush(g);
+        g->slot %= g->c->grant.capacity_pages;
+    }
+    return status;
+}
+
+void outgoing_free_meta(struct meta *meta)
+{
+    verbs_drop_mr(meta->mr);
+    if (meta->at)
+        munmap(meta->at, meta->capacity);
+    *meta = (struct meta){0};
+}
+
+/* A buffer for len bytes whose last use is over. Grows to the next power of two: seldom. */
+static struct meta *take_meta(struct rdma *c, size_t len, int *status)
+{
+    struct meta *meta = &c->metas[c->next_meta++ % METAS];
+    *status = queue_wait(c, meta->until, c->stall_ms);
+    if (*status < 0 || meta->capacity >= len)
+        return *status < 0 ? NULL : meta;
+    outgoing_free_meta(meta);
+    size_t capacity = 64u << 10;
+    while (capacity < len)
+        capacity *= 2;
+    void *at = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        *status = -ENOMEM;
+        return NULL;
+    }
+    meta->at = at;
+    meta->capacity = capacity;
+    meta->mr = verbs_make_mr(c->memory->pd, at, capacity, 0);
+    if (!meta->mr) {
+        *status = -errno;
+        outgoing_free_meta(meta);
+        return NULL;
+    }
+    return meta;
+}
+
+static int post_meta(struct gather *g, const struct meta *meta, size_t len)
+{
+    int status = 0;
+    for (size_t done = 0; status == 0 && done < len; done += STAGING_PAGE_LEN)
+        status = gather_page(g, meta->at + done, (uint32_t)MIN(len - done, STAGING_PAGE_LEN), meta->mr->lkey);
+    return status == 0 ? gather_flush(g) : status;
+}
+
+static int post_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch,
+                      uint32_t *crc)
+{
+    int status = 0;
+    for (uint32_t i = 0; status == 0 && i < epoch->npages; i++) {
+        if (epoch->pages[i].slot == STAGING_NO_PAGE)
+            continue;
+        const uint8_t *page = staging_slot(staging, epoch->pages[i].slot);
+        *crc = crc32c(*crc, page, STAGING_PAGE_LEN);
+        status = gather_page(g, page, STAGING_PAGE_LEN, g->c->memory->staging_mr->lkey);
+    }
+    return status == 0 ? gather_flush(g) : status;
+}
+
+/* WRITE_WITH_IMM of the commit record: the peer learns of the epoch by it, after all that was written before.
+ */
+static int post_commit(struct rdma *c, const struct rdma_wire_commit *commit, unsigned record)
+{
+    uint8_t *bytes = c->arena->records[record]; /* its last use is over: the peer has given that epoch back */
+    struct ibv_sge sge = {
+        .addr = (uintptr_t)bytes, .length = RDMA_WIRE_COMMIT_LEN, .lkey = c->arena_mr->lkey};
+    struct ibv_send_wr wr = {
+        .sg_list = &sge,
+        .num_sge = 1,
+        .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+        .send_flags = RDMA_WIRE_COMMIT_LEN <= c->inline_len ? IBV_SEND_INLINE : 0,
+        .imm_data = htonl(record),
+        .wr.rdma = {.remote_addr = c->grant.commit_address + (uint64_t)record * COMMIT_STRIDE,
+                    .rkey = c->grant.commit_rkey},
+    };
+    rdma_wire_commit_encode(commit, bytes);
+    int status = credit_take_receive(c);
+    if (status == 0)
+        status = queue_post_when_free(c, &wr, true);
+    if (status < 0)
+        return status;
+    c->ends[c->epochs_posted++ % STAGING_EPOCHS] = wr.wr_id;
+    atomic_fetch_add_explicit(&c->bytes_sent, RDMA_WIRE_COMMIT_LEN, memory_order_relaxed);
+    return 0;
+}
+
+/* What comes before the pages, in one buffer: counts, index, device state. */
+static size_t fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire, uint8_t *at)
+{
+    wire_epoch_encode(wire, at);
+    memcpy(at + WIRE_EPOCH_LEN, encoder->index.at, encoder->index.len);
+    if (wire->delta_len)
+        memcpy(at + WIRE_EPOCH_LEN + encoder->index.len, encoder->delta.at, wire->delta_len);
+    return WIRE_EPOCH_LEN + encoder->index.len + wire->delta_len;
+}
+
+static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging *staging,
+                             const struct staged_epoch *epoch)
+{
+    struct wire_epoch wire;
+    int status = epoch_encode(&c->encoder, epoch, &wire);
+    if (status < 0)
+        return status;
+    size_t meta_len = WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len;
+    uint32_t npages = pages_of(meta_len) + wire.ndata;
+    status = credit_wait_ring(c, npages);
+    struct meta *meta = status == 0 ? take_meta(c, meta_len, &status) : NULL;
+    if (!meta)
+        return status;
+    fill_meta(&c->encoder, &wire, meta->at);
+    uint32_t crc = crc32c(0, meta->at, meta_len);
+    struct gather gather = {.c = c, .slot = c->grant.next_slot};
+    status = post_meta(&gather, meta, meta_len);
+    if (status == 0)
+        status = post_pages(&gather, staging, epoch, &crc);
+    struct rdma_wire_commit commit = {
+        .first_page = c->grant.next_slot,
+        .header = {.type = MESSAGE_EPOCH,
+                   .term = term,
+                   .epoch = epoch->epoch,
+                   .payload_len = epoch_payload_len(&wire)},
+        .commit = {
+            .crc = crc, .term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
+    if (status < 0)
+        return status;
+    /* Before the commit: the peer may have given the epoch back by the time it is posted. */
+    pthread_mutex_lock(&c->room_lock);
+    unsigned record = (unsigned)(c->grant.epoch_head++ % STAGING_EPOCHS);
+    c->grant.page_head += npages;
+    c->grant.next_slot = gather.slot;
+    pthread_mutex_unlock(&c->room_lock);
+    status = post_commit(c, &commit, record);
+    if (status < 0)
+        return status;
+    pthread_mutex_lock(&c->post_lock);
+    meta->until = c->posted;
+    pthread_mutex_unlock(&c->post_lock);
+    atomic_fetch_add_explicit(&c->epochs_sent, 1, memory_order_relaxed);
+    return 0;
+}
+
+int outgoing_send_epoch(struct transport *t, uint64_t term, const struct staging *staging,
+                        const struct staged_epoch *epoch)
+{
+    struct rdma *c = rdma_of(t);
+    if (staging != c->memory->staging)
+        return -EINVAL;
+    pthread_mutex_lock(&c->order_lock);
+    int status = send_epoch_locked(c, term, staging, epoch);
+    pthread_mutex_unlock(&c->order_lock);
+    return status;
+}
+
+int64_t outgoing_epochs_done(struct transport *t)
+{
+    struct rdma *c = rdma_of(t);
+    for (int round = 0; round < 2; round++) {
+        pthread_mutex_lock(&c->post_lock);
+        int status = queue_reap(c);
+        while (c->epochs_completed < c->epochs_posted &&
+               c->ends[c->epochs_completed % STAGING_EPOCHS] <= c->completed)
+            c->epochs_completed++;
+        pthread_mutex_unlock(&c->post_lock);
+        if (status < 0)
+            return status;
+        if (round == 0) { /* arm done_fd, and look once more: it may have come in between */
+            queue_take_events(c->send_channel);
+            if (ibv_req_notify_cq(c->send_cq, 0) != 0)
+                return -ENOTCONN;
+        }
+    }
+    return (int64_t)c->epochs_completed;
+}
+
+int outgoing_done_fd(struct transport *t)
+{
+    return rdma_of(t)->send_channel->fd;
+}
+
+void outgoing_flush(struct transport *t)
+{
+    struct rdma *c = rdma_of(t);
+    pthread_mutex_lock(&c->order_lock);
+    pthread_mutex_lock(&c->post_lock);
+    uint64_t target = c->posted;
+    pthread_mutex_unlock(&c->post_lock);
+    queue_wait(c, target, FLUSH_MS);
+    pthread_mutex_unlock(&c->order_lock);
+}
