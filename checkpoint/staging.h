@@ -71,9 +71,9 @@ struct staged_epoch {
     uint32_t nblocks;
     uint64_t boundary_ns; /* CLOCK_MONOTONIC of this host when the guest was paused (primary) or 0 */
     uint64_t received_ns; /* CLOCK_MONOTONIC of this host when it was whole (secondary) or 0 */
-    void *disk;           /* reserved for disk writes */
-    size_t disk_len;
-    void *user; /* the replicator's own */
+    uint32_t disk_slot;   /* first ring page of the disk section: a record stream (disk_record.h), wrapping */
+    uint64_t disk_len;    /* bytes of it; 0: none */
+    void *user;           /* the replicator's own */
 };
 
 struct staging;
@@ -106,6 +106,11 @@ static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot)
     return base + (size_t)slot * STAGING_PAGE_LEN;
 }
 uint8_t *staging_slot(const struct staging *staging, uint32_t slot);
+/* Ring pages that a disk section of len bytes takes. */
+static inline uint64_t staging_disk_pages(uint64_t len)
+{
+    return len / STAGING_PAGE_LEN + (len % STAGING_PAGE_LEN != 0);
+}
 
 /* Filling side. staging_begin: NULL when no descriptor is free. */
 struct staged_epoch *staging_begin(struct staging *staging, uint64_t epoch, enum staged_kind kind);

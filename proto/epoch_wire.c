@@ -49,9 +49,20 @@ void wire_epoch_encode(const struct wire_epoch *epoch, uint8_t out[WIRE_EPOCH_LE
     at = put32(at, epoch->ndata);
     at = put32(at, epoch->nblocks);
     at = put64(at, epoch->delta_len);
-    at = put64(at, 0);
+    at = put64(at, epoch->disk_len);
     for (unsigned i = 0; i < WIRE_MAX_BLOCKS; i++)
         at = put64(at, i < epoch->nblocks ? epoch->used_len[i] : 0);
+}
+
+uint64_t wire_epoch_disk_pages(const struct wire_epoch *epoch)
+{
+    return epoch->disk_len / WIRE_PAGE_LEN + (epoch->disk_len % WIRE_PAGE_LEN != 0);
+}
+
+uint64_t wire_epoch_payload_len(const struct wire_epoch *epoch)
+{
+    return WIRE_EPOCH_LEN + 8ull * epoch->npages + epoch->delta_len +
+           (uint64_t)WIRE_PAGE_LEN * (epoch->ndata + wire_epoch_disk_pages(epoch)) + WIRE_COMMIT_LEN;
 }
 
 int wire_epoch_decode(struct wire_epoch *epoch, const uint8_t bytes[WIRE_EPOCH_LEN], uint64_t payload_len,
@@ -62,14 +73,14 @@ int wire_epoch_decode(struct wire_epoch *epoch, const uint8_t bytes[WIRE_EPOCH_L
     epoch->ndata = get32(bytes + 8);
     epoch->nblocks = get32(bytes + 12);
     epoch->delta_len = get64(bytes + 16);
+    epoch->disk_len = get64(bytes + 24);
     for (unsigned i = 0; i < WIRE_MAX_BLOCKS; i++)
         epoch->used_len[i] = get64(bytes + 32 + 8 * i);
     if (epoch->kind > 1 || epoch->npages > max_pages || epoch->ndata > epoch->npages ||
-        epoch->nblocks > WIRE_MAX_BLOCKS || epoch->delta_len > max_delta_len)
+        epoch->nblocks > WIRE_MAX_BLOCKS || epoch->delta_len > max_delta_len ||
+        wire_epoch_disk_pages(epoch) > max_pages - epoch->ndata)
         return -EPROTO;
-    uint64_t sum = WIRE_EPOCH_LEN + 8ull * epoch->npages + epoch->delta_len +
-                   (uint64_t)WIRE_PAGE_LEN * epoch->ndata + WIRE_COMMIT_LEN;
-    return payload_len == sum ? 0 : -EPROTO;
+    return payload_len == wire_epoch_payload_len(epoch) ? 0 : -EPROTO;
 }
 
 void wire_commit_encode(const struct wire_commit *commit, uint8_t out[WIRE_COMMIT_LEN])

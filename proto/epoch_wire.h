@@ -3,11 +3,12 @@
  * The bytes between two replicators. Everything is little-endian. A message is a header of WIRE_HEADER_LEN
  * bytes, with a CRC of its own, and a payload. MESSAGE_EPOCH's payload is, in this order:
  *
- *   struct wire_epoch          counts, lengths, used length of each RAM block
- *   page index                 npages page_refs (checkpoint/staging.h)
- *   device state               a delta against the last epoch's on this connection
- * (checkpoint/devstate_delta.h) pages                      4096 bytes for each page_ref without
- * PAGE_REF_ZERO, in order struct wire_commit         CRC32C over all of the above, and the numbers again
+ *   struct wire_epoch    counts, lengths, used length of each RAM block
+ *   page index           npages page_refs (checkpoint/staging.h)
+ *   device state         a delta against the last epoch's on this connection (checkpoint/devstate_delta.h)
+ *   pages                4096 bytes for each page_ref without PAGE_REF_ZERO, in order
+ *   disk section         records (checkpoint/disk_record.h), padded with zeroes to whole pages
+ *   struct wire_commit   CRC32C over all of the above, and the numbers again
  *
  * Decoders here are pure functions over a buffer: no allocation, every length checked, -EPROTO for nonsense
  * and -EPROTONOSUPPORT for another version. docs/wire-format.md has the tables.
@@ -21,7 +22,7 @@
 
 #define WIRE_MAGIC         0x31505355u /* "USP1" */
 #define WIRE_COMMIT_MAGIC  0x54494d43u /* "CMIT" */
-#define WIRE_VERSION       1u
+#define WIRE_VERSION       2u
 #define WIRE_TOKEN_LEN     16u
 #define WIRE_MAX_BLOCKS    64u
 #define WIRE_IDSTR_LEN     128u
@@ -49,11 +50,17 @@ struct wire_epoch {
     uint32_t ndata; /* pages that carry bytes */
     uint32_t nblocks;
     uint64_t delta_len;
+    uint64_t disk_len; /* bytes of the disk section; it takes whole pages */
     uint64_t used_len[WIRE_MAX_BLOCKS];
 };
 
 void wire_epoch_encode(const struct wire_epoch *epoch, uint8_t out[WIRE_EPOCH_LEN]);
-/* Checks counts against the limits given, and payload_len against the sum of the parts. */
+/* Pages that the disk section takes. */
+uint64_t wire_epoch_disk_pages(const struct wire_epoch *epoch);
+/* Bytes of an epoch after its header, commit record included. */
+uint64_t wire_epoch_payload_len(const struct wire_epoch *epoch);
+/* Checks counts against the limits given (max_pages: of data and disk together, and of the index), and
+ * payload_len against the sum of the parts. */
 int wire_epoch_decode(struct wire_epoch *epoch, const uint8_t bytes[WIRE_EPOCH_LEN], uint64_t payload_len,
                       uint32_t max_pages, uint64_t max_delta_len);
 

@@ -66,6 +66,7 @@ int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch
         .ndata = build_index(&encoder->index, epoch),
         .nblocks = epoch->nblocks,
         .delta_len = encoder->delta.len,
+        .disk_len = epoch->disk_len,
     };
     memcpy(wire->used_len, epoch->block_used_len, sizeof wire->used_len);
     return 0;
@@ -78,10 +79,18 @@ void epoch_encoder_clear(struct epoch_encoder *encoder)
     bytes_free(&encoder->last_sent);
 }
 
-uint64_t epoch_payload_len(const struct wire_epoch *wire)
+bool epoch_next_page(struct epoch_pages *pages, const struct staging *staging, uint32_t *slot)
 {
-    return WIRE_EPOCH_LEN + 8ull * wire->npages + wire->delta_len + (uint64_t)WIRE_PAGE_LEN * wire->ndata +
-           WIRE_COMMIT_LEN;
+    const struct staged_epoch *epoch = pages->epoch;
+    while (pages->next < epoch->npages) {
+        *slot = epoch->pages[pages->next++].slot;
+        if (*slot != STAGING_NO_PAGE)
+            return true;
+    }
+    if (pages->next_disk == staging_disk_pages(epoch->disk_len))
+        return false;
+    *slot = (uint32_t)((epoch->disk_slot + pages->next_disk++) % staging_capacity_pages(staging));
+    return true;
 }
 
 int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, const struct wire_epoch *wire,
@@ -101,6 +110,8 @@ int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, 
         epoch->pages[i] = (struct staged_page){.ref = ref, .slot = slot};
     }
     epoch->npages = wire->npages;
+    epoch->disk_slot = (uint32_t)(((uint64_t)first_slot + wire->ndata) % capacity);
+    epoch->disk_len = wire->disk_len;
     return taken == wire->ndata ? 0 : -EPROTO;
 }
 

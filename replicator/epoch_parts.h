@@ -9,6 +9,7 @@
 #ifndef UNDERSTUDY_REPLICATOR_EPOCH_PARTS_H
 #define UNDERSTUDY_REPLICATOR_EPOCH_PARTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,16 +38,25 @@ struct epoch_encoder {
  */
 int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch, struct wire_epoch *wire);
 void epoch_encoder_clear(struct epoch_encoder *encoder);
-/* Bytes of an epoch after its header, commit record included. */
-uint64_t epoch_payload_len(const struct wire_epoch *wire);
+
+/* Walks the ring pages that travel, in wire order: pages with bytes, then the disk section. Begin with
+ * {.epoch = e}. */
+struct epoch_pages {
+    const struct staged_epoch *epoch;
+    uint32_t next;
+    uint64_t next_disk;
+};
+/* False at the end. */
+bool epoch_next_page(struct epoch_pages *pages, const struct staging *staging, uint32_t *slot);
 
 struct epoch_decoder {
     struct bytes last_received;
 };
 
 /*
- * Fills pages[] from the index; pages that carry bytes have consecutive ring pages, from first_slot on.
- * -EPROTO where the index contradicts wire->ndata.
+ * Fills pages[] from the index, and where the disk section lies; pages that carry bytes, and after them the
+ * disk section, have consecutive ring pages, from first_slot on. -EPROTO where the index contradicts
+ * wire->ndata.
  */
 int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, const struct wire_epoch *wire,
                      const uint8_t *index, uint32_t first_slot);

@@ -75,9 +75,10 @@ static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t
 
 static uint32_t crc_pages(const struct staging *staging, const struct staged_epoch *epoch, uint32_t crc)
 {
-    for (uint32_t i = 0; i < epoch->npages; i++)
-        if (epoch->pages[i].slot != STAGING_NO_PAGE)
-            crc = crc32c(crc, staging_slot(staging, epoch->pages[i].slot), STAGING_PAGE_LEN);
+    struct epoch_pages pages = {.epoch = epoch};
+    uint32_t slot;
+    while (epoch_next_page(&pages, staging, &slot))
+        crc = crc32c(crc, staging_slot(staging, slot), STAGING_PAGE_LEN);
     return crc;
 }
 
@@ -86,9 +87,9 @@ static int take_parts(struct rdma *c, struct staging *staging, struct staged_epo
                       const struct rdma_wire_commit *record, const struct wire_epoch *wire)
 {
     size_t index_len = (size_t)wire->npages * 8, len = WIRE_EPOCH_LEN + index_len + wire->delta_len;
-    uint32_t nmeta = pages_of(len);
+    uint32_t nmeta = pages_of(len), nslots = wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
     int status = staging_place(staging, epoch, record->first_page);
-    if (status == 0 && staging_reserve(staging, epoch, nmeta + wire->ndata) < 0)
+    if (status == 0 && staging_reserve(staging, epoch, nmeta + nslots) < 0)
         status = -EPROTO; /* the peer was told how much room there is */
     if (status < 0)
         return -EPROTO;
@@ -105,7 +106,7 @@ static int take_parts(struct rdma *c, struct staging *staging, struct staged_epo
     if (status < 0)
         return status;
     atomic_fetch_add_explicit(&c->bytes_received,
-                              len + (uint64_t)wire->ndata * STAGING_PAGE_LEN + RDMA_WIRE_COMMIT_LEN,
+                              len + (uint64_t)nslots * STAGING_PAGE_LEN + RDMA_WIRE_COMMIT_LEN,
                               memory_order_relaxed);
     return epoch_take_devstate(&c->decoder, epoch, c->payload.at + WIRE_EPOCH_LEN + index_len,
                                wire->delta_len);

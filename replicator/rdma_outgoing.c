@@ -175,11 +175,11 @@ static int post_meta(struct gather *g, const struct meta *meta, size_t len)
 static int post_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch,
                       uint32_t *crc)
 {
+    struct epoch_pages pages = {.epoch = epoch};
+    uint32_t slot;
     int status = 0;
-    for (uint32_t i = 0; status == 0 && i < epoch->npages; i++) {
-        if (epoch->pages[i].slot == STAGING_NO_PAGE)
-            continue;
-        const uint8_t *page = staging_slot(staging, epoch->pages[i].slot);
+    while (status == 0 && epoch_next_page(&pages, staging, &slot)) {
+        const uint8_t *page = staging_slot(staging, slot);
         *crc = crc32c(*crc, page, STAGING_PAGE_LEN);
         status = gather_page(g, page, STAGING_PAGE_LEN, g->c->memory->staging_mr->lkey);
     }
@@ -231,7 +231,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
     if (status < 0)
         return status;
     size_t meta_len = WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len;
-    uint32_t npages = pages_of(meta_len) + wire.ndata;
+    uint32_t npages = pages_of(meta_len) + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
     status = credit_wait_ring(c, npages);
     struct meta *meta = status == 0 ? take_meta(c, meta_len, &status) : NULL;
     if (!meta)
@@ -247,7 +247,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
         .header = {.type = MESSAGE_EPOCH,
                    .term = term,
                    .epoch = epoch->epoch,
-                   .payload_len = epoch_payload_len(&wire)},
+                   .payload_len = wire_epoch_payload_len(&wire)},
         .commit = {
             .crc = crc, .term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
     if (status < 0)

@@ -152,11 +152,11 @@ static int send_pages(struct tcp *tcp, const struct staging *staging, const stru
                       uint32_t *crc)
 {
     struct iovec iov[IOV_BATCH];
+    struct epoch_pages pages = {.epoch = epoch};
+    uint32_t slot;
     int count = 0;
-    for (uint32_t i = 0; i < epoch->npages; i++) {
-        if (epoch->pages[i].slot == STAGING_NO_PAGE)
-            continue;
-        uint8_t *page = staging_slot(staging, epoch->pages[i].slot);
+    while (epoch_next_page(&pages, staging, &slot)) {
+        uint8_t *page = staging_slot(staging, slot);
         *crc = crc32c(*crc, page, WIRE_PAGE_LEN);
         struct iovec *last = count ? &iov[count - 1] : NULL;
         if (last && (uint8_t *)last->iov_base + last->iov_len == page && last->iov_len < RUN_MAX) {
@@ -186,7 +186,7 @@ static int send_epoch_locked(struct tcp *tcp, uint64_t term, const struct stagin
         .type = MESSAGE_EPOCH,
         .term = term,
         .epoch = epoch->epoch,
-        .payload_len = epoch_payload_len(&wire),
+        .payload_len = wire_epoch_payload_len(&wire),
     };
     wire_header_encode(&header, head);
     wire_epoch_encode(&wire, fixed);
@@ -229,13 +229,20 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-/* An open epoch with ndata slots, once the applier has given enough room back. Bounded by stall_ms. */
+/* Ring pages of what comes. Checked against the ring when it was decoded. */
+static uint32_t ring_pages(const struct wire_epoch *wire)
+{
+    return wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
+}
+
+/* An open epoch with its slots, once the applier has given enough room back. Bounded by stall_ms. */
 static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *staging,
                                            const struct wire_header *header, const struct wire_epoch *wire,
                                            int *status)
 {
     uint64_t until = now_ns() + (uint64_t)tcp->stall_ms * 1000000;
-    while (staging_free_epochs(staging) == 0 || staging_free_pages(staging) < wire->ndata) {
+    uint32_t nslots = ring_pages(wire);
+    while (staging_free_epochs(staging) == 0 || staging_free_pages(staging) < nslots) {
         if (atomic_load(&tcp->dead) || now_ns() > until) {
             *status = atomic_load(&tcp->dead) ? -ENOTCONN : -ETIMEDOUT;
             return NULL;
@@ -243,7 +250,7 @@ static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *stag
         g_usleep(ROOM_POLL_US); /* back-pressure only: the stream stands still meanwhile, as it should */
     }
     struct staged_epoch *epoch = staging_begin(staging, header->epoch, (enum staged_kind)wire->kind);
-    int64_t first = epoch ? staging_reserve(staging, epoch, wire->ndata) : -EBUSY;
+    int64_t first = epoch ? staging_reserve(staging, epoch, nslots) : -EBUSY;
     if (first < 0) {
         if (epoch)
             staging_abort(staging, epoch);
@@ -258,11 +265,11 @@ static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *stag
 
 /* Page bytes straight into the ring: at most two runs, since the slots are consecutive. */
 static int receive_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
-                         uint32_t ndata, uint32_t *crc)
+                         uint32_t npages, uint32_t *crc)
 {
     uint32_t capacity = staging_capacity_pages(staging);
-    uint32_t before_wrap = MIN(ndata, capacity - epoch->first_slot);
-    uint32_t runs[2][2] = {{epoch->first_slot, before_wrap}, {0, ndata - before_wrap}};
+    uint32_t before_wrap = MIN(npages, capacity - epoch->first_slot);
+    uint32_t runs[2][2] = {{epoch->first_slot, before_wrap}, {0, npages - before_wrap}};
     for (int i = 0; i < 2; i++) {
         /* In pieces: the CRC is taken while the bytes are in the cache. */
         for (uint32_t done = 0; done < runs[i][1];) {
@@ -292,7 +299,7 @@ static int receive_parts(struct tcp *tcp, const struct staging *staging, struct 
     if (status < 0)
         return status;
     crc = crc32c(crc, tcp->payload.at, index_len + wire->delta_len);
-    status = receive_pages(tcp, staging, epoch, wire->ndata, &crc);
+    status = receive_pages(tcp, staging, epoch, ring_pages(wire), &crc);
     if (status == 0)
         status = receive_bytes(tcp, tail, sizeof tail);
     if (status == 0)

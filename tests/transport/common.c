@@ -33,6 +33,23 @@ void fill_random(uint8_t *at, size_t len, unsigned *seed)
         at[i] = (uint8_t)rand_r(seed);
 }
 
+/* A few pages of what a transport takes for records; not in every epoch. */
+static void stage_disk_section(struct staging *staging, struct staged_epoch *epoch, unsigned *seed)
+{
+    if (rand_r(seed) % 3 == 0)
+        return;
+    epoch->disk_len = 1 + (unsigned)rand_r(seed) % (3 * STAGING_PAGE_LEN);
+    int64_t slot = staging_reserve(staging, epoch, (uint32_t)staging_disk_pages(epoch->disk_len));
+    if (slot < 0) {
+        epoch->disk_len = 0;
+        return;
+    }
+    epoch->disk_slot = (uint32_t)slot;
+    for (uint64_t i = 0; i < staging_disk_pages(epoch->disk_len); i++)
+        fill_random(staging_slot(staging, (uint32_t)((slot + (int64_t)i) % staging_capacity_pages(staging))),
+                    STAGING_PAGE_LEN, seed);
+}
+
 /* An epoch that depends on number alone: whoever knows the number knows what it must hold. */
 struct staged_epoch *stage(struct staging *staging, uint64_t number, uint32_t max_pages)
 {
@@ -61,8 +78,20 @@ struct staged_epoch *stage(struct staging *staging, uint64_t number, uint32_t ma
         memset(epoch->devstate, 0x11, epoch->devstate_len);
         fill_random(epoch->devstate, epoch->devstate_len / 2, &seed);
     }
+    stage_disk_section(staging, epoch, &seed);
     staging_commit(staging, epoch);
     return epoch;
+}
+
+static void assert_same_disk_section(const struct staging *a_staging, const struct staged_epoch *a,
+                                     const struct staging *b_staging, const struct staged_epoch *b)
+{
+    assert_int_equal(a->disk_len, b->disk_len);
+    for (uint64_t i = 0; i < staging_disk_pages(a->disk_len); i++)
+        assert_memory_equal(
+            staging_slot(a_staging, (uint32_t)((a->disk_slot + i) % staging_capacity_pages(a_staging))),
+            staging_slot(b_staging, (uint32_t)((b->disk_slot + i) % staging_capacity_pages(b_staging))),
+            STAGING_PAGE_LEN);
 }
 
 void assert_same(const struct staging *a_staging, const struct staged_epoch *a,
@@ -77,6 +106,7 @@ void assert_same(const struct staging *a_staging, const struct staged_epoch *a,
     assert_int_equal(a->devstate_len, b->devstate_len);
     if (a->devstate_len)
         assert_memory_equal(a->devstate, b->devstate, a->devstate_len);
+    assert_same_disk_section(a_staging, a, b_staging, b);
     for (uint32_t i = 0; i < a->npages; i++) {
         assert_true(a->pages[i].ref == b->pages[i].ref);
         assert_true((a->pages[i].slot == STAGING_NO_PAGE) == (b->pages[i].slot == STAGING_NO_PAGE));

@@ -45,7 +45,8 @@ static void fuzz_epoch(const uint8_t *data, size_t size)
     memcpy(bytes, data + 8, size - 8 < sizeof bytes ? size - 8 : sizeof bytes);
     if (wire_epoch_decode(&epoch, bytes, payload_len, MAX_PAGES, MAX_DELTA) < 0)
         return;
-    assert(epoch.ndata <= epoch.npages && epoch.npages <= MAX_PAGES && epoch.delta_len <= MAX_DELTA);
+    assert(epoch.ndata + wire_epoch_disk_pages(&epoch) <= MAX_PAGES && epoch.ndata <= epoch.npages &&
+           epoch.npages <= MAX_PAGES && epoch.delta_len <= MAX_DELTA);
     assert(epoch.nblocks <= WIRE_MAX_BLOCKS && payload_len < (1ull << 32));
 }
 

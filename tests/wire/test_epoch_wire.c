@@ -73,7 +73,7 @@ static void test_another_version_has_an_error_of_its_own(void **state)
 static uint64_t payload_len_of(const struct wire_epoch *epoch)
 {
     return WIRE_EPOCH_LEN + 8ull * epoch->npages + epoch->delta_len + 4096ull * epoch->ndata +
-           WIRE_COMMIT_LEN;
+           (epoch->disk_len + 4095) / 4096 * 4096 + WIRE_COMMIT_LEN;
 }
 
 static int decode_epoch(const struct wire_epoch *epoch, uint64_t payload_len, struct wire_epoch *out)
@@ -88,7 +88,8 @@ static void test_epoch_part_comes_back(void **state)
     (void)state;
     struct wire_epoch epoch = {.kind = 1,
                                .npages = MAX_PAGES,
-                               .ndata = 999,
+                               .ndata = 999 - 2,
+                               .disk_len = 4097,
                                .nblocks = 3,
                                .delta_len = MAX_DELTA,
                                .used_len = {1, 2, 1ull << 63}},
@@ -96,7 +97,8 @@ static void test_epoch_part_comes_back(void **state)
     assert_int_equal(decode_epoch(&epoch, payload_len_of(&epoch), &out), 0);
     assert_int_equal(out.kind, 1);
     assert_int_equal(out.npages, MAX_PAGES);
-    assert_int_equal(out.ndata, 999);
+    assert_int_equal(out.ndata, 999 - 2);
+    assert_int_equal(out.disk_len, 4097);
     assert_int_equal(out.nblocks, 3);
     assert_int_equal(out.delta_len, MAX_DELTA);
     assert_memory_equal(out.used_len, epoch.used_len, sizeof epoch.used_len);
@@ -106,7 +108,7 @@ static void test_epoch_part_beyond_a_limit_is_refused(void **state)
 {
     (void)state;
     const struct wire_epoch good = {.kind = 0, .npages = 10, .ndata = 5, .nblocks = 2, .delta_len = 100};
-    struct wire_epoch wrong[] = {good, good, good, good, good, good, good}, out;
+    struct wire_epoch wrong[] = {good, good, good, good, good, good, good, good, good}, out;
     wrong[0].kind = 2;
     wrong[1].npages = MAX_PAGES + 1;
     wrong[2].ndata = 11;
@@ -114,6 +116,8 @@ static void test_epoch_part_beyond_a_limit_is_refused(void **state)
     wrong[4].delta_len = UINT64_MAX - 4096; /* would wrap the sum */
     wrong[5].npages = wrong[5].ndata = UINT32_MAX;
     wrong[6].kind = UINT32_MAX;
+    wrong[7].disk_len = (MAX_PAGES - good.ndata) * 4096ull + 1; /* pages and disk together */
+    wrong[8].disk_len = UINT64_MAX;
     assert_int_equal(decode_epoch(&good, payload_len_of(&good), &out), 0);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_int_equal(decode_epoch(&wrong[i], payload_len_of(&wrong[i]), &out), -EPROTO);
