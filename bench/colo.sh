@@ -22,8 +22,8 @@ skip() { echo "colo.sh: SKIPPED: $1" >&2; echo "{\"skipped\": \"$1\"}"; exit 0; 
 
 # shellcheck disable=SC2054 # commas are QEMU's
 guest=(qemu-system-x86_64 -machine pc -accel kvm -m 256 -nodefaults -no-user-config -display none -vga std)
-boot_s=8 # until the boot sector runs
-image() { echo "if=floppy,format=raw,readonly=on,file=$BUILD/tests/hook/bootsector-$1.bin"; }
+boot_s=4 # until the boot sector runs and has settled
+image() { echo "$BUILD/tests/hook/bootsector-$1.rom"; }
 
 # listen NAME: writes what the QEMU behind NAME.sock says to NAME.events, and what stands in NAME.orders to it.
 listen() {
@@ -54,10 +54,10 @@ forget() {
 run_colo() {
     local colo='{"execute": "migrate-set-capabilities", "arguments": {"capabilities": [{"capability": "x-colo", "state": true}]}}'
     hosts_up "$prefix"
-    ip netns exec "$prefix-b" "${guest[@]}" -drive "$(image "$1")" -qmp "unix:$dir/b.sock,server=on,wait=off" \
+    ip netns exec "$prefix-b" "${guest[@]}" -bios "$(image "$1")" -qmp "unix:$dir/b.sock,server=on,wait=off" \
         -incoming tcp:10.78.0.2:7171 >"$dir/b.log" 2>&1 &
     pids+=($!)
-    ip netns exec "$prefix-a" "${guest[@]}" -drive "$(image "$1")" -qmp "unix:$dir/a.sock,server=on,wait=off" >"$dir/a.log" 2>&1 &
+    ip netns exec "$prefix-a" "${guest[@]}" -bios "$(image "$1")" -qmp "unix:$dir/a.sock,server=on,wait=off" >"$dir/a.log" 2>&1 &
     pids+=($!)
     listen a
     listen b
@@ -84,7 +84,7 @@ run_understudy() {
         done
     done
     hosts_exec "$prefix" a "$BUILD/cli/understudy" run --name colo --peer 10.77.0.2 --epoch-ms 20 --wait-s 30 -- "${guest[@]}" \
-        -drive "$(image "$1")" -qmp "unix:$dir/user.sock,server=on,wait=off" >"$dir/run.log" 2>&1 || { cat "$dir/run.log" >&2; return 1; }
+        -bios "$(image "$1")" -qmp "unix:$dir/user.sock,server=on,wait=off" >"$dir/run.log" 2>&1 || { cat "$dir/run.log" >&2; return 1; }
     sleep $((boot_s * 2))
     listen user
     hosts_exec "$prefix" a "$BUILD/cli/understudy" status colo --reset >/dev/null

@@ -11,9 +11,9 @@ ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
 . "$(dirname "$0")/pair.sh"
 # shellcheck source=tests/rdma/hosts.sh
 [ -z "${HOSTS:-}" ] || . "$HOSTS"
-image=$BUILD/tests/hook/bootsector-busy.bin
+image=$BUILD/tests/hook/bootsector-busy.rom
 guest_qemu() {
-    echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} -machine pc -accel $ACCEL -m 64 -nodefaults -display none -vga std -drive if=floppy,format=raw,readonly=on,file=$image"
+    echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} -machine pc -accel $ACCEL -m 64 -nodefaults -display none -vga std -bios $image"
 }
 word_at() { od -An -tu4 -j "$2" -N 4 "/proc/$1/fd/63" | tr -d ' '; }
 magic=1414744898 # 0x54534b42, once the rounds begin

@@ -62,7 +62,9 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
     for (size_t i = 0; i < G_N_ELEMENTS(fixed); i++)
         g_ptr_array_add(line, g_strdup(fixed[i]));
     g_ptr_array_add(line, g_strdup("-machine"));
-    g_ptr_array_add(line, g_strdup("pc,memory-backend=ram0,suppress-vmdesc=on"));
+    /* Newer machines have the paravirtual clock's device under KVM, and only there, whatever the CPU has. */
+    g_ptr_array_add(line, g_strdup_printf("%s,memory-backend=ram0,suppress-vmdesc=on",
+                                          options->portable ? "pc-i440fx-5.1" : "pc"));
     g_ptr_array_add(line, g_strdup("-accel"));
     g_ptr_array_add(line, g_strdup(options->accel ? options->accel : default_accel()));
     g_ptr_array_add(line, g_strdup("-m"));
@@ -71,9 +73,8 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
     g_ptr_array_add(line,
                     g_strdup_printf("memory-backend-file,id=ram0,size=%uM,share=on,mem-path=/proc/self/fd/%d",
                                     (unsigned)(GUEST_RAM_LEN >> 20), CHILD_RAM));
-    g_ptr_array_add(line, g_strdup("-drive"));
-    g_ptr_array_add(line, g_strdup_printf("if=floppy,format=raw,readonly=on,file=%s",
-                                          options->image ? options->image : BOOTSECTOR_BUSY));
+    g_ptr_array_add(line, g_strdup("-bios"));
+    g_ptr_array_add(line, g_strdup(options->image ? options->image : BOOTSECTOR_BUSY));
     g_ptr_array_add(line, g_strdup("-qmp"));
     g_ptr_array_add(line, g_strdup_printf("unix:%s/qmp,server=on,wait=off", guest->dir));
     g_ptr_array_add(line, g_strdup("-global"));
@@ -193,7 +194,7 @@ const uint8_t *guest_ram(const struct guest *guest)
     return NULL;
 }
 
-bool guest_starts(const struct guest *guest, unsigned timeout_ms)
+static bool guest_starts(const struct guest *guest, unsigned timeout_ms)
 {
     const uint8_t *ram = guest_ram(guest);
     uint64_t until = now_ns() + timeout_ms * 1000000ull;

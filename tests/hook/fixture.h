@@ -42,9 +42,7 @@ bool guest_can_use_kvm(void);
 void guest_spawn(struct guest *guest, const struct guest_options *options);
 /* guest_spawn, then waits for hello, lists the blocks and opens the monitor. */
 void guest_start(struct guest *guest, const struct guest_options *options);
-/* Waits until the boot sector counts rounds. False if it does not within timeout_ms. */
-bool guest_starts(const struct guest *guest, unsigned timeout_ms);
-/* The same, and fails the test. */
+/* Waits until the boot sector counts rounds; fails the test if it does not. */
 void guest_wait_rounds(const struct guest *guest);
 void guest_stop(struct guest *guest);
 /* What QEMU printed. GLib-allocated. */
