@@ -22,6 +22,8 @@
 #define DEFAULT_SILENCE_MS          100
 #define DEFAULT_HANDOVER_TIMEOUT_MS 5000
 #define DEFAULT_GRANT_RETRY_MS      200
+#define DEFAULT_ACK_TIMEOUT_MS      3000
+#define DEFAULT_LISTEN_TIMEOUT_MS   60000
 
 struct session_action *step_act(struct step *step, enum session_action_type type)
 {
@@ -117,11 +119,17 @@ void session_init(struct session *s, const struct session_config *config, uint64
         s->config.handover_timeout_ms = DEFAULT_HANDOVER_TIMEOUT_MS;
     if (!s->config.grant_retry_ms)
         s->config.grant_retry_ms = DEFAULT_GRANT_RETRY_MS;
+    if (!s->config.ack_timeout_ms)
+        s->config.ack_timeout_ms = DEFAULT_ACK_TIMEOUT_MS;
+    if (!s->config.listen_timeout_ms)
+        s->config.listen_timeout_ms = DEFAULT_LISTEN_TIMEOUT_MS;
     s->role = config->role;
     s->state = config->role == SESSION_PRIMARY ? SESSION_CONNECTING : SESSION_LISTENING;
     s->term = config->term;
     s->first_epoch = 1;
     s->last_heard_ms = now_ms;
+    if (s->state == SESSION_LISTENING)
+        s->deadline_ms = now_ms + s->config.listen_timeout_ms;
 }
 
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
@@ -152,6 +160,9 @@ uint64_t session_next_tick_ms(const struct session *s)
     case SESSION_FOLLOWING:
     case SESSION_STANDBY: {
         uint64_t silent = s->last_heard_ms + silence_limit_ms(s);
+        bool awaits_acks = s->state == SESSION_ARMING || s->state == SESSION_PROTECTED;
+        if (awaits_acks && s->ack_due_ms && s->ack_due_ms < next)
+            next = s->ack_due_ms;
         return silent < next ? silent : next;
     }
     case SESSION_ENDED:
@@ -166,4 +177,6 @@ void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now
     uint64_t excused = s->last_heard_ms + stalled_ms;
     if (excused > s->last_heard_ms)
         s->last_heard_ms = excused < now_ms ? excused : now_ms;
+    if (s->ack_due_ms)
+        s->ack_due_ms += stalled_ms;
 }

@@ -51,6 +51,7 @@ enum session_end_reason {
     SESSION_END_FENCED,
     SESSION_END_HYPERVISOR_DIED,
     SESSION_END_PROMOTE_FAILED,
+    SESSION_END_ABANDONED, /* a secondary to which no primary came */
 };
 
 enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOLD };
@@ -137,6 +138,8 @@ struct session_config {
     uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 100) */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
+    uint64_t ack_timeout_ms;       /* from sending an epoch in full to its ack (default 3000) */
+    uint64_t listen_timeout_ms;    /* a secondary without a primary ends after this (default 60000) */
     bool chaos_release_before_ack; /* planted bugs, for tests that must find them */
     bool chaos_promote_without_grant;
     bool chaos_apply_unacked;
@@ -157,6 +160,8 @@ struct session {
     enum session_end_reason end_reason;
     uint64_t first_epoch; /* primary: first epoch of the present synchronisation; older acks do not count */
     uint64_t handover_epoch; /* primary: the epoch that left the guest paused, 0: not cut yet */
+    uint64_t sent_epoch;     /* primary: newest handed to the link in full */
+    uint64_t ack_due_ms;     /* primary: when the next ack must have come, 0: none is awaited */
     uint64_t asked_term;     /* the grant asked for, 0: none */
     bool held;               /* primary: output is being held */
     bool handover_sent, handed_over, promoting;

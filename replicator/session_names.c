@@ -94,7 +94,7 @@ const char *session_action_name(enum session_action_type type)
 
 const char *session_end_reason_name(enum session_end_reason reason)
 {
-    static const char *const names[] = {"none",   "guest-shutdown",  "stopped",       "handed-over",
-                                        "fenced", "hypervisor-died", "promote-failed"};
+    static const char *const names[] = {"none",   "guest-shutdown",  "stopped",        "handed-over",
+                                        "fenced", "hypervisor-died", "promote-failed", "abandoned"};
     return NAME_OF(names, reason);
 }

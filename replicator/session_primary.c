@@ -15,6 +15,7 @@
 static void lose_peer(struct step *step)
 {
     struct session *s = step->s;
+    s->ack_due_ms = 0;
     step_act(step, SESSION_DO_STOP_CAPTURE);
     step_disconnect(step);
     step_enter(step, SESSION_PEER_LOST);
@@ -43,6 +44,26 @@ static void release(struct step *step, uint64_t epoch)
     step_act(step, SESSION_DO_RELEASE)->epoch = epoch;
 }
 
+/*
+ * A peer whose heart beats but that takes or acks nothing more (a path that swallows the link, a stuck disk)
+ * is as good as lost: output would wait for it for ever. How long an epoch takes to send is the link's
+ * affair.
+ */
+static void on_sent(struct step *step)
+{
+    struct session *s = step->s;
+    if (step->event->epoch > s->cut_epoch || step->event->epoch <= s->sent_epoch)
+        return;
+    s->sent_epoch = step->event->epoch;
+    if (!s->ack_due_ms && s->sent_epoch > s->acked_epoch)
+        s->ack_due_ms = step->now_ms + s->config.ack_timeout_ms;
+}
+
+static bool ack_is_overdue(const struct step *step)
+{
+    return step->s->ack_due_ms != 0 && step->now_ms >= step->s->ack_due_ms;
+}
+
 static void on_ack(struct step *step)
 {
     struct session *s = step->s;
@@ -50,8 +71,10 @@ static void on_ack(struct step *step)
     if (!s->link_up || step->event->term != s->term || epoch > s->cut_epoch || epoch < s->first_epoch)
         return;
     s->last_heard_ms = step->now_ms;
-    if (epoch > s->acked_epoch)
+    if (epoch > s->acked_epoch) {
         s->acked_epoch = epoch;
+        s->ack_due_ms = s->sent_epoch > epoch ? step->now_ms + s->config.ack_timeout_ms : 0;
+    }
     release(step, epoch);
 }
 
@@ -72,6 +95,7 @@ static void start_synchronising(struct step *step)
     struct session *s = step->s;
     s->link_up = true;
     s->last_heard_ms = step->now_ms;
+    s->ack_due_ms = 0;
     s->first_epoch = s->cut_epoch + 1; /* acks of older epochs speak of an image that is gone */
     step_enter(step, SESSION_SYNCHRONISING);
     step_act(step, SESSION_DO_START_PRECOPY);
@@ -193,6 +217,9 @@ static void in_protected(struct step *step)
         if (step->event->ok)
             step_act(step, SESSION_DO_RESUME_GUEST);
         break;
+    case SESSION_EVENT_EPOCH_SENT:
+        on_sent(step);
+        break;
     case SESSION_EVENT_ACK:
         on_ack(step);
         if (step->s->state == SESSION_ARMING && step->s->acked_epoch >= step->s->first_epoch)
@@ -203,7 +230,7 @@ static void in_protected(struct step *step)
         lose_peer(step);
         break;
     case SESSION_EVENT_TICK:
-        if (step_is_silent(step))
+        if (step_is_silent(step) || ack_is_overdue(step))
             lose_peer(step);
         break;
     case SESSION_EVENT_FAILOVER_PLANNED:

@@ -12,6 +12,7 @@
 static void listen_again(struct step *step)
 {
     step_enter(step, SESSION_LISTENING);
+    step->s->deadline_ms = step->now_ms + step->s->config.listen_timeout_ms;
     step_act(step, SESSION_DO_CONNECT);
 }
 
@@ -153,6 +154,8 @@ static void in_listening(struct step *step)
 {
     if (step->event->type == SESSION_EVENT_LINK_UP)
         follow(step);
+    else if (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step))
+        leave_secondary(step, SESSION_END_ABANDONED); /* a primary that lives asks for a new standby */
 }
 
 static void in_following(struct step *step)
@@ -256,7 +259,8 @@ static void become_primary(struct step *step)
     s->link_up = false;
     s->role = SESSION_PRIMARY;
     s->handed_over = s->promoting = s->held = s->handover_sent = false;
-    s->cut_epoch = s->released_epoch = s->acked_epoch;
+    s->cut_epoch = s->released_epoch = s->sent_epoch = s->acked_epoch;
+    s->ack_due_ms = 0;
     s->first_epoch = s->cut_epoch + 1;
     step_act(step, SESSION_DO_RELEASE_ALL);
     step_connect_again(step);

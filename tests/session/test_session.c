@@ -14,7 +14,8 @@
 
 #include "replicator/session.h"
 
-#define SILENCE_MS 60
+#define SILENCE_MS     60
+#define ACK_TIMEOUT_MS 900
 
 struct side {
     struct session session;
@@ -24,8 +25,11 @@ struct side {
 
 static void begin(struct side *side, enum session_role role, enum session_peer_loss policy)
 {
-    const struct session_config config = {
-        .role = role, .term = 1, .on_peer_loss = policy, .silence_ms = SILENCE_MS};
+    const struct session_config config = {.role = role,
+                                          .term = 1,
+                                          .on_peer_loss = policy,
+                                          .silence_ms = SILENCE_MS,
+                                          .ack_timeout_ms = ACK_TIMEOUT_MS};
     side->now_ms = 1000;
     session_init(&side->session, &config, side->now_ms);
 }
@@ -222,6 +226,64 @@ static void test_time_in_which_this_side_did_not_run_is_no_silence(void **state)
     assert_did(&side, SESSION_DO_ASK_GRANT);
 }
 
+static void test_a_peer_that_lives_but_acks_nothing_is_lost(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_CUT, 2);
+    /* However long the link takes to send it. */
+    side.now_ms += 60000;
+    feed_simple(&side, SESSION_EVENT_HEARTBEAT);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_state(&side, SESSION_PROTECTED);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_SENT, 2);
+    uint64_t sent_ms = side.now_ms;
+    for (; side.now_ms < sent_ms + ACK_TIMEOUT_MS; side.now_ms += SILENCE_MS / 2) {
+        feed_simple(&side, SESSION_EVENT_HEARTBEAT);
+        feed_simple(&side, SESSION_EVENT_TICK);
+        assert_state(&side, SESSION_PROTECTED);
+        assert_true(session_next_tick_ms(&side.session) <= sent_ms + ACK_TIMEOUT_MS);
+    }
+    feed_simple(&side, SESSION_EVENT_HEARTBEAT);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_state(&side, SESSION_PEER_LOST);
+    assert_did_not(&side, SESSION_DO_RELEASE_ALL);
+    assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
+static void test_acks_that_come_keep_a_peer(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    for (uint64_t epoch = 2; epoch < 20; epoch++) {
+        feed_epoch(&side, SESSION_EVENT_EPOCH_CUT, epoch);
+        feed_epoch(&side, SESSION_EVENT_EPOCH_SENT, epoch);
+        side.now_ms += ACK_TIMEOUT_MS / 3;
+        feed_simple(&side, SESSION_EVENT_HEARTBEAT);
+        feed_simple(&side, SESSION_EVENT_TICK);
+        assert_state(&side, SESSION_PROTECTED);
+        if (epoch > 2)
+            feed_epoch(&side, SESSION_EVENT_ACK, epoch - 1); /* always one behind, never none */
+    }
+}
+
+static void test_a_secondary_to_which_no_primary_comes_ends(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_START);
+    side.now_ms = session_next_tick_ms(&side.session) - 1;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_state(&side, SESSION_LISTENING);
+    side.now_ms++;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_QUIT_HYPERVISOR);
+    assert_state(&side, SESSION_ENDED);
+}
+
 static void test_a_standby_promotes_only_when_all_it_acked_is_applied(void **state)
 {
     struct side side;
@@ -302,6 +364,9 @@ int main(void)
         cmocka_unit_test(test_a_secondary_without_a_whole_image_never_promotes),
         cmocka_unit_test(test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote),
         cmocka_unit_test(test_time_in_which_this_side_did_not_run_is_no_silence),
+        cmocka_unit_test(test_a_peer_that_lives_but_acks_nothing_is_lost),
+        cmocka_unit_test(test_acks_that_come_keep_a_peer),
+        cmocka_unit_test(test_a_secondary_to_which_no_primary_comes_ends),
         cmocka_unit_test(test_a_standby_promotes_only_when_all_it_acked_is_applied),
         cmocka_unit_test(test_a_standby_that_asked_acks_nothing_more),
         cmocka_unit_test(test_an_epoch_out_of_order_is_not_acked),

@@ -18,7 +18,7 @@ static void on_dial(struct world *w)
         return;
     }
     w->connection++;
-    w->broken = false;
+    w->broken = w->stalled[0] = w->stalled[1] = false;
     w->queues[0] = w->queues[1] = (struct queue){0};
     a->linked = b->linked = true;
     struct session_event up[2];
@@ -59,7 +59,7 @@ static void on_deliver(struct world *w, const struct event *event)
     struct queue *queue = &w->queues[h];
     if (event->a != w->connection || queue->n == 0 || !w->hosts[h].linked)
         return;
-    if (w->cut[h]) {
+    if (w->cut[h] || w->stalled[h]) {
         schedule(w, 5000, *event); /* TCP tries again */
         return;
     }
@@ -164,6 +164,8 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .silence_ms = 60,
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
+        .listen_timeout_ms = 2000,
+        .ack_timeout_ms = w->plant && strcmp(w->plant, "wait-for-acks-for-ever") == 0 ? 1000000000 : 300,
         .on_peer_loss = chance(w, 70) ? SESSION_ON_PEER_LOSS_CONTINUE : SESSION_ON_PEER_LOSS_HOLD,
         .chaos_release_before_ack = w->plant && strcmp(w->plant, "release-before-ack") == 0,
         .chaos_promote_without_grant = w->plant && strcmp(w->plant, "promote-without-grant") == 0,
@@ -243,7 +245,7 @@ static void on_fault(struct world *w)
     int h = (int)(next_random(w) & 1);
     if (w->healed)
         return;
-    switch (next_random(w) % 11) {
+    switch (next_random(w) % 12) {
     case 0:
     case 1:
         crash(w, h);
@@ -271,6 +273,9 @@ static void on_fault(struct world *w)
         break;
     case 9:
         guest_fault(w, h);
+        break;
+    case 10:
+        w->stalled[h] = !w->broken;
         break;
     default:
         w->cut[h] = false;
@@ -354,6 +359,10 @@ void step(struct world *w, const struct event *event)
         break;
     case CUT_DONE:
         on_cut_done(w, event);
+        break;
+    case SENT:
+        if (host->alive && host->linked && event->a == w->connection)
+            feed(w, event->host, (struct session_event){.type = SESSION_EVENT_EPOCH_SENT, .epoch = event->b});
         break;
     case APPLIED_LATE:
         if (mine)

@@ -54,6 +54,9 @@ void finish_cut(struct world *w, int h, bool tell)
              (struct session_event){
                  .type = SESSION_EVENT_EPOCH_CUT, .term = message.term, .epoch = epoch, .ok = last});
     send_message(w, h, message);
+    if (tell)
+        schedule(w, between(w, 10, 2000),
+                 (struct event){.kind = SENT, .host = h, .a = w->connection, .b = epoch});
 }
 
 static void stop_capture(struct world *w, int h)

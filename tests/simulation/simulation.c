@@ -54,7 +54,7 @@ static bool is_settled(const struct world *w)
         a = &w->hosts[1];
         b = &w->hosts[0];
     }
-    return a->alive && b->alive && a->runs && !a->paused && !b->runs &&
+    return a->alive && b->alive && a->runs && !a->paused && !b->runs && !w->stalled[0] && !w->stalled[1] &&
            a->session.state == SESSION_PROTECTED && b->session.state == SESSION_STANDBY;
 }
 
@@ -90,7 +90,7 @@ static bool run_schedule(struct world *w, uint64_t seed, uint64_t events, const 
         w->now = event.at;
         step(w, &event);
     }
-    if (!w->failure[0] && !plant)
+    if (!w->failure[0])
         check_liveness(w);
     return !w->failure[0];
 }

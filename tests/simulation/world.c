@@ -99,11 +99,13 @@ void send_message(struct world *w, int from, struct message message)
 /* The connection ends; what was on its way arrives in part (a dead host's kernel, too, has sent things). */
 void break_connection(struct world *w)
 {
+    /* Nobody can tell a host whose path swallows everything; it finds out by itself, late. */
+    uint64_t notice = w->stalled[0] || w->stalled[1] ? 500000 : 30000;
     w->broken = true;
     for (int h = 0; h < 2; h++) {
         w->queues[h].n = (unsigned)between(w, 0, w->queues[h].n);
         if (w->hosts[h].alive && w->hosts[h].linked)
-            schedule(w, between(w, 10, 30000),
+            schedule(w, between(w, 10, notice),
                      (struct event){
                          .kind = BREAK_SEEN, .host = h, .a = w->hosts[h].generation, .b = w->connection});
     }

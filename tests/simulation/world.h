@@ -32,6 +32,7 @@ enum kind {
     SYNCHRONISED,
     CUT,
     CUT_DONE,
+    SENT, /* an epoch is with the connection in full */
     APPLIED,
     APPLIED_LATE, /* news of an image that was thrown away meanwhile */
     ARBITER_ASKED,
@@ -102,6 +103,7 @@ struct world {
     uint64_t connection;    /* counts; what belongs to an older one is void */
     bool broken;            /* the present one: what was on its way may arrive in part, nothing is added */
     bool cut[2];            /* nothing arrives at host i */
+    bool stalled[2];        /* nothing arrives at host i on this connection, though hearts are heard */
     struct arbiter_record arbiter;
     uint64_t nbranches;
     struct {
