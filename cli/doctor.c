@@ -110,9 +110,9 @@ static Understudy__Envelope *ask_peer(const char *peer)
 
 static void compare(const Understudy__Host *here, const Understudy__Host *there)
 {
-    bool same = strcmp(here->version, there->version) == 0;
-    say("understudy, both", same, true, "%s here, %s there%s", here->version, there->version,
-        same ? "" : ": install one version");
+    bool same = here->wire_version == there->wire_version;
+    say("understudy, both", same, true, "%s (link version %u) here, %s (%u) there%s", here->version,
+        here->wire_version, there->version, there->wire_version, same ? "" : ": install one version");
     same = strcmp(here->qemu_version, there->qemu_version) == 0;
     say("QEMU, both", same, true, "%s here, %s there%s", here->qemu_version, there->qemu_version,
         same ? "" : ": install one version");

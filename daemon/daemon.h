@@ -45,6 +45,10 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   uint16_t *data_port, uint16_t *udp_port, GError **error);
 
+/* The primary could not be started: the standby prepared for it may go. Best effort: it also ends by itself.
+ */
+void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection);
+
 /* ---- vm_table.c ---- */
 /* Main thread: the VM's status is now this (copied). */
 void vm_table_put(const Understudy__Status *status);
@@ -67,10 +71,12 @@ typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, u
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
               uint16_t peer_daemon_port, uint16_t data_port, uint16_t udp_port, vm_listening listening,
               void *opaque, GError **error);
-/* A standby for a VM that is known here already: reuse it (ports set), replace it, or refuse. */
+/* A standby for a VM that is known here already: reuse it (ports set) or refuse, with a sentence. */
 enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED };
-enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port,
-                                   char **why);
+enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
+                                   uint16_t *udp_port, char **why);
+/* Stops a standby that waits for the primary with this token (16 bytes), and nothing else. */
+void vm_cancel_standby(const char *name, const uint8_t *token);
 bool vm_failover(const char *name, bool force, GError **error);
 bool vm_stop(const char *name, GError **error);
 /* The figures of one VM, or of all (name empty), begin anew. */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport_tcp.h"
 
@@ -40,17 +41,41 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
     return answer;
 }
 
-/* A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
- * else, shows early. */
-static bool peer_is_there(const char *host, uint16_t port, GError **error)
+/*
+ * A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
+ * else, or would not understand the link, shows early.
+ */
+static bool peer_is_fit(const char *host, uint16_t port, GError **error)
 {
     Understudy__HostRequest ask = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &ask);
     Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
     if (!answer)
         return false;
+    bool is_host = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST;
+    bool fit = is_host && answer->host->wire_version == WIRE_VERSION;
+    if (!is_host)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "the peer %s does not say what it is: is understudyd running there?", host);
+    else if (!fit)
+        g_set_error(
+            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+            "the peer %s has understudy %s (link version %u), this host %s (%u): install one version on "
+            "both",
+            host, answer->host->version, answer->host->wire_version, UNDERSTUDY_VERSION, WIRE_VERSION);
     understudy__envelope__free_unpacked(answer, NULL);
-    return true;
+    return fit;
+}
+
+void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection)
+{
+    Understudy__CancelStandby cancel = UNDERSTUDY__CANCEL_STANDBY__INIT;
+    cancel.vm = protection->vm;
+    cancel.token = protection->token;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(CANCEL_STANDBY, cancel_standby, &cancel);
+    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, NULL);
+    if (answer)
+        understudy__envelope__free_unpacked(answer, NULL);
 }
 
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
@@ -62,7 +87,7 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     prepare.primary_daemon = own;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
     Understudy__Envelope *answer =
-        peer_is_there(host, port, error) ? peer_call(host, port, &request, PREPARE_MS, error) : NULL;
+        peer_is_fit(host, port, error) ? peer_call(host, port, &request, PREPARE_MS, error) : NULL;
     if (!answer)
         return false;
     bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;

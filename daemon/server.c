@@ -21,6 +21,7 @@
 
 #include "daemon/daemon.h"
 #include "hv-hooks/qemu/cmdline.h"
+#include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport_tcp.h"
 
@@ -54,6 +55,7 @@ struct job {
     bool force;
     Understudy__Role role;
     Understudy__Protection *protection;
+    const uint8_t *token;
     const char *peer_host;
     uint16_t peer_daemon_port, data_port, udp_port;
 };
@@ -155,11 +157,16 @@ static void run_start(struct job *job)
 static void run_check_existing(struct job *job)
 {
     char *why = NULL;
-    enum vm_existing existing =
-        vm_check_existing(job->name, job->protection->term, &job->data_port, &job->udp_port, &why);
+    enum vm_existing existing = vm_check_existing(job->protection, &job->data_port, &job->udp_port, &why);
     job->force = existing == VM_REUSE;
     job_finish(job, existing != VM_REFUSED, why ? why : "");
     g_free(why);
+}
+
+static void run_cancel(struct job *job)
+{
+    vm_cancel_standby(job->name, job->token);
+    job_finish(job, true, "");
 }
 
 /* ---- requests ---- */
@@ -196,6 +203,15 @@ static bool has_room(uint64_t ram_bytes, GError **error)
                 "the guest wants %" G_GUINT64_FORMAT " MiB, but only %" G_GUINT64_FORMAT
                 " MiB of memory are free",
                 ram_bytes >> 20, available);
+    return false;
+}
+
+static bool has_accel(const struct cmdline *line, GError **error)
+{
+    if (strcmp(line->accel, "kvm") != 0 || line->accel_or_tcg || host_has_kvm())
+        return true;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                "KVM does not work on this host: mend /dev/kvm, or use -accel tcg");
     return false;
 }
 
@@ -266,6 +282,7 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
     }
     if (!job_do(&job, run_start, &message)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);
+        peer_cancel(peer_host, peer_port, protection);
         return false;
     }
     return true;
@@ -285,11 +302,7 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
     struct cmdline *line = check_here(argv, error);
     g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
     bool ok = version != NULL;
-    if (ok && strcmp(line->accel, "kvm") == 0 && !host_has_kvm()) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                    "KVM does not work on this host: use -accel tcg, or mend /dev/kvm");
-        ok = false;
-    }
+    ok = ok && has_accel(line, error);
     if (ok) {
         Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
         fill_protection(&protection, request, line, token);
@@ -322,11 +335,7 @@ static bool same_kind_of_host(const Understudy__Protection *protection, const st
                     cpu, protection->cpu_model);
         return false;
     }
-    if (strcmp(line->accel, "kvm") == 0 && !host_has_kvm()) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "KVM does not work on this host");
-        return false;
-    }
-    return true;
+    return has_accel(line, error);
 }
 
 static bool do_prepare(const struct connection *connection, const Understudy__PrepareStandby *request,
@@ -405,6 +414,7 @@ static void serve_host(const struct connection *connection)
     host.cpu_model = cpu;
     host.memory_available_mib = host_memory_available_mib();
     host.kvm = host_has_kvm();
+    host.wire_version = WIRE_VERSION;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
@@ -418,11 +428,21 @@ static void serve_simple(const struct connection *connection, const char *name, 
     answer(connection, ok, message);
 }
 
+static void serve_cancel(const struct connection *connection, const Understudy__CancelStandby *request)
+{
+    g_autofree char *message = NULL;
+    struct job job = {.name = request->vm, .token = request->token.data};
+    bool ok = request->token.len == TOKEN_LEN && job_do(&job, run_cancel, &message);
+    answer(connection, ok, message);
+}
+
 /* What anybody who reaches the TCP port may ask. */
 static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
 {
     if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY)
         serve_prepare(connection, request->prepare_standby);
+    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_CANCEL_STANDBY)
+        serve_cancel(connection, request->cancel_standby);
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
         serve_host(connection);
     else

@@ -20,6 +20,7 @@
 
 #include "daemon/daemon.h"
 #include "hv-hooks/qemu/cmdline.h"
+#include "proto/epoch_wire.h"
 #include "proto/framing.h"
 
 #define REPLICATOR_FD 3
@@ -137,6 +138,13 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm_table_put(&status);
 }
 
+/* What QEMU will take. */
+static char *accel_here(const struct cmdline *line)
+{
+    bool falls_back = line->accel_or_tcg && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
+    return g_strdup(falls_back ? "tcg" : line->accel);
+}
+
 /* A replicator from the time of an earlier daemon says what it does. */
 static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 {
@@ -154,7 +162,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     for (size_t i = 0; i < vm->protection->n_qemu_argv; i++)
         user[i] = g_strdup(vm->protection->qemu_argv[i]);
     struct cmdline *line = cmdline_parse((const char *const *)user, NULL);
-    vm->accel = g_strdup(line ? line->accel : "");
+    vm->accel = line ? accel_here(line) : g_strdup("");
     cmdline_free(line);
     g_message("VM %s was running when this daemon started: adopted", vm->name);
 }
@@ -362,7 +370,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->peer_daemon_port = peer_daemon_port;
     vm->role = role;
     vm->term = protection->term;
-    vm->accel = g_strdup(line->accel);
+    vm->accel = accel_here(line);
     vm->listening = listening;
     vm->opaque = opaque;
     bool ok = strlen(vm->vm_dir) + strlen("/us-out-99") <= SUN_PATH_MAX;
@@ -386,21 +394,29 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     return ok;
 }
 
-enum vm_existing vm_check_existing(const char *name, uint64_t term, uint16_t *data_port, uint16_t *udp_port,
-                                   char **why)
+/* Whether a standby here waits for the primary with this token. It listens before its status says so. */
+static bool waits_for(const struct vm *vm, const uint8_t *token)
 {
-    struct vm *vm = lookup(name);
+    return vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
+           (g_strcmp0(vm->state, "listening") == 0 || g_strcmp0(vm->state, "starting") == 0) &&
+           vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
+           wire_token_equal(vm->protection->token.data, token);
+}
+
+enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
+                                   uint16_t *udp_port, char **why)
+{
+    struct vm *vm = lookup(wanted->vm);
     if (!vm || !vm->framing)
         return VM_NONE;
-    if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= term) {
-        *why =
-            g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", name, vm->term);
+    if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= wanted->term) {
+        *why = g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", vm->name,
+                               vm->term);
         return VM_REFUSED;
     }
-    bool waiting = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
-                   g_strcmp0(vm->state, "listening") == 0;
-    if (!waiting) {
-        *why = g_strdup_printf("VM %s is busy on this host (%s)", name, vm->state ? vm->state : "starting");
+    if (!waits_for(vm, wanted->token.data)) {
+        *why = g_strdup_printf("VM %s is busy on this host (%s): stop it there, or use another name",
+                               vm->name, vm->state ? vm->state : "starting");
         return VM_REFUSED;
     }
     *data_port = vm->data_port;
@@ -461,6 +477,16 @@ bool vm_stop(const char *name, GError **error)
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
     framing_send(vm->framing, &envelope);
     return true;
+}
+
+void vm_cancel_standby(const char *name, const uint8_t *token)
+{
+    struct vm *vm = lookup(name);
+    if (!waits_for(vm, token))
+        return;
+    Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
+    framing_send(vm->framing, &envelope);
 }
 
 void vm_reset_figures(const char *name)

@@ -89,6 +89,15 @@ static bool on_memory(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
+/* QEMU takes the first that works. */
+static void add_accel(struct cmdline *line, const char *name)
+{
+    if (!line->accel)
+        line->accel = g_strdup(name);
+    else if (strcmp(name, "tcg") == 0)
+        line->accel_or_tcg = true;
+}
+
 static bool on_machine(struct parse *parse, const char *value, GError **error)
 {
     g_autofree char *type = get_key(value, "type", "type");
@@ -102,16 +111,18 @@ static bool on_machine(struct parse *parse, const char *value, GError **error)
         g_free(parse->line->machine);
         parse->line->machine = g_steal_pointer(&type);
     }
-    if (accel && !parse->line->accel)
-        parse->line->accel = g_strdup(strtok(accel, ":"));
+    g_auto(GStrv) names = accel ? g_strsplit(accel, ":", -1) : NULL;
+    for (char **name = names; name && *name; name++)
+        add_accel(parse->line, *name);
     return true;
 }
 
 static bool on_accel(struct parse *parse, const char *value, GError **error)
 {
+    g_autofree char *name = get_key(value, "accel", "accel");
     (void)error;
-    if (!parse->line->accel)
-        parse->line->accel = get_key(value, "accel", "accel");
+    if (name)
+        add_accel(parse->line, name);
     return true;
 }
 
@@ -285,8 +296,7 @@ static bool on_enable_kvm(struct parse *parse, const char *value, GError **error
 {
     (void)value;
     (void)error;
-    if (!parse->line->accel)
-        parse->line->accel = g_strdup("kvm");
+    add_accel(parse->line, "kvm");
     return true;
 }
 

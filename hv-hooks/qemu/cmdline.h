@@ -20,12 +20,13 @@ enum cmdline_error {
 struct cmdline {
     char *binary;
     uint64_t ram_bytes;
-    char *accel;      /* "tcg", "kvm", ... the first asked for */
-    char *machine;    /* type, "" for QEMU's default */
-    bool cpu_host;    /* -cpu host or max under KVM: both hosts need the same processor */
-    GPtrArray *nics;  /* netdev ids (char *) */
-    GPtrArray *files; /* files that both hosts need (char *): kernel, initrd, ... */
-    GPtrArray *args;  /* the user's line, with ids given to NICs that had none */
+    char *accel;       /* "tcg", "kvm", ... the first asked for */
+    bool accel_or_tcg; /* and tcg where that does not work */
+    char *machine;     /* type, "" for QEMU's default */
+    bool cpu_host;     /* -cpu host or max under KVM: both hosts need the same processor */
+    GPtrArray *nics;   /* netdev ids (char *) */
+    GPtrArray *files;  /* files that both hosts need (char *): kernel, initrd, ... */
+    GPtrArray *args;   /* the user's line, with ids given to NICs that had none */
 };
 
 /* NULL and error: one sentence that says what to change. */

@@ -43,6 +43,27 @@ run_refused() {
     ! understudy a status bad >/dev/null 2>&1 || fail "VM bad is still known"
 }
 
+daemon_of() {
+    local p
+    for p in $(ip netns pids "$prefix-$1"); do
+        ! grep -qx understudyd "/proc/$p/comm" 2>/dev/null || echo "$p"
+    done
+}
+end_daemon() {
+    kill -TERM "$2"
+    await 5 "the daemon of host $1 to end" test ! -e "/proc/$2"
+    rm -f "$(hosts_run_dir "$prefix" "$1")/control.sock"
+}
+# A daemon in a mount namespace, and with limits, that the shell words make; $0 is the work folder.
+daemon_where() {
+    local address
+    address=10.77.0.$([ "$1" = a ] && echo 1 || echo 2)
+    hosts_exec "$prefix" "$1" sh -c "set -e; $2"'; exec "$@"' "$work" \
+        "$BUILD/daemon/understudyd" --listen "$address:7070" >>"$work/$1.log" 2>&1 &
+    disown
+    await 5 "understudyd on $1" test -S "$(hosts_run_dir "$prefix" "$1")/control.sock"
+}
+
 build_guest
 hosts_up "$prefix"
 refused 1 "understudyd" a status
@@ -78,9 +99,7 @@ await 5 "three strangers" listening
 for port in 7071 7072 7073; do
     run_refused "10.77.0.2" --peer 10.77.0.2:$port -- "${vm[@]}"
 done
-stranger=$(for p in $(ip netns pids "$prefix-b"); do
-    ! grep -qx understudyd "/proc/$p/comm" 2>/dev/null || echo "$p"
-done)
+stranger=$(daemon_of b)
 kill -STOP "$stranger"
 run_refused "10.77.0.2" --peer 10.77.0.2 -- "${vm[@]}"
 kill -CONT "$stranger"
@@ -96,19 +115,39 @@ understudy a stop web
 await 10 "host a to be clean" no_vm a
 await 10 "host b to be clean" no_vm b
 
-echo "-- hosts with different QEMUs"
+echo "-- hosts that differ: QEMU, processor, memory, understudy"
 printf '#!/bin/sh\nexec qemu-system-x86_64 "$@"\n' >"$work/qemu"
 printf '#!/bin/sh\n[ "$1" != -version ] || { echo "QEMU emulator version 6.2.0"; exit 0; }\nexec qemu-system-x86_64 "$@"\n' >"$work/other-qemu"
 chmod +x "$work/qemu" "$work/other-qemu"
-kill -TERM "$stranger"
-await 5 "the daemon of host b to end" test ! -e "/proc/$stranger"
-rm -f "$(hosts_run_dir "$prefix" b)/control.sock"
-# shellcheck disable=SC2016 # the inner shell expands these
-hosts_exec "$prefix" b sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "$work/other-qemu" "$work/qemu" \
-    "$BUILD/daemon/understudyd" --listen 10.77.0.2:7070 >>"$work/b.log" 2>&1 &
-disown
-await 5 "understudyd on b" test -S "$(hosts_run_dir "$prefix" b)/control.sock"
+sed 's/^model name.*/model name : Another Processor/; s/^flags.*/flags : fpu/' /proc/cpuinfo >"$work/cpuinfo"
+printf 'MemTotal: 400000 kB\nMemAvailable: 300000 kB\n' >"$work/meminfo"
+end_daemon b "$stranger"
+daemon_where b 'mount --bind "$0/other-qemu" "$0/qemu"; mount --bind "$0/cpuinfo" /proc/cpuinfo; mount --bind "$0/meminfo" /proc/meminfo'
 run_refused "QEMU 6.2.0" --peer 10.77.0.2 -- "$work/qemu" -accel tcg -m 64 -nodefaults -display none
+run_refused "-cpu host needs equal processors, but this host has Another Processor" --peer 10.77.0.2 -- "${vm[@]}" -cpu host
+run_refused "wants 512 MiB, but only 292 MiB" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 512 -nodefaults -display none
+# A host whose understudy is of another age: Envelope{host: {version: "9.9.9", wire_version: 99}} after its length.
+printf '\014\000\000\000\212\001\011\012\0059.9.9\070\143' >"$work/old-host"
+hosts_exec "$prefix" b socat TCP-LISTEN:7074,fork,reuseaddr EXEC:"cat $work/old-host -" 2>/dev/null &
+listening_as() { ip netns exec "$prefix-b" ss -tlnH | grep -q ":$1 "; }
+await 5 "a stranger" listening_as 7074
+run_refused "understudy 9.9.9 .link version 99., this host .*install one version" --peer 10.77.0.2:7074 -- "${vm[@]}"
+
+echo "-- a host that lacks memory, and one whose /dev/shm is full"
+end_daemon a "$(daemon_of a)"
+# Twenty gigabytes of address space are less than the guest's 24, whatever the machine has.
+printf 'MemTotal: 80000000 kB\nMemAvailable: 80000000 kB\n' >"$work/meminfo"
+daemon_where a 'mount --bind "$0/meminfo" /proc/meminfo; ulimit -v 20000000'
+end_daemon b "$(daemon_of b)"
+daemon_where b 'mount --bind "$0/meminfo" /proc/meminfo; mount -t tmpfs -o size=4k tmpfs /dev/shm; head -c 4096 /dev/zero >/dev/shm/full'
+run_refused "memory" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 24G -nodefaults -display none
+end_daemon a "$(daemon_of a)"
+daemon_where a 'mount -t tmpfs -o size=4k tmpfs /dev/shm; head -c 4096 /dev/zero >/dev/shm/full'
+understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a VM needs /dev/shm: $(cat "$work/run.log")"
+echo "ok: guest memory does not come from /dev/shm"
+understudy a stop web
+await 10 "host a to be clean" no_vm a
+await 10 "host b to be clean" no_vm b
 
 [ "$(processes a understudyd)" -eq 1 ] && [ "$(processes b understudyd)" -eq 1 ] || fail "a daemon died on the way"
 pair_leftovers

@@ -132,6 +132,29 @@ static void test_only_the_standby_waits(void **state)
     assert_non_null(strstr(line, "user,id=us-net0"));
 }
 
+static void test_a_list_of_accelerators_is_understood(void **state)
+{
+    static const struct {
+        const char *line, *accel;
+        bool or_tcg;
+    } lists[] = {
+        {"qemu-system-x86_64 -m 256", "tcg", false},
+        {"qemu-system-x86_64 -m 256 -accel kvm", "kvm", false},
+        {"qemu-system-x86_64 -m 256 -accel kvm,dirty-ring-size=4096 -accel tcg,thread=multi", "kvm", true},
+        {"qemu-system-x86_64 -m 256 -machine q35,accel=kvm:tcg", "kvm", true},
+        {"qemu-system-x86_64 -m 256 -enable-kvm", "kvm", false},
+        {"qemu-system-x86_64 -m 256 -accel tcg", "tcg", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+        struct cmdline *line = parse(lists[i].line, NULL);
+        assert_non_null(line);
+        assert_string_equal(line->accel, lists[i].accel);
+        assert_int_equal(line->accel_or_tcg, lists[i].or_tcg);
+        cmdline_free(line);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_what_cannot_be_protected_is_refused_with_advice),
         cmocka_unit_test(test_released_frames_cannot_be_caught_again),
         cmocka_unit_test(test_only_the_standby_waits),
+        cmocka_unit_test(test_a_list_of_accelerators_is_understood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,11 +47,15 @@ await() {
 field_is() { [ "$(field "$1" "$2")" = "$3" ]; }
 gone() { [ -z "$(field "$1" state)" ]; }
 
+# Words before the daemon's command line, for a host that is not like the other.
+# shellcheck disable=SC2034 # used by name
+in_daemon_a=() in_daemon_b=()
 start_daemon() {
     local host=$1 address
+    local -n before="in_daemon_$host"
     address=10.77.0.$([ "$host" = a ] && echo 1 || echo 2)
     rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
-    hosts_exec "$prefix" "$host" "$BUILD/daemon/understudyd" --listen "$address:7070" \
+    hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" \
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await $((5 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
