@@ -86,6 +86,14 @@ static void await(struct program *program, const char *words)
     fail_msg("did not say \"%s\": %s", words, said);
 }
 
+/* It greets before it has opened its disks, but answers only then. */
+static void await_qemu(struct program *qemu)
+{
+    static const char hello[] = "{\"execute\": \"qmp_capabilities\"}\n";
+    assert_int_equal(write(qemu->input, hello, sizeof hello - 1), sizeof hello - 1);
+    await(qemu, "\"return\"");
+}
+
 /* Its exit status. */
 static int finish(struct program *program, int signal)
 {
@@ -143,7 +151,7 @@ static void test_an_image_that_a_qemu_has_is_refused(void **state)
         if (qcow2)
             run_to_end((char *[]){"qemu-img", "create", "-f", "qcow2", path, "1M", NULL});
         struct program qemu = start_qemu(qcow2 ? "qcow2" : "raw");
-        await(&qemu, "\"QMP\"");
+        await_qemu(&qemu);
         assert_in_use();
         finish(&qemu, SIGTERM);
         disk_image_close(open_image()); /* the lock has gone with it */
@@ -186,7 +194,7 @@ static void test_qemu_is_refused_an_image_that_is_served(void **state)
     assert_int_equal(finish(&qemu, 0), 1);
     close(inherited);
     qemu = start_qemu("raw");
-    await(&qemu, "\"QMP\"");
+    await_qemu(&qemu);
     finish(&qemu, SIGTERM);
 }
 
