@@ -66,6 +66,7 @@ int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, 
         .epoch_tail = get64(bytes + 56),
     };
     return grant->capacity_pages > 0 && grant->next_slot < grant->capacity_pages &&
+                   grant->page_head >= grant->page_tail && grant->epoch_head >= grant->epoch_tail &&
                    grant->page_head - grant->page_tail <= grant->capacity_pages
                ? 0
                : -EPROTO;
