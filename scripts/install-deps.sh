@@ -2,6 +2,7 @@
 # Installs what understudy needs, from Debian 12's own packages, and only what is missing.
 #   scripts/install-deps.sh        to build, run and test
 #   scripts/install-deps.sh --ci   also the linters, the fuzzer and the sanitizers' clang
+#   scripts/install-deps.sh --bench   also what the benchmarks compare with
 set -euo pipefail
 
 packages=(
@@ -13,6 +14,9 @@ packages=(
     # the test guest
     busybox-static cpio kmod binutils procps
 )
+if [ "${1:-}" = --bench ]; then
+    packages+=(perftest iperf3)
+fi
 if [ "${1:-}" = --ci ]; then
     packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git)
 fi

@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# What RDMA and TCP carry on one link, beside the tools that say what the link can: ib_write_bw (perftest) and iperf3, in the same
+# run. Ends with a table, and with JSON where asked for. docs/benchmarks.md says what each figure means.
+#   bench/transport.sh                    both ends in a machine of its own with soft-RoCE: ratios count, figures do not
+#   UNDERSTUDY_RDMA_DEV=DEV bench/transport.sh     both ends on this real device
+#   bench/transport.sh --serve ADDRESS    on one of two hosts: ADDRESS is one of its RDMA device
+#   bench/transport.sh --peer ADDRESS     on the other
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'USAGE'
+usage: bench/transport.sh [--serve ADDRESS | --peer ADDRESS] [OPTIONS]
+  --serve ADDRESS  serve the other host's measurements until interrupted
+  --peer ADDRESS   measure against the host that serves there
+  --seconds N      of each throughput measurement (5)
+  --rounds N       of the commit latencies (200; fewer of the large epochs)
+  --json FILE      write the figures there
+  --no-install     leave the packages alone
+Without --serve and --peer both ends are here: in a virtual machine with soft-RoCE, or on the device UNDERSTUDY_RDMA_DEV names.
+USAGE
+}
+mode=here address="" seconds=5 rounds=200 json="" install=1
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --serve | --peer) mode=${1#--} address=${2:?$1 needs an address}; shift ;;
+    --inside) mode=inside ;; # what `here` runs where the device is
+    --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+    --rounds) rounds=${2:?--rounds needs a number}; shift ;;
+    --json) json=${2:?--json needs a file}; shift ;;
+    --no-install) install=0 ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "bench/transport.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+bench=$PWD/build/release/bench/transport_bench
+# Of the tools, fixed, so that the other host's firewall can be told. ib_write_bw's server ends after each client.
+bench_port=17970 iperf_port=17971 write_port=17972
+batches=(16 256 2048) # pages: the batches of transport_bench
+say() { echo "== [$SECONDS s] $*" >&2; }
+
+background=()
+work=$(mktemp -d)
+cleanup() {
+    [ ${#background[@]} -eq 0 ] || kill "${background[@]}" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+serve() {
+    local i
+    "$bench" receive "$1" $bench_port >"$work/ready" &
+    background+=($!)
+    iperf3 -s -B "$1" -p $iperf_port >/dev/null 2>&1 &
+    background+=($!)
+    # One server for each size: each takes one client and goes, and another takes its place.
+    for i in "${!batches[@]}"; do
+        (
+            trap 'kill $! 2>/dev/null; exit' TERM
+            while :; do
+                ib_write_bw -R -F -p $((write_port + i)) -s $((batches[i] * 4096)) -D "$seconds" >/dev/null 2>&1 &
+                wait $! || sleep 0.2
+            done
+        ) &
+        background+=($!)
+    done
+    until grep -q ready "$work/ready"; do
+        kill -0 "${background[0]}" 2>/dev/null || { echo "bench/transport.sh: the receiving side cannot start" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+
+# MiB/s of ib_write_bw for messages of so many bytes. Its server may still be coming up.
+write_mib_per_s() {
+    local i=$1 out try
+    for try in 1 2 3 4 5 6 7 8; do
+        out=$(timeout $((seconds * 3 + 20)) ib_write_bw -R -F -p $((write_port + i)) -s $((batches[i] * 4096)) -D "$seconds" "$2" 2>&1) &&
+            awk -v size=$((batches[i] * 4096)) '$1 == size && NF >= 5 {print $4; found = 1} END {exit !found}' <<<"$out" && return 0
+        sleep "$try"
+    done
+    echo "bench/transport.sh: ib_write_bw does not work on this link: $(tail -n 3 <<<"$out")" >&2
+    return 1
+}
+
+# All figures against the server at an address, as JSON.
+measure() {
+    local i write=()
+    for i in "${!batches[@]}"; do
+        say "ib_write_bw, $((batches[i] * 4)) KiB"
+        write+=("$(write_mib_per_s "$i" "$1")")
+    done
+    say "iperf3"
+    iperf3 -c "$1" -p $iperf_port -t "$seconds" -J >"$work/iperf"
+    say "understudy over TCP"
+    "$bench" send tcp "$1" $bench_port "$seconds" "$rounds" >"$work/tcp"
+    say "understudy over RDMA"
+    "$bench" send rdma "$1" $bench_port "$seconds" "$rounds" >"$work/rdma"
+    jq -n --slurpfile tcp "$work/tcp" --slurpfile rdma "$work/rdma" --slurpfile iperf "$work/iperf" --arg write "${write[*]}" '
+        ($write | split(" ") | map(tonumber)) as $write
+        | ($iperf[0].end.sum_received.bits_per_second / 8 / 1048576) as $iperf
+        | {iperf3_mib_per_s: $iperf, ib_write_bw_mib_per_s: $write, tcp: $tcp[0], rdma: $rdma[0],
+           ratios: [range($write | length) | {pages: $rdma[0].throughput[.].pages,
+               rdma_to_ib_write_bw: ($rdma[0].throughput[.].mib_per_s / $write[.]),
+               tcp_to_iperf3: ($tcp[0].throughput[.].mib_per_s / $iperf),
+               rdma_to_tcp: ($rdma[0].throughput[.].mib_per_s / $tcp[0].throughput[.].mib_per_s)}]}'
+}
+
+table() {
+    jq -r '
+        def r: . * 100 | round / 100;
+        "batch KiB | ib_write_bw | RDMA | ratio | iperf3 | TCP | ratio | RDMA/TCP   (MiB/s)",
+        (. as $all | range(.ratios | length) as $i | .ratios[$i]
+         | [.pages * 4, ($all.ib_write_bw_mib_per_s[$i] | round), ($all.rdma.throughput[$i].mib_per_s | round), (.rdma_to_ib_write_bw | r),
+            ($all.iperf3_mib_per_s | round), ($all.tcp.throughput[$i].mib_per_s | round), (.tcp_to_iperf3 | r), (.rdma_to_tcp | r)]
+         | join(" | ")),
+        "",
+        "epoch pages | RDMA commit p50 us | p99 | TCP p50 | p99",
+        (. as $all | range(.rdma.commit | length) as $i | .rdma.commit[$i]
+         | [.pages, .p50_us, .p99_us, $all.tcp.commit[$i].p50_us, $all.tcp.commit[$i].p99_us] | join(" | ")),
+        "",
+        "processor s per GiB, batch KiB | RDMA sender | receiver | whole host (sender, receiver) | TCP sender | receiver | whole host",
+        (. as $all | range(.rdma.throughput | length) as $i | $all.rdma.throughput[$i] as $r | $all.tcp.throughput[$i] as $t
+         | [$r.pages * 4, $r.sender_s_per_gib, $r.receiver_s_per_gib, "\($r.sender_host_s_per_gib), \($r.receiver_host_s_per_gib)",
+            $t.sender_s_per_gib, $t.receiver_s_per_gib, "\($t.sender_host_s_per_gib), \($t.receiver_host_s_per_gib)"] | join(" | "))' "$1"
+}
+
+if [ $mode = inside ]; then
+    if [ -z "${UNDERSTUDY_RDMA_REAL:-}" ]; then
+        tests/rdma/wire.sh make
+        UNDERSTUDY_RDMA_LISTEN=10.77.0.2
+    fi
+    serve "$UNDERSTUDY_RDMA_LISTEN"
+    measure "$UNDERSTUDY_RDMA_LISTEN" >"$work/figures"
+    cp "$work/figures" "$UNDERSTUDY_BENCH_OUT"
+    exit 0
+fi
+
+[ $install -eq 0 ] || scripts/install-deps.sh --bench
+cmake --preset release >/dev/null
+cmake --build --preset release -- --quiet
+case $mode in
+serve)
+    serve "$address"
+    say "serving on $address; interrupt to end"
+    wait
+    ;;
+peer)
+    measure "$address" >"$work/figures"
+    ;;
+here)
+    mkdir "$work/vm"
+    export VM_KEEP=$work/vm
+    out=/vm/figures
+    [ -z "${UNDERSTUDY_RDMA_DEV:-}" ] || out=$work/vm/figures
+    tests/rdma/run.sh build/release/rdma $((300 + 30 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
+        --seconds "$seconds" --rounds "$rounds" >&2
+    cp "$work/vm/figures" "$work/figures"
+    ;;
+esac
+table "$work/figures"
+[ -z "$json" ] || cp "$work/figures" "$json"
