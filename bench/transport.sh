@@ -13,7 +13,7 @@ usage() {
 usage: bench/transport.sh [--serve ADDRESS | --peer ADDRESS] [OPTIONS]
   --serve ADDRESS  serve the other host's measurements until interrupted
   --peer ADDRESS   measure against the host that serves there
-  --seconds N      of each throughput measurement (5)
+  --seconds N      of each throughput measurement, 4 or more (5)
   --rounds N       of the commit latencies (200; fewer of the large epochs)
   --json FILE      write the figures there
   --no-install     leave the packages alone
@@ -38,6 +38,9 @@ bench=$PWD/build/release/bench/transport_bench
 # Of the tools, fixed, so that the other host's firewall can be told. ib_write_bw's server ends after each client.
 bench_port=17970 iperf_port=17971 write_port=17972
 batches=(16 256 2048) # pages: the batches of transport_bench
+# What ib_write_bw keeps under way: as many messages as make 4 MiB, but four at least, as the sender does. Each asks for a completion, or
+# a slow link would complete none within the time.
+write_options() { echo "-R -F -Q 1 -f 1 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 4)) -D $seconds"; }
 say() { echo "== [$SECONDS s] $*" >&2; }
 
 background=()
@@ -60,7 +63,8 @@ serve() {
         (
             trap 'kill $! 2>/dev/null; exit' TERM
             while :; do
-                ib_write_bw -R -F -p $((write_port + i)) -s $((batches[i] * 4096)) -D "$seconds" >/dev/null 2>&1 &
+                # shellcheck disable=SC2046 # a list of words
+                ib_write_bw $(write_options "$i") >/dev/null 2>&1 &
                 wait $! || sleep 0.2
             done
         ) &
@@ -76,8 +80,9 @@ serve() {
 write_mib_per_s() {
     local i=$1 out try
     for try in 1 2 3 4 5 6 7 8; do
-        out=$(timeout $((seconds * 3 + 20)) ib_write_bw -R -F -p $((write_port + i)) -s $((batches[i] * 4096)) -D "$seconds" "$2" 2>&1) &&
-            awk -v size=$((batches[i] * 4096)) '$1 == size && NF >= 5 {print $4; found = 1} END {exit !found}' <<<"$out" && return 0
+        # shellcheck disable=SC2046 # a list of words
+        out=$(timeout $((seconds * 3 + 20)) ib_write_bw $(write_options "$i") "$2" 2>&1) &&
+            awk -v size=$((batches[i] * 4096)) '$1 == size && $4 > 0 {print $4; found = 1} END {exit !found}' <<<"$out" && return 0
         sleep "$try"
     done
     echo "bench/transport.sh: ib_write_bw does not work on this link: $(tail -n 3 <<<"$out")" >&2

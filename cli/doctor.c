@@ -73,6 +73,17 @@ static void check_kernel(void)
     say("processors", sysconf(_SC_NPROCESSORS_ONLN) >= 2, false, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* As the daemon sees it: its limits count, not this command's. */
+static void check_rdma(const char *where, const Understudy__Host *host)
+{
+    if (host->n_rdma + host->n_rdma_faults == 0)
+        say(where, true, false, "no device: checkpoints go over TCP (docs/rdma.md)");
+    for (size_t i = 0; i < host->n_rdma; i++)
+        say(where, true, false, "%s", host->rdma[i]);
+    for (size_t i = 0; i < host->n_rdma_faults; i++)
+        say(where, false, false, "%s", host->rdma_faults[i]);
+}
+
 static Understudy__Envelope *ask_local(void)
 {
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
@@ -121,6 +132,7 @@ static void compare(const Understudy__Host *here, const Understudy__Host *there)
         same ? "" : ": -cpu host will be refused");
     say("KVM, both", here->kvm == there->kvm, false, "%s here, %s there", here->kvm ? "yes" : "no",
         there->kvm ? "yes" : "no");
+    check_rdma("RDMA there", there);
     say("memory there", there->memory_available_mib > 256, true, "%" G_GUINT64_FORMAT " MiB free",
         there->memory_available_mib);
 }
@@ -143,6 +155,8 @@ int cmd_doctor(int argc, char **argv)
     check_kernel();
     Understudy__Envelope *here = ask_local();
     say("understudyd", here != NULL, true, "%s", here ? "answers" : "does not answer on this host: start it");
+    if (here)
+        check_rdma("RDMA", here->host);
     Understudy__Envelope *there = peer && here ? ask_peer(peer) : NULL;
     if (there) {
         compare(here->host, there->host);

@@ -23,6 +23,7 @@
 #include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "replicator/rdma_limits.h"
 #include "replicator/transport_tcp.h"
 
 #define MAX_CONNECTIONS 64
@@ -415,6 +416,12 @@ static void serve_host(const struct connection *connection)
     host.memory_available_mib = host_memory_available_mib();
     host.kvm = host_has_kvm();
     host.wire_version = WIRE_VERSION;
+    g_auto(GStrv) faults = NULL;
+    g_auto(GStrv) rdma = rdma_limits_report(&faults);
+    host.rdma = rdma;
+    host.n_rdma = g_strv_length(rdma);
+    host.rdma_faults = faults;
+    host.n_rdma_faults = g_strv_length(faults);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }

@@ -17,6 +17,18 @@ static void set_error(GError **error, int status, const char *what, const struct
                 ibv_get_device_name(device->device), what, g_strerror(-status));
 }
 
+/* Not an error, but whoever wonders why it is slow finds it in the console's log. */
+static void note_mtu(const struct rdma_memory *memory)
+{
+    struct ibv_port_attr port;
+    if (ibv_query_port(memory->device, memory->anchor->port_num, &port) != 0)
+        return;
+    g_autofree char *note =
+        rdma_limits_mtu_note(ibv_get_device_name(memory->device->device), port.active_mtu);
+    if (note)
+        g_warning("%s", note);
+}
+
 static int register_staging(struct rdma_memory *memory, GError **error)
 {
     size_t len;
@@ -89,6 +101,7 @@ int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struc
         rdma_memory_put(memory);
         return status;
     }
+    note_mtu(memory);
     *out = memory;
     return 0;
 }
