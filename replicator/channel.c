@@ -123,7 +123,7 @@ static void report(struct channel *channel)
         r->transport_why && g_strcmp0(r->transport, "tcp") == 0 ? r->transport_why : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
-    status.qemu_pid = r->qemu && !r->qemu_gone ? qemu_process_pid(r->qemu) : 0;
+    status.qemu_pid = r->qemu && !r->qemu_gone ? child_process_pid(r->qemu) : 0;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
     framing_send(channel->framing, &envelope);
 }

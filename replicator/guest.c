@@ -46,7 +46,7 @@ static gpointer wait_ready(gpointer opaque)
     return NULL;
 }
 
-static void on_qemu_exit(struct qemu_process *process, int status, void *opaque)
+static void on_qemu_exit(struct child_process *process, int status, void *opaque)
 {
     struct replicator *r = opaque;
     (void)process;
@@ -55,7 +55,7 @@ static void on_qemu_exit(struct qemu_process *process, int status, void *opaque)
     if (r->ended || r->quitting)
         return;
     g_autofree char *log = g_build_filename(r->config.vm_dir, "console.log", NULL);
-    g_autofree char *words = qemu_process_last_words(log);
+    g_autofree char *words = child_process_last_words(log);
     replicator_error(r, "QEMU ended by itself (%s %d): %s", WIFSIGNALED(status) ? "signal" : "exit status",
                      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
     if (!r->hv_ready)
@@ -102,7 +102,7 @@ bool guest_start(struct replicator *r, GError **error)
                                  on_qemu_exit, r, error);
     if (!r->qemu)
         return false;
-    hypervisor_set_pid(r->hv, qemu_process_pid(r->qemu));
+    hypervisor_set_pid(r->hv, child_process_pid(r->qemu));
     struct ready_wait *wait = g_new0(struct ready_wait, 1);
     wait->hv = r->hv;
     wait->box = &r->box;
@@ -158,7 +158,7 @@ void guest_ready(struct replicator *r, const struct note *note)
                              (const char *)note->payload);
         /* QEMU may be about to exit and say more; its exit ends us, or this does. */
         if (!r->qemu_gone)
-            qemu_process_kill(r->qemu);
+            child_process_kill(r->qemu);
         return;
     }
     r->hv_ready = true;
@@ -225,7 +225,7 @@ void guest_fence(struct replicator *r)
     r->guest_runs_here = false;
     gate_drop(r->gate);
     if (r->qemu && !r->qemu_gone)
-        qemu_process_kill(r->qemu);
+        child_process_kill(r->qemu);
 }
 
 void guest_resume(struct replicator *r)
@@ -238,13 +238,13 @@ void guest_close(struct replicator *r)
 {
     if (r->ready_thread) {
         if (r->qemu)
-            qemu_process_kill(r->qemu);
+            child_process_kill(r->qemu);
         g_thread_join(g_steal_pointer(&r->ready_thread));
     }
     if (r->standby)
         standby_cancel(r->standby);
     g_clear_pointer(&r->qmp, qmp_close);
-    g_clear_pointer(&r->qemu, qemu_process_free);
+    g_clear_pointer(&r->qemu, child_process_free);
     g_clear_pointer(&r->hv, hypervisor_close);
     hv_fds_close(&r->fds);
 }

@@ -78,7 +78,7 @@ struct replicator {
 
     struct hv_fds fds;
     struct hypervisor *hv; /* the capture thread's while it captures; else control's */
-    struct qemu_process *qemu;
+    struct child_process *qemu;
     struct qmp *qmp;
     struct standby *standby; /* a takeover under way */
     GThread *ready_thread;

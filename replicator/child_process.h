@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A program that the replicator runs (QEMU, nbdkit): started with descriptors of the replicator's at fixed
+ * numbers, watched by pidfd, ended on request. Control thread only (GLib default context).
+ */
+#ifndef UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H
+#define UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define CHILD_MAX_FDS 8
+
+struct child_process;
+
+/* Called once, when the process is gone. status is waitpid's. */
+typedef void (*child_process_exited)(struct child_process *process, int status, void *opaque);
+
+struct child_fd {
+    int here, there; /* the descriptor, and its number in the child: above 2 */
+};
+
+struct child_start {
+    const char *const *argv; /* NULL-terminated */
+    const char *path;        /* of the program */
+    char **environment;      /* NULL: the replicator's own */
+    const char *log_path;    /* its output is appended here */
+    struct child_fd fds[CHILD_MAX_FDS];
+    unsigned nfds;
+    /* The child's environment names it as the one for which descriptor 3 was opened (sd_listen_fds(3)). */
+    bool socket_activated;
+};
+
+/* Starts it. What start points at stays the caller's. NULL and error: the program could not be run. */
+struct child_process *child_process_start(const struct child_start *start, child_process_exited exited,
+                                          void *opaque, GError **error);
+pid_t child_process_pid(const struct child_process *process);
+/* SIGKILL. The exited callback follows. */
+void child_process_kill(struct child_process *process);
+/* Kills and reaps without a callback if it still runs, then frees. */
+void child_process_free(struct child_process *process);
+/* The last lines of the log file, for an error message: GLib-allocated, never NULL. */
+char *child_process_last_words(const char *log_path);
+
+#endif

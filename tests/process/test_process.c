@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The programs that the replicator runs: real nbdkit with a stub of our plugin, asked by qemu-io. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "replicator/nbdkit_process.h"
+
+#define IMAGE_LEN 65536
+
+static const char *plugin_path;
+
+struct fixture {
+    char *dir, *socket, *log;
+    struct nbdkit_start start;
+    struct child_process *process;
+    bool exited;
+    int status;
+};
+
+static int memfd_of(char fill)
+{
+    char bytes[IMAGE_LEN];
+    memset(bytes, fill, sizeof bytes);
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    assert_int_equal(write(fd, bytes, sizeof bytes), sizeof bytes);
+    return fd;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = g_new0(struct fixture, 1);
+    f->dir = g_dir_make_tmp("us-process-XXXXXX", NULL);
+    f->socket = g_build_filename(f->dir, "us-disk-0", NULL);
+    f->log = g_build_filename(f->dir, "log", NULL);
+    f->start = (struct nbdkit_start){
+        .plugin = plugin_path,
+        .disk = "web",
+        .log_path = f->log,
+        .listen_fd = nbdkit_listen(f->socket, NULL),
+        .shm_fd = memfd_of('s'),
+        .image_fd = memfd_of('i'),
+        .map_fd = memfd_of('m'),
+        .attention_fd = memfd_of('a'),
+    };
+    *state = f;
+    return f->start.listen_fd < 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    child_process_free(f->process);
+    const int fds[] = {f->start.listen_fd, f->start.shm_fd, f->start.image_fd, f->start.map_fd,
+                       f->start.attention_fd};
+    for (size_t i = 0; i < G_N_ELEMENTS(fds); i++)
+        close(fds[i]);
+    g_unlink(f->socket);
+    g_unlink(f->log);
+    g_rmdir(f->dir);
+    g_free(f->dir);
+    g_free(f->socket);
+    g_free(f->log);
+    g_free(f);
+    return 0;
+}
+
+static void on_exit_of(struct child_process *process, int status, void *opaque)
+{
+    struct fixture *f = opaque;
+    (void)process;
+    f->exited = true;
+    f->status = status;
+}
+
+static void start(struct fixture *f)
+{
+    g_autoptr(GError) error = NULL;
+    f->exited = false;
+    f->process = nbdkit_process_start(&f->start, on_exit_of, f, &error);
+    if (!f->process)
+        fail_msg("%s", error->message);
+}
+
+static void await_exit(struct fixture *f)
+{
+    while (!f->exited)
+        g_main_context_iteration(NULL, TRUE);
+    g_clear_pointer(&f->process, child_process_free);
+}
+
+/* qemu-io, reading the whole image and comparing it with what the image descriptor has. */
+static GSubprocess *begin_reading(const struct fixture *f)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *uri = g_strdup_printf("nbd+unix:///?socket=%s", f->socket);
+    GSubprocess *reader =
+        g_subprocess_new(G_SUBPROCESS_FLAGS_STDOUT_SILENCE | G_SUBPROCESS_FLAGS_STDERR_SILENCE, &error,
+                         "qemu-io", "-r", "-f", "raw", "-c", "read -P 0x69 0 65536", uri, NULL);
+    if (!reader)
+        fail_msg("%s", error->message);
+    return reader;
+}
+
+static bool read_well(GSubprocess *reader)
+{
+    g_subprocess_wait(reader, NULL, NULL);
+    bool well = g_subprocess_get_if_exited(reader) && g_subprocess_get_exit_status(reader) == 0;
+    g_object_unref(reader);
+    return well;
+}
+
+/* Whether pid has left; it is waited for. */
+static void await_end_of(pid_t pid)
+{
+    struct pollfd watch = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    if (watch.fd < 0)
+        return; /* gone already */
+    assert_int_equal(poll(&watch, 1, 30000), 1);
+    close(watch.fd);
+}
+
+static void test_client_that_comes_before_nbdkit_is_served(void **state)
+{
+    struct fixture *f = *state;
+    GSubprocess *reader = begin_reading(f);
+    start(f);
+    assert_true(read_well(reader));
+}
+
+static void test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket(void **state)
+{
+    struct fixture *f = *state;
+    start(f);
+    assert_true(read_well(begin_reading(f)));
+    child_process_kill(f->process);
+    await_exit(f);
+    assert_true(WIFSIGNALED(f->status));
+    assert_int_equal(WTERMSIG(f->status), SIGKILL);
+    GSubprocess *reader = begin_reading(f);
+    start(f);
+    assert_true(read_well(reader));
+}
+
+static void test_nbdkit_ends_with_the_process_that_started_it(void **state)
+{
+    struct fixture *f = *state;
+    g_autofree char *command =
+        g_strdup_printf("qemu-io -r -f raw -c quit 'nbd+unix:///?socket=%s'", f->socket);
+    int report[2];
+    assert_int_equal(pipe2(report, O_CLOEXEC), 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        struct child_process *process = nbdkit_process_start(&f->start, on_exit_of, f, NULL);
+        pid_t pid = process ? child_process_pid(process) : 0;
+        /* Once it serves it has asked for the death signal. GLib's own thread did not come over the fork. */
+        bool served = process && system(command) == 0;
+        ssize_t ignored = write(report[1], &pid, served ? sizeof pid : 0);
+        (void)ignored;
+        _exit(0); /* no clean-up, as if it were killed */
+    }
+    pid_t nbdkit = 0;
+    close(report[1]);
+    assert_int_equal(read(report[0], &nbdkit, sizeof nbdkit), sizeof nbdkit);
+    close(report[0]);
+    waitpid(parent, NULL, 0);
+    await_end_of(nbdkit);
+}
+
+static void test_plugin_that_refuses_its_parameters_says_why(void **state)
+{
+    struct fixture *f = *state;
+    g_setenv("UNDERSTUDY_NBDKIT_FILTERS", "nonsense=1", TRUE);
+    start(f);
+    g_unsetenv("UNDERSTUDY_NBDKIT_FILTERS");
+    await_exit(f);
+    assert_true(WIFEXITED(f->status) && WEXITSTATUS(f->status) != 0);
+    g_autofree char *words = child_process_last_words(f->log);
+    assert_non_null(strstr(words, "nonsense is not known"));
+}
+
+static void test_missing_plugin_is_named(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GError) error = NULL;
+    f->start.plugin = "/nowhere/plugin.so";
+    assert_null(nbdkit_process_start(&f->start, on_exit_of, f, &error));
+    assert_non_null(strstr(error->message, "/nowhere/plugin.so"));
+}
+
+static void test_filters_of_a_test_are_in_the_way(void **state)
+{
+    struct fixture *f = *state;
+    g_setenv("UNDERSTUDY_NBDKIT_FILTERS", "--filter=error error-pread=EIO error-pread-rate=100%", TRUE);
+    start(f);
+    g_unsetenv("UNDERSTUDY_NBDKIT_FILTERS");
+    assert_false(read_well(begin_reading(f)));
+}
+
+static void test_path_too_long_for_a_socket_is_refused(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = g_strnfill(200, 'x');
+    (void)state;
+    assert_int_equal(nbdkit_listen(path, &error), -1);
+    assert_non_null(error);
+}
+
+/* Each descriptor goes where another one of them, or the pipe, is at that moment. */
+static void test_descriptors_that_trade_places_arrive_whole(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const argv[] = {"sh", "-c", "cd /proc/self/fd && head -c1 60 && head -c1 61 && head -c1 3", NULL};
+    int first = fcntl(memfd_of('1'), F_DUPFD_CLOEXEC, 60);
+    int second = fcntl(memfd_of('2'), F_DUPFD_CLOEXEC, 61);
+    int third = memfd_of('3');
+    const int all[] = {first, second, third};
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        assert_int_equal(lseek(all[i], 0, SEEK_SET), 0);
+    assert_true(first == 60 && second == 61);
+    const struct child_start start = {.argv = argv,
+                                      .path = "/bin/sh",
+                                      .log_path = f->log,
+                                      .fds = {{first, 61}, {second, 60}, {third, 3}},
+                                      .nfds = 3};
+    f->process = child_process_start(&start, on_exit_of, f, NULL);
+    assert_non_null(f->process);
+    await_exit(f);
+    g_autofree char *words = child_process_last_words(f->log);
+    assert_string_equal(words, "213");
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        close(all[i]);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_client_that_comes_before_nbdkit_is_served, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_nbdkit_ends_with_the_process_that_started_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_plugin_that_refuses_its_parameters_says_why, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_missing_plugin_is_named, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_filters_of_a_test_are_in_the_way, set_up, tear_down),
+        cmocka_unit_test(test_path_too_long_for_a_socket_is_refused),
+        cmocka_unit_test_setup_teardown(test_descriptors_that_trade_places_arrive_whole, set_up, tear_down),
+    };
+    if (argc != 2)
+        return 2;
+    plugin_path = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
