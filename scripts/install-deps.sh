@@ -9,13 +9,11 @@ packages=(
     # build
     gcc libc6-dev cmake ninja-build pkg-config ccache
     libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libsystemd-dev libcmocka-dev libibverbs-dev librdmacm-dev
-    nbdkit-plugin-dev
+    nbdkit-plugin-dev libnbd-dev
     # run
     qemu-system-x86 qemu-utils nbdkit libnbd-bin seabios ipxe-qemu ibverbs-providers iproute2 jq socat
     # the test guest
     busybox-static cpio kmod binutils procps
-    # tests of disks
-    e2fsprogs fuse3
 )
 if [ "${1:-}" = --bench ]; then
     packages+=(perftest iperf3)

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See disk_ring.h. One thread at a time puts a record in, and keeps the mutex while it waits for room: a
+ * large record is not overtaken for ever by small ones that still fit. head is stored once the record is
+ * whole; a process killed before that leaves bytes that nobody looks at.
+ */
+#include "replicator/disk_ring.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "replicator/disk_chaos.h"
+
+void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, until, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void disk_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention)
+{
+    *ring = (struct disk_ring){
+        .shm = shm,
+        .bytes = (uint8_t *)shm + DISK_SHM_RING_OFFSET,
+        .len = shm->ring_len,
+        .head = atomic_load(&shm->head),
+        .marked_tail = UINT64_MAX,
+        .attention = attention,
+        .room_wait_ms = DISK_ROOM_WAIT_MS,
+    };
+    pthread_mutex_init(&ring->mutex, NULL);
+}
+
+void disk_ring_destroy(struct disk_ring *ring)
+{
+    pthread_mutex_destroy(&ring->mutex);
+}
+
+void disk_ring_signal(struct disk_ring *ring, uint32_t bits)
+{
+    uint64_t one = 1;
+    atomic_fetch_or(&ring->shm->attention, bits);
+    /* It fails only with the counter at its end, and then the replicator has enough to read. */
+    while (write(ring->attention, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+bool disk_ring_is_detached(const struct disk_ring *ring)
+{
+    return atomic_load(&ring->shm->detached) != 0;
+}
+
+void disk_ring_detach(struct disk_ring *ring)
+{
+    if (atomic_exchange(&ring->shm->detached, 1) == 0)
+        disk_ring_signal(ring, DISK_ATTENTION_DETACHED);
+}
+
+/* Once for each place of tail, lest every write wakes a replicator that is at it already. */
+static void ask_for_epoch(struct disk_ring *ring, uint64_t tail)
+{
+    if (ring->marked_tail == tail)
+        return;
+    ring->marked_tail = tail;
+    disk_ring_signal(ring, DISK_ATTENTION_MARK);
+}
+
+static bool logging_is_to_end(const struct disk_shm *shm)
+{
+    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
+           !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
+}
+
+static struct timespec deadline_in(unsigned milliseconds)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += milliseconds % 1000 * 1000000l;
+    at.tv_sec += milliseconds / 1000 + at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    return at;
+}
+
+static int64_t us_until(const struct timespec *at)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (at->tv_sec - now.tv_sec) * 1000000ll + (at->tv_nsec - now.tv_nsec) / 1000;
+}
+
+/* A tail that is nonsense leaves no room either. */
+static bool has_room(const struct disk_ring *ring, size_t len, uint64_t tail)
+{
+    uint64_t used = ring->head - tail;
+    return used <= ring->len && len <= ring->len - used;
+}
+
+static bool wait_for_room(struct disk_ring *ring, size_t len)
+{
+    struct disk_shm *shm = ring->shm;
+    if (has_room(ring, len, atomic_load_explicit(&shm->tail, memory_order_acquire)))
+        return true;
+    if (len > ring->len)
+        return false;
+    struct timespec deadline = deadline_in(ring->room_wait_ms);
+    bool room = false;
+    atomic_fetch_add(&shm->waits, 1);
+    for (;;) {
+        uint32_t seen = atomic_load(&shm->room_seq);
+        uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
+        room = has_room(ring, len, tail);
+        if (room || us_until(&deadline) <= 0 || logging_is_to_end(shm))
+            break;
+        ask_for_epoch(ring, tail);
+        disk_futex_wait(&shm->room_seq, seen, &deadline);
+    }
+    atomic_fetch_add(&shm->wait_us, (uint64_t)(ring->room_wait_ms * 1000ll - us_until(&deadline)));
+    return room;
+}
+
+/* At head + skip, which may be past the end. */
+static void put(struct disk_ring *ring, size_t skip, const void *bytes, size_t len)
+{
+    size_t at = (ring->head + skip) % ring->len, first = ring->len - at;
+    if (first > len)
+        first = len;
+    memcpy(ring->bytes + at, bytes, first);
+    memcpy(ring->bytes, (const uint8_t *)bytes + first, len - first);
+}
+
+static void put_record(struct disk_ring *ring, const struct disk_record *record, const void *data)
+{
+    static const uint8_t zeroes[DISK_RECORD_ALIGN];
+    uint8_t header[DISK_RECORD_HEADER_LEN];
+    size_t len = disk_record_len(record), used = sizeof header + record->data_len;
+    disk_record_encode(record, header);
+    put(ring, 0, header, sizeof header);
+    disk_chaos_step("putting");
+    if (record->data_len) {
+        put(ring, sizeof header, data, record->data_len);
+        put(ring, used, zeroes, len - used);
+    }
+    ring->head += len;
+    atomic_store_explicit(&ring->shm->head, ring->head, memory_order_release);
+}
+
+void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data)
+{
+    if (disk_chaos_has("unlogged") && record->offset / 4096 % 16 == 0)
+        return;
+    pthread_mutex_lock(&ring->mutex);
+    if (disk_ring_is_detached(ring)) {
+        /* A change more or less is all the same now. */
+    } else if (wait_for_room(ring, disk_record_len(record))) {
+        put_record(ring, record, data);
+        uint64_t tail = atomic_load_explicit(&ring->shm->tail, memory_order_relaxed);
+        if (ring->head - tail > ring->shm->mark)
+            ask_for_epoch(ring, tail);
+    } else {
+        disk_ring_detach(ring);
+    }
+    pthread_mutex_unlock(&ring->mutex);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log ring as its producer sees it (disk_log.h says what it is): appending records, waiting for room,
+ * giving logging up, and the signals to the replicator. Any thread.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISK_RING_H
+#define UNDERSTUDY_REPLICATOR_DISK_RING_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/disk_record.h"
+#include "replicator/disk_log.h"
+
+struct disk_ring {
+    struct disk_shm *shm;
+    uint8_t *bytes;
+    uint64_t len;         /* of bytes; shm says the same, but another process can write there */
+    uint64_t head;        /* likewise */
+    uint64_t marked_tail; /* tail when DISK_ATTENTION_MARK was last signalled */
+    int attention;
+    unsigned room_wait_ms;
+    pthread_mutex_t mutex; /* of head, marked_tail and all beyond head in bytes */
+};
+
+/* shm has been mapped and checked; attention is an eventfd. Both stay the caller's. */
+void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention);
+void disk_ring_destroy(struct disk_ring *ring);
+/*
+ * Puts the record with its data (data_len bytes) into the ring. It is there when this returns, or detached is
+ * set: after a wait for room that was too long, or since the order to stop logging is waiting.
+ */
+void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
+/* Gives logging up until an order turns it on again. */
+void disk_ring_detach(struct disk_ring *ring);
+bool disk_ring_is_detached(const struct disk_ring *ring);
+void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
+
+/* On shared memory. until: CLOCK_MONOTONIC, NULL for ever. May return early; ask again. */
+void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until);
+void disk_futex_wake(_Atomic uint32_t *word);
+
+#endif
