@@ -14,6 +14,8 @@ packages=(
     qemu-system-x86 qemu-utils nbdkit libnbd-bin seabios ipxe-qemu ibverbs-providers iproute2 jq socat
     # the test guest
     busybox-static cpio kmod binutils procps
+    # tests of disks
+    e2fsprogs fuse3
 )
 if [ "${1:-}" = --bench ]; then
     packages+=(perftest iperf3)

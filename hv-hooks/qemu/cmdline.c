@@ -3,14 +3,9 @@
  * See cmdline.h. A table says which of QEMU's options take an argument as far as it matters here, and which
  * function looks at it; everything else passes untouched. Options may have one or two dashes, as QEMU itself
  * takes them.
- *
- * The filters of a NIC, in the order in which frames leave the guest: QEMU walks the rx list backwards, so
- * "in" must stand before "out", or released frames would be caught again. "mir" copies what the guest
- * receives; "inj" stands after it, so that what is given to the guest again is not copied again.
  */
 #include "hv-hooks/qemu/cmdline.h"
 
-#include <stdarg.h>
 #include <string.h>
 
 G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
@@ -19,6 +14,8 @@ G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
 
 struct parse {
     struct cmdline *line;
+    const char *option; /* the name of the one that is looked at; NULL: an image without one */
+    bool may_be_value;  /* what comes next may belong to an option that is not looked at */
     bool has_net, no_defaults, has_display, has_memory;
 };
 
@@ -220,53 +217,24 @@ static bool on_object(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
-static bool writable_disk(const char *option, const char *value, GError **error)
-{
-    return UNSUPPORTED("-%s %s: writable disks are not replicated yet; add readonly=on, or snapshot=on if "
-                       "the guest may lose "
-                       "what it writes, or boot from -kernel and -initrd",
-                       option, value);
-}
-
 static bool on_drive(struct parse *parse, const char *value, GError **error)
 {
-    g_autofree char *readonly = get_key(value, "readonly", NULL);
-    g_autofree char *read_only = get_key(value, "read-only", NULL);
-    g_autofree char *media = get_key(value, "media", NULL);
-    g_autofree char *interface = get_key(value, "if", NULL);
-    g_autofree char *file = get_key(value, "file", NULL);
-    if (file)
-        g_ptr_array_add(parse->line->files, g_strdup(file));
-    if (is_on(readonly) || is_on(read_only) || g_strcmp0(media, "cdrom") == 0)
-        return true;
-    g_autofree char *snapshot = get_key(value, "snapshot", NULL);
-    if (is_on(snapshot))
-        return UNSUPPORTED(
-            "-drive %s: what the guest writes to a snapshot does not follow it to the other host; use "
-            "readonly=on",
-            value);
-    (void)interface;
-    return writable_disk("drive", value, error);
+    return cmdline_disks_drive(parse->line, value, error);
 }
 
 static bool on_blockdev(struct parse *parse, const char *value, GError **error)
 {
-    g_autofree char *read_only = get_key(value, "read-only", NULL);
-    g_autofree char *file = get_key(value, "filename", NULL);
-    if (file)
-        g_ptr_array_add(parse->line->files, g_strdup(file));
-    return is_on(read_only) || strstr(value, "\"read-only\":true") || strstr(value, "\"read-only\": true")
-               ? true
-               : writable_disk("blockdev", value, error);
+    return cmdline_disks_blockdev(parse->line, value, error);
 }
 
 static bool on_hard_disk(struct parse *parse, const char *value, GError **error)
 {
-    (void)parse;
-    return UNSUPPORTED(
-        "writable disks are not replicated yet: give %s as -drive file=%s,readonly=on, or boot from -kernel "
-        "and -initrd",
-        value, value);
+    return cmdline_disks_image(parse->line, parse->option, value, error);
+}
+
+static bool on_odd_disk(struct parse *parse, const char *value, GError **error)
+{
+    return cmdline_disks_refuse(parse->option, value, error);
 }
 
 static bool on_file(struct parse *parse, const char *value, GError **error)
@@ -336,11 +304,11 @@ static const struct option options[] = {
     {"hdb", true, on_hard_disk, NULL},
     {"hdc", true, on_hard_disk, NULL},
     {"hdd", true, on_hard_disk, NULL},
-    {"fda", true, on_hard_disk, NULL},
-    {"fdb", true, on_hard_disk, NULL},
-    {"sd", true, on_hard_disk, NULL},
-    {"pflash", true, on_hard_disk, NULL},
-    {"mtdblock", true, on_hard_disk, NULL},
+    {"fda", true, on_odd_disk, NULL},
+    {"fdb", true, on_odd_disk, NULL},
+    {"sd", true, on_odd_disk, NULL},
+    {"pflash", true, on_odd_disk, NULL},
+    {"mtdblock", true, on_odd_disk, NULL},
     {"cdrom", true, on_file, NULL},
     {"kernel", true, on_file, NULL},
     {"initrd", true, on_file, NULL},
@@ -374,6 +342,47 @@ static const struct option options[] = {
     {"version", false, NULL, "run QEMU itself for its version"},
 };
 
+/* What else of QEMU 7.2 to 10.0 stands without an argument: a word behind it is a disk image. */
+static const char *const flags[] = {
+    "full-screen",
+    "ctrl-grab",
+    "alt-grab",
+    "no-quit",
+    "sdl",
+    "usb",
+    "win2k-hack",
+    "no-fd-bootchk",
+    "no-acpi",
+    "no-hpet",
+    "no-user-config",
+    "s",
+    "singlestep",
+    "one-insn-per-tb",
+    "no-reboot",
+    "only-migratable",
+    "old-param",
+    "semihosting",
+    "enable-sync-profile",
+    "portrait",
+    "xen-attach",
+    "xen-domid-restrict",
+};
+
+static bool is_flag(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
+        if (strcmp(flags[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Without its dash or two. */
+static const char *option_name(const char *arg)
+{
+    return arg + (g_str_has_prefix(arg, "--") ? 2 : 1);
+}
+
 static const struct option *find_option(const char *name)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
@@ -385,8 +394,9 @@ static const struct option *find_option(const char *name)
 
 static bool look_at(struct parse *parse, const char *const *argv, int *i, GError **error)
 {
-    const char *name = argv[*i] + (g_str_has_prefix(argv[*i], "--") ? 2 : 1);
+    const char *name = option_name(argv[*i]);
     const struct option *option = find_option(name);
+    parse->may_be_value = !option && !is_flag(name);
     if (!option)
         return true;
     if (option->refusal)
@@ -401,6 +411,7 @@ static bool look_at(struct parse *parse, const char *const *argv, int *i, GError
         (*i)++;
         g_ptr_array_add(parse->line->args, g_strdup(value));
     }
+    parse->option = option->name;
     return option->look(parse, value, error);
 }
 
@@ -412,11 +423,17 @@ static bool look_at_all(struct parse *parse, const char *const *argv, GError **e
         if (argv[i][0] == '-' && argv[i][1]) {
             if (!look_at(parse, argv, &i, error))
                 return false;
-        } else if (i == 1 || argv[i - 1][0] != '-') {
+        } else if (parse->may_be_value) {
+            parse->may_be_value = false;
+        } else {
             /* A bare word is a disk image to QEMU. */
-            return on_hard_disk(parse, argv[i], error);
+            parse->option = NULL;
+            if (!on_hard_disk(parse, argv[i], error))
+                return false;
         }
     }
+    if (!cmdline_disks_finish(line, error))
+        return false;
     if (!parse->has_memory)
         return UNSUPPORTED("-m is missing: say how much memory the guest has, for example -m 1G");
     if (!parse->has_net && !parse->no_defaults) {
@@ -438,6 +455,8 @@ struct cmdline *cmdline_parse(const char *const *argv, GError **error)
     parse.line->nics = g_ptr_array_new_with_free_func(g_free);
     parse.line->files = g_ptr_array_new_with_free_func(g_free);
     parse.line->args = g_ptr_array_new_with_free_func(g_free);
+    parse.line->disks = g_ptr_array_new_with_free_func((GDestroyNotify)cmdline_disk_free);
+    parse.line->block_nodes = g_ptr_array_new_with_free_func((GDestroyNotify)json_decref);
     bool ok = argv[0] && argv[0][0] != '-';
     if (!ok)
         g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
@@ -466,50 +485,38 @@ void cmdline_free(struct cmdline *cmdline)
     g_ptr_array_unref(cmdline->nics);
     g_ptr_array_unref(cmdline->files);
     g_ptr_array_unref(cmdline->args);
+    g_ptr_array_unref(cmdline->disks);
+    g_ptr_array_unref(cmdline->block_nodes);
     g_free(cmdline);
 }
 
-G_GNUC_PRINTF(3, 4) static void add(GPtrArray *out, const char *option, const char *format, ...)
+void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format)
 {
-    va_list args;
-    va_start(args, format);
-    g_ptr_array_add(out, g_strdup(option));
-    g_ptr_array_add(out, g_strdup_vprintf(format, args));
-    va_end(args);
+    struct cmdline_disk *each = g_ptr_array_index(cmdline->disks, disk);
+    g_free(each->format);
+    each->format = g_strdup(format);
 }
 
-static void add_nic(GPtrArray *out, const char *vm_dir, unsigned i, const char *netdev)
+char **cmdline_absolute(const char *const *argv, const char *cwd)
 {
-    static const char *const sockets[] = {"in", "out", "mir", "inj"};
-    for (size_t k = 0; k < G_N_ELEMENTS(sockets); k++)
-        add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k], i,
-            vm_dir, sockets[k], i);
-    add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i, netdev, i);
-    add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i, netdev, i);
-    add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u", i, netdev, i);
-    add(out, "-object", "filter-redirector,id=us-inj-%u,netdev=%s,queue=tx,indev=us-c-inj-%u", i, netdev, i);
-}
-
-char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby)
-{
-    g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
-    g_ptr_array_add(out, g_strdup(cmdline->binary));
-    for (guint i = 0; i < cmdline->args->len; i++)
-        g_ptr_array_add(out, g_strdup(g_ptr_array_index(cmdline->args, i)));
-    add(out, "-object",
-        "memory-backend-file,id=understudy-ram,size=%" G_GUINT64_FORMAT ",share=on,mem-path=/proc/self/fd/%d",
-        cmdline->ram_bytes, ram_fd);
-    add(out, "-machine", "memory-backend=understudy-ram");
-    for (guint i = 0; i < cmdline->nics->len; i++)
-        add_nic(out, vm_dir, i, g_ptr_array_index(cmdline->nics, i));
-    add(out, "-chardev", "socket,id=us-c-qmp,path=%s/us-qmp,server=on,wait=off", vm_dir);
-    add(out, "-mon", "chardev=us-c-qmp,mode=control");
-    g_ptr_array_add(out, g_strdup("-no-shutdown"));
-    if (standby) {
-        add(out, "-incoming", "defer");
-        add(out, "-machine", "suppress-vmdesc=on");
+    static const char *const with_file[] = {"kernel",   "initrd", "bios", "cdrom", "dtb", "drive",
+                                            "blockdev", "hda",    "hdb",  "hdc",   "hdd", NULL};
+    GPtrArray *out = g_ptr_array_new();
+    bool may_be_value = true;
+    for (int i = 0; argv[i]; i++) {
+        bool is_option = i > 0 && argv[i][0] == '-' && argv[i][1];
+        const char *name = is_option ? option_name(argv[i]) : "";
+        const struct option *option = is_option ? find_option(name) : NULL;
+        if (option && option->takes_value && argv[i + 1]) {
+            g_ptr_array_add(out, g_strdup(argv[i++]));
+            g_ptr_array_add(out, g_strv_contains(with_file, name) ? cmdline_disks_absolute(name, argv[i], cwd)
+                                                                  : g_strdup(argv[i]));
+        } else {
+            bool is_image = !is_option && !may_be_value;
+            g_ptr_array_add(out, is_image ? cmdline_disks_absolute("hda", argv[i], cwd) : g_strdup(argv[i]));
+        }
+        may_be_value = is_option && !option && !is_flag(name);
     }
-    add(out, "-global", "migration.send-configuration=off");
     g_ptr_array_add(out, NULL);
-    return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
+    return (char **)g_ptr_array_free(out, FALSE);
 }

@@ -36,7 +36,7 @@ kernel_fetch() {
     if [ "$(cat "$out/kernel.package" 2>/dev/null)" = "$package" ] && [ -s "$out/vmlinuz" ]; then
         return 0
     fi
-    rm -f "$out/kernel.package" "$out/initrd.img"
+    rm -f "$out/kernel.package" "$out/initrd.img" "$out/initrd-disk.img"
     if ! kernel_download "$package" "$work"; then
         # The lists may be older than the archive, which keeps the newest version only.
         apt-get update -qq || kernel_die "apt-get update failed"

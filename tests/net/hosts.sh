@@ -3,7 +3,7 @@
 #   hosts.sh up PREFIX | down PREFIX | exec PREFIX HOST COMMAND... | kill PREFIX HOST [quiet]
 # HOST is a, b or client. Addresses: a 10.77.0.1, b 10.77.0.2, client 10.77.0.100; the guest is expected at 10.77.0.10.
 # Hosts a and b have a bridge br0 with their uplink and a tap device tap0 for the guest, and a mount namespace of their own
-# with an empty /run/understudy, so that two daemons with default settings do not meet.
+# with /run/understudy, /var/lib/understudy and, for disk images, /srv of their own, so that two daemons with default settings do not meet.
 # A second, direct link joins a (10.78.0.1) and b (10.78.0.2) for replication.
 
 hosts_netns() { echo "$1-$2"; }
@@ -43,20 +43,24 @@ hosts_add_guest_bridge() {
 }
 
 # Runs a command on a host. Long-running ones: put "&" after it; they die with hosts_down. Refuses to run where the host
-# cannot have its own /run/understudy: the daemons of two hosts would meet there.
+# cannot have its own folders: the daemons of two hosts would meet there.
 hosts_exec() {
     local p=$1 h=$2
     shift 2
     # shellcheck disable=SC2016 # the inner shell expands these
     ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
-        'mkdir -p /run/understudy && mount --bind "$0" /run/understudy && exec "$@"' "$(hosts_run_dir "$p" "$h")" "$@"
+        'mkdir -p /run/understudy /var/lib/understudy /srv && mount --bind "$0" /run/understudy &&
+         mount --bind "$1" /var/lib/understudy && mount --bind "$2" /srv && shift 2 && exec "$@"' \
+        "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
 }
 
-# Where host h keeps /run/understudy, seen from outside.
-hosts_run_dir() {
-    local dir="/run/us-$1/$2"
-    mkdir -p "$dir"
-    echo "$dir"
+# Where host h keeps /run/understudy, /var/lib/understudy and /srv, seen from outside.
+hosts_run_dir() { hosts_dir "$1/$2"; }
+hosts_state_dir() { hosts_dir "$1/$2-state"; }
+hosts_disk_dir() { hosts_dir "$1/$2-disks"; }
+hosts_dir() {
+    mkdir -p "/run/us-$1"
+    echo "/run/us-$1"
 }
 
 # The host dies: SIGKILL to everything in it. "quiet": its links go first, so that no farewell gets out.
@@ -92,6 +96,10 @@ hosts_down() {
             sleep 0.05
         done
         ip netns del "$p-$h" 2>/dev/null || true
+    done
+    # What a test mounted for its hosts, the last one first.
+    for h in $(awk -v under="/run/us-$p/" 'index($2, under) == 1 {print $2}' /proc/mounts | tac); do
+        umount -l "$h"
     done
     rm -rf "/run/us-$p"
 }

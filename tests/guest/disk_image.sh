@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Disk images for tests: made, and checked afterwards. To be sourced; GUEST is set where disk_check is used.
+
+# disk_make PATH FORMAT SIZE [OPTIONS]: an image with an empty ext4. OPTIONS are qemu-img's, for example subformat=fixed.
+disk_make() {
+    local path=$1 format=$2 size=$3 raw
+    raw=$path
+    [ "$format" = raw ] || raw=$path.raw
+    rm -f "$path" "$raw"
+    truncate -s "$size" "$raw"
+    # No lazy initialisation: the guest would go on writing in its own time.
+    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$raw"
+    [ "$format" = raw ] && return
+    qemu-img convert -f raw -O "$format" ${4:+-o "$4"} "$raw" "$path"
+    rm -f "$raw"
+}
+
+disk_make_bare() {
+    rm -f "$1"
+    truncate -s "$2" "$1"
+}
+
+disk_format() {
+    case "$1" in
+    *.qcow2) echo qcow2 ;;
+    *.vhdx) echo vhdx ;;
+    *.vhd) echo vpc ;;
+    *) echo raw ;;
+    esac
+}
+
+# disk_raw IMAGE RAW: what a guest sees of the image, as a raw copy.
+disk_raw() { qemu-img convert -U -f "$(disk_format "$1")" -O raw "$1" "$2"; }
+
+# disk_recover RAW: does to the file system what a kernel does that finds it after a crash: a guest mounts it, and unmounts it.
+disk_recover() {
+    local serial=$1.serial
+    timeout 120 "${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -machine pc -accel tcg -m 256 -nodefaults -nographic -no-reboot \
+        -serial "file:$serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd-disk.img" \
+        -append "console=ttyS0 quiet panic=-1 us.disk=vda us.recover" \
+        -drive "file=$1,if=virtio,format=raw" || return 1
+    grep -q 'understudy-guest: recovered' "$serial" || { cat "$serial" >&2; return 1; }
+    # ext4 says here what it does not like.
+    ! grep -i 'EXT4-fs error\|EXT4-fs warning\|corrupt' "$serial" >&2
+}
+
+# disk_check BUILD LOG IMAGE [--bare IMAGE] [MORE]: the file system of a copy of IMAGE is clean, as it is or after a crash's recovery,
+# and it holds what the client's LOG says. MORE goes to understudy-disk-check. IMAGE "-": only the bare one.
+disk_check() {
+    local build=$1 log=$2 image=$3 here bare=() status=0
+    shift 3
+    here=$(mktemp -d)
+    mkdir "$here/files"
+    if [ "${1:-}" = --bare ]; then
+        disk_raw "$2" "$here/bare" || return 1
+        bare=(--bare "$here/bare")
+        shift 2
+    fi
+    if [ "$image" != - ]; then
+        disk_raw "$image" "$here/raw" || return 1
+        if dumpe2fs -h "$here/raw" 2>/dev/null | grep -q needs_recovery; then
+            disk_recover "$here/raw" || { echo "the file system cannot be recovered" >&2; return 1; }
+        fi
+        e2fsck -fn "$here/raw" >"$here/fsck" 2>&1 || { cat "$here/fsck" >&2; return 1; }
+        debugfs -R "rdump / $here/files" "$here/raw" >"$here/debugfs" 2>&1 || status=1
+    fi
+    "$build/tests/client/understudy-disk-check" "$log" "$here/files" "${bare[@]}" "$@" || status=1
+    rm -rf "$here"
+    return $status
+}
