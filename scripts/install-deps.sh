@@ -2,6 +2,7 @@
 # Installs what understudy needs, from Debian 12's own packages, and only what is missing.
 #   scripts/install-deps.sh        to build, run and test
 #   scripts/install-deps.sh --ci   also the linters, the fuzzer and the sanitizers' clang
+#   scripts/install-deps.sh --real    also what tests/real needs to make a Debian guest
 #   scripts/install-deps.sh --bench   also what the benchmarks compare with
 set -euo pipefail
 
@@ -19,6 +20,9 @@ packages=(
 )
 if [ "${1:-}" = --bench ]; then
     packages+=(perftest iperf3)
+fi
+if [ "${1:-}" = --real ]; then
+    packages+=(debootstrap)
 fi
 if [ "${1:-}" = --ci ]; then
     packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git)

@@ -66,16 +66,19 @@ build_guest() {
 }
 
 # Sets qemu to the command line of the test guest. From the environment: UNDERSTUDY_QEMU (the program), MEMORY (MiB), MACHINE, NIC (its
-# -device), DIRTY (pages a second), DIRTY_SET (pages they are spread over).
+# -device), DIRTY (pages a second), DIRTY_SET (pages they are spread over), INITRD (a file in GUEST), APPEND (for the guest's kernel).
 guest_command() {
     # shellcheck disable=SC2054 # commas are QEMU's
     qemu=("${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -accel tcg -m "${MEMORY:-256}" -machine "${MACHINE:-pc}" -nodefaults -nographic
-        -serial "file:$work/serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/initrd.img"
-        -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000} us.set=${DIRTY_SET:-16384}"
+        -serial "file:$work/serial" -kernel "$GUEST/vmlinuz" -initrd "$GUEST/${INITRD:-initrd.img}"
+        -append "console=ttyS0 quiet panic=-1 us.ip=$guest_address/24 us.dirty=${DIRTY:-1000} us.set=${DIRTY_SET:-16384} ${APPEND:-}"
         -netdev tap,id=n0,ifname=tap0,script=no,downscript=no
         -device "${NIC:-virtio-net-pci},netdev=n0,mac=52:54:00:77:00:10")
 }
 guest_ready() { grep -q 'understudy-guest: ready' "$work/serial" 2>/dev/null; }
+
+# To be replaced by a test that puts something on the hosts before their daemons start.
+pair_prepare() { :; }
 
 # The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU.
 start_pair() {
@@ -88,13 +91,14 @@ start_pair() {
     done
     build_guest
     hosts_up "$prefix"
+    pair_prepare
     start_daemon b
     start_daemon a
     rm -f "$work/serial"
     guest_command
-    understudy a run --name web --peer 10.77.0.2 --wait-s 60 "${options[@]}" -- "${qemu[@]}" "$@" \
+    understudy a run --name web --peer 10.77.0.2 --wait-s "${WAIT_S:-60}" "${options[@]}" -- "${qemu[@]}" "$@" \
         >"$work/run.log" 2>&1 || fail "the VM could not be protected"
-    await 60 "the guest to come up" guest_ready
+    await "${READY_S:-60}" "the guest to come up" guest_ready
 }
 
 # More options for the client as arguments.
