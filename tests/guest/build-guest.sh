@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the test guest on the spot: the kernel from Debian's cloud kernel package (extracted, not installed), busybox from
 # busybox-static, and tests/guest/guest.c. Usage: build-guest.sh OUTDIR; makes OUTDIR/vmlinuz, OUTDIR/initrd.img, and
-# OUTDIR/initrd-disk.img, which has disk drivers, ext4 and the disk workload too.
+# OUTDIR/initrd-disk.img, which has disk drivers, the disk workload and the disk's benchmark too.
 # What is there and still current is kept: the kernel until Debian has a newer one, the initramfs until a part of it changes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,6 +52,7 @@ more=$work/more
 mkdir -p "$more/modules"
 cp "$root/modules/order" "$more/modules/order"
 cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk" "$here/disk.c"
+cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk-bench" "$here/disk_bench.c"
 for name in virtio_blk crc32c_generic ext4; do
     kernel_add_module "$out" "$more" "$name"
 done
