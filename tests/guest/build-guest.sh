@@ -51,7 +51,7 @@ mv "$out/initrd.img.new" "$out/initrd.img"
 more=$work/more
 mkdir -p "$more/modules"
 cp "$root/modules/order" "$more/modules/order"
-cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk" "$here/disk.c"
+cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk" "$here/disk.c" "$here/disk_streams.c"
 cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk-bench" "$here/disk_bench.c"
 for name in virtio_blk crc32c_generic ext4; do
     kernel_add_module "$out" "$more" "$name"
