@@ -21,11 +21,12 @@
  * the image then has there.
  *
  * Modes change only with no write under way: the replicator fills wanted_* and then raises wanted_seq (futex
- * wake); a thread of the plugin takes the write side of a lock whose read side each write holds, stores flags
- * and active_map, then done_seq, and signals the eventfd `attention`. A plugin that starts does the same
- * before it serves anything, so an order outlives nbdkit. One order at a time: the next is filled in once
- * done_seq has reached wanted_seq. An order that turns logging off raises room_seq too, so that no writer
- * keeps it waiting. In a pause nothing is under way either: there the replicator may store active_map itself.
+ * wake); a thread of the plugin takes the whole disk as the range of a lock in which each write takes its
+ * own, stores flags and active_map, then done_seq, and signals the eventfd `attention`. A plugin that starts
+ * does the same before it serves anything, so an order outlives nbdkit. One order at a time: the next is
+ * filled in once done_seq has reached wanted_seq. An order that turns logging off raises room_seq too, so
+ * that no writer keeps it waiting. In a pause nothing is under way either: there the replicator may store
+ * active_map itself.
  *
  * Trust: the replicator takes nothing for granted that nbdkit writes here: positions are checked against its
  * own tail and the ring's length, records are decoded strictly.
@@ -76,12 +77,14 @@ struct disk_shm {
     _Atomic uint32_t flags;             /* in force */
     _Atomic uint32_t active_map;        /* 0 or 1: the bitmap that writes mark */
     _Atomic uint32_t done_seq;
-    _Atomic uint32_t
-        detached; /* cleared by an order that turns DISK_LOGGING on (not by one that leaves it on) */
-    _Atomic uint32_t attention; /* read the eventfd first, then take the bits (exchange with 0) */
+    /* Cleared by an order that turns DISK_LOGGING on, not by one that leaves it on. */
+    _Atomic uint32_t detached;
+    /* Read the eventfd first, then take the bits (exchange with 0). */
+    _Atomic uint32_t attention;
     _Atomic uint32_t last_errno;
     _Atomic uint64_t last_error_offset;
-    _Atomic uint64_t logged_from; /* head when DISK_LOGGING was last turned on: what lies before it is void */
+    /* head when DISK_LOGGING was last turned on: what lies before it is void. */
+    _Atomic uint64_t logged_from;
     /* Figures. */
     _Atomic uint64_t reads, read_bytes, writes, write_bytes, waits, wait_us;
 };

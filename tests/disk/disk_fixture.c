@@ -11,12 +11,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "checkpoint/disk_image.h"
-#include "checkpoint/disk_record.h"
 #include "replicator/disk_ring.h"
 
 #define MUST(condition)                                                                                      \
@@ -124,9 +125,16 @@ static void exec_nbdkit(const struct disk_fixture *fixture, const char *plugin, 
     _exit(127);
 }
 
-/* nbdkit makes its pid file once it listens; a pipe would be nicer, but there is none. */
-static void await_pid_file(struct disk_fixture *fixture)
+/*
+ * nbdkit makes its pid file once it listens (a pipe would be nicer, but there is none), and greets a client
+ * once the plugin has started.
+ */
+static void await_greeting(struct disk_fixture *fixture)
 {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char greeting[18];
+    /* The client's flags, then NBD_OPT_ABORT. */
+    static const uint8_t goodbye[] = "\0\0\0\3IHAVEOPT\0\0\0\2\0\0\0";
     char path[128];
     snprintf(path, sizeof path, "%s/pid", fixture->folder);
     while (access(path, F_OK) != 0) {
@@ -135,6 +143,14 @@ static void await_pid_file(struct disk_fixture *fixture)
         poll(NULL, 0, 1);
     }
     unlink(path);
+    strcpy(address.sun_path, fixture->socket_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    MUST(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    MUST(recv(fd, greeting, sizeof greeting, MSG_WAITALL) == sizeof greeting);
+    MUST(send(fd, goodbye, sizeof goodbye, MSG_NOSIGNAL) == sizeof goodbye);
+    while (recv(fd, greeting, sizeof greeting, 0) > 0)
+        ;
+    close(fd);
 }
 
 void disk_fixture_start_nbdkit(struct disk_fixture *fixture, const char *plugin, char *const *filters)
@@ -144,7 +160,7 @@ void disk_fixture_start_nbdkit(struct disk_fixture *fixture, const char *plugin,
     MUST(fixture->nbdkit >= 0);
     if (fixture->nbdkit == 0)
         exec_nbdkit(fixture, plugin, filters);
-    await_pid_file(fixture);
+    await_greeting(fixture);
 }
 
 int disk_fixture_end_nbdkit(struct disk_fixture *fixture, int signal)
@@ -223,6 +239,8 @@ bool disk_fixture_consume(struct disk_fixture *fixture, uint64_t upto)
     while (disk_stream_next(&stream, &record) > 0) {
         if (record.disk != 5)
             return false;
+        if (fixture->on_record)
+            fixture->on_record(fixture->opaque, &record);
         apply_to_model(fixture, &record);
         fixture->nrecords++;
     }

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "checkpoint/disk_map.h"
+#include "checkpoint/disk_record.h"
 #include "replicator/disk_log.h"
 #include "replicator/disk_log_write.h"
 
@@ -25,6 +26,9 @@ struct disk_fixture {
     struct disk_log *log; /* a producer in this process, or NULL */
     pid_t nbdkit;         /* or 0 */
     uint64_t nrecords;    /* consumed so far */
+    /* Called for each record that is consumed, if not NULL. */
+    void (*on_record)(void *opaque, const struct disk_record *record);
+    void *opaque;
 };
 
 /* A sparse image of export_len zeroes. folder_in: where its folder is made; NULL for $TMPDIR or /tmp. */
