@@ -7,6 +7,7 @@
  *   vm.c        VMs and their replicators; main thread only
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   host.c      facts about this host
+ *   disk*.c     the VMs' disks (disks.h)
  *   peer.c      calls to the peer's daemon
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H
@@ -22,10 +23,12 @@
 
 struct daemon_config {
     char *run_dir;
+    char *state_dir;      /* of all VMs: what outlives a restart */
     char *listen_address; /* NULL: every address */
     uint16_t port;
-    char *replicator; /* program */
-    char *hook;       /* library */
+    char *replicator;  /* program */
+    char *hook;        /* library */
+    char *disk_plugin; /* nbdkit's */
 };
 
 /* ---- host.c: any thread ---- */

@@ -45,6 +45,9 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         {"listen", 0, 0, G_OPTION_ARG_STRING, &listen,
          "Where peers reach this host (default every address, port 7070)", "ADDRESS[:PORT]"},
         {"replicator", 0, 0, G_OPTION_ARG_FILENAME, &config->replicator, "The replicator's program", "FILE"},
+        {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->state_dir,
+         "What replicated disks keep (default /var/lib/understudy)", "DIR"},
+        {"disk-plugin", 0, 0, G_OPTION_ARG_FILENAME, &config->disk_plugin, "The plugin for nbdkit", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
         {"version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -65,6 +68,10 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     }
     if (!config->run_dir)
         config->run_dir = g_strdup("/run/understudy");
+    if (!config->state_dir)
+        config->state_dir = g_strdup("/var/lib/understudy");
+    if (!config->disk_plugin)
+        config->disk_plugin = find_part(UNDERSTUDY_LIBEXEC, "replicator", "nbdkit-understudy-plugin.so");
     if (!config->replicator)
         config->replicator = find_part(UNDERSTUDY_LIBEXEC, "replicator", "understudy-replicator");
     if (!config->hook)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "daemon/disks.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport_tcp.h"
@@ -83,8 +84,12 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
 {
     Understudy__PrepareStandby prepare = UNDERSTUDY__PREPARE_STANDBY__INIT;
     g_autofree char *own = g_strdup_printf("%u", own_port);
+    disks_refresh(protection);
+    g_autoptr(GPtrArray) seeds = disk_seeds_read(protection);
     prepare.protection = protection;
     prepare.primary_daemon = own;
+    prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;
+    prepare.n_seeds = seeds->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
     Understudy__Envelope *answer =
         peer_is_fit(host, port, error) ? peer_call(host, port, &request, PREPARE_MS, error) : NULL;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "daemon/disks.h"
 #include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
@@ -216,20 +217,13 @@ static bool has_accel(const struct cmdline *line, GError **error)
     return false;
 }
 
-/* Files named relative to where the user stood. */
-static char **absolute_argv(const Understudy__RunRequest *request)
+/* A message's array as a GLib strv. */
+static char **copy_argv(char **argv, size_t n_argv)
 {
-    char **argv = g_new0(char *, request->n_argv + 1);
-    for (size_t i = 0; i < request->n_argv; i++) {
-        const char *before = i ? request->argv[i - 1] : "";
-        bool names_file = strcmp(before, "-kernel") == 0 || strcmp(before, "-initrd") == 0 ||
-                          strcmp(before, "-bios") == 0 || strcmp(before, "-cdrom") == 0 ||
-                          strcmp(before, "-dtb") == 0;
-        argv[i] = names_file && !g_path_is_absolute(request->argv[i])
-                      ? g_build_filename(request->cwd, request->argv[i], NULL)
-                      : g_strdup(request->argv[i]);
-    }
-    return argv;
+    char **copy = g_new0(char *, n_argv + 1);
+    for (size_t i = 0; i < n_argv; i++)
+        copy[i] = g_strdup(argv[i]);
+    return copy;
 }
 
 /* What the VM looks like to this host: the part of a request that can be refused without asking anybody. */
@@ -299,7 +293,8 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
                     request->peer);
         return false;
     }
-    g_auto(GStrv) argv = absolute_argv(request);
+    g_auto(GStrv) user_argv = copy_argv(request->argv, request->n_argv);
+    g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
     struct cmdline *line = check_here(argv, error);
     g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
     bool ok = version != NULL;
@@ -311,7 +306,10 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
         protection.n_qemu_argv = g_strv_length(argv);
         protection.qemu_version = version;
         protection.cpu_model = cpu;
-        ok = start_pair(&protection, peer_host, peer_port, error);
+        ok = disks_describe(&protection, line, request, error) &&
+             disks_can_be_served(&protection, config->disk_plugin, error) &&
+             start_pair(&protection, peer_host, peer_port, error);
+        disks_clear(&protection);
     }
     cmdline_free(line);
     return ok;
@@ -348,6 +346,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
     }
+    disks_swap_paths(protection);
     struct job job = {.name = protection->vm,
                       .protection = protection,
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
@@ -355,11 +354,11 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
     bool ok = job_do(&job, run_check_existing, &message);
     if (ok && !job.force) {
-        g_auto(GStrv) argv = g_new0(char *, protection->n_qemu_argv + 1);
-        for (size_t i = 0; i < protection->n_qemu_argv; i++)
-            argv[i] = g_strdup(protection->qemu_argv[i]);
+        g_auto(GStrv) argv = copy_argv(protection->qemu_argv, protection->n_qemu_argv);
         struct cmdline *line = check_here(argv, error);
-        bool fit = line && same_kind_of_host(protection, line, error);
+        bool fit = line && same_kind_of_host(protection, line, error) &&
+                   disks_can_be_served(protection, config->disk_plugin, error) &&
+                   disks_prepare_standby(request, error);
         cmdline_free(line);
         if (!fit)
             return false;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "daemon/disks.h"
 #include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
@@ -30,7 +31,7 @@
 
 struct vm {
     char *name;
-    char *vm_dir;
+    char *vm_dir, *state_dir;
     Understudy__Protection *protection; /* owned */
     char *peer_host;
     uint16_t peer_daemon_port;
@@ -61,6 +62,7 @@ static void free_vm(void *opaque)
         understudy__protection__free_unpacked(vm->protection, NULL);
     g_free(vm->name);
     g_free(vm->vm_dir);
+    g_free(vm->state_dir);
     g_free(vm->peer_host);
     g_free(vm->state);
     g_free(vm->accel);
@@ -342,6 +344,8 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     start.n_argv = g_strv_length(argv);
     start.vm_dir = vm->vm_dir;
     start.hook = config->hook;
+    start.state_dir = vm->state_dir;
+    start.disk_plugin = config->disk_plugin;
     start.listen_address = config->listen_address ? config->listen_address : (char *)"";
     start.peer_host = vm->peer_host;
     start.peer_data_port = data_port;
@@ -349,6 +353,15 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     start.peer_daemon_port = vm->peer_daemon_port;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
     framing_send(vm->framing, &envelope);
+}
+
+static bool make_dir(const char *path, GError **error)
+{
+    if (g_mkdir_with_parents(path, 0700) == 0)
+        return true;
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "the folder %s cannot be made: %s", path,
+                g_strerror(errno));
+    return false;
 }
 
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
@@ -362,10 +375,13 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     for (size_t i = 0; i < protection->n_qemu_argv; i++)
         user[i] = g_strdup(protection->qemu_argv[i]);
     struct cmdline *line = cmdline_parse((const char *const *)user, error);
-    if (!line)
+    if (!line || !disks_set_formats(line, protection, error)) {
+        cmdline_free(line);
         return false;
+    }
     vm->protection = copy_protection(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
+    vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
     vm->peer_host = g_strdup(peer_host);
     vm->peer_daemon_port = peer_daemon_port;
     vm->role = role;
@@ -373,11 +389,11 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->accel = accel_here(line);
     vm->listening = listening;
     vm->opaque = opaque;
-    bool ok = strlen(vm->vm_dir) + strlen("/us-out-99") <= SUN_PATH_MAX;
+    bool ok = strlen(vm->vm_dir) + strlen("/us-replicator") <= SUN_PATH_MAX;
     if (!ok)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
                     "%s is too long for sockets: use a shorter --run-dir", vm->vm_dir);
-    ok = ok && g_mkdir_with_parents(vm->vm_dir, 0700) == 0;
+    ok = ok && make_dir(vm->vm_dir, error) && (protection->n_disks == 0 || make_dir(vm->state_dir, error));
     if (ok) {
         clear_sockets(vm->vm_dir);
         g_autofree char *log = g_build_filename(vm->vm_dir, "console.log", NULL);
