@@ -24,6 +24,10 @@ G_GNUC_PRINTF(1, 2) int cli_fail(const char *format, ...);
 /* The status of one VM (free with understudy__envelope__free_unpacked of *holder), or NULL. */
 const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **holder);
 
+/* Bytes of all disks that the standby has of the synchronisation, and bytes that it takes; both 0 without
+ * disks. */
+void cli_disk_progress(const Understudy__Status *status, uint64_t *done, uint64_t *total);
+
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_failover(int argc, char **argv);

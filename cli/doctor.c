@@ -73,6 +73,15 @@ static void check_kernel(void)
     say("processors", sysconf(_SC_NPROCESSORS_ONLN) >= 2, false, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* Only a VM with disks needs them. */
+static void check_disks(const char *where, const Understudy__Host *host)
+{
+    for (size_t i = 0; i < host->n_disk; i++)
+        say(where, true, false, "%s", host->disk[i]);
+    for (size_t i = 0; i < host->n_disk_faults; i++)
+        say(where, false, false, "%s", host->disk_faults[i]);
+}
+
 /* As the daemon sees it: its limits count, not this command's. */
 static void check_rdma(const char *where, const Understudy__Host *host)
 {
@@ -133,6 +142,7 @@ static void compare(const Understudy__Host *here, const Understudy__Host *there)
     say("KVM, both", here->kvm == there->kvm, false, "%s here, %s there", here->kvm ? "yes" : "no",
         there->kvm ? "yes" : "no");
     check_rdma("RDMA there", there);
+    check_disks("disks there", there);
     say("memory there", there->memory_available_mib > 256, true, "%" G_GUINT64_FORMAT " MiB free",
         there->memory_available_mib);
 }
@@ -155,8 +165,10 @@ int cmd_doctor(int argc, char **argv)
     check_kernel();
     Understudy__Envelope *here = ask_local();
     say("understudyd", here != NULL, true, "%s", here ? "answers" : "does not answer on this host: start it");
-    if (here)
+    if (here) {
         check_rdma("RDMA", here->host);
+        check_disks("disks", here->host);
+    }
     Understudy__Envelope *there = peer && here ? ask_peer(peer) : NULL;
     if (there) {
         compare(here->host, there->host);

@@ -9,19 +9,31 @@
 
 #define RUN_MS       60000
 #define POLL_US      100000
+#define PAGE_LEN     4096
 #define BAR_WIDTH    40
 #define WAIT_DEFAULT 300
 
-static void draw_bar(uint64_t done, uint64_t total)
+/* RAM and disks go side by side: the bar is both, the figures each. */
+static void draw_bar(const Understudy__Status *status, bool whole)
 {
-    unsigned filled = total ? (unsigned)(done * BAR_WIDTH / total) : 0;
+    uint64_t disk_done, disk_total, ram_total = status->sync_total_pages * PAGE_LEN;
+    uint64_t ram_done = whole ? ram_total : status->sync_done_pages * PAGE_LEN;
+    cli_disk_progress(status, &disk_done, &disk_total);
+    if (whole)
+        disk_done = disk_total;
+    uint64_t total = ram_total + disk_total;
     if (!isatty(STDERR_FILENO) || total == 0)
         return;
+    double part = (double)(ram_done + disk_done) / (double)total;
     fprintf(stderr, "\rsynchronising [");
     for (unsigned i = 0; i < BAR_WIDTH; i++)
-        fputc(i < filled ? '#' : '.', stderr);
-    fprintf(stderr, "] %3u %%  %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB",
-            (unsigned)(done * 100 / total), done / 256, total / 256);
+        fputc(i < (unsigned)(part * BAR_WIDTH) ? '#' : '.', stderr);
+    fprintf(stderr, "] %3u %%  RAM %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB",
+            (unsigned)(part * 100), ram_done >> 20, ram_total >> 20);
+    if (disk_total)
+        fprintf(stderr, "  disks %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB", disk_done >> 20,
+                disk_total >> 20);
+    fprintf(stderr, "\033[K");
     fflush(stderr);
 }
 
@@ -39,7 +51,7 @@ static int wait_protected(const char *vm, int seconds)
         bool is_protected = strcmp(status->state, "protected") == 0;
         bool failed = strcmp(status->state, "failed") == 0 || strcmp(status->state, "hypervisor-died") == 0 ||
                       strcmp(status->state, "ended") == 0;
-        draw_bar(is_protected ? status->sync_total_pages : status->sync_done_pages, status->sync_total_pages);
+        draw_bar(status, is_protected);
         if (is_protected && isatty(STDERR_FILENO))
             fputc('\n', stderr);
         if (is_protected)
@@ -78,7 +90,9 @@ static bool is_one_of(const char *word, const char *words)
 
 int cmd_run(int argc, char **argv)
 {
-    g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL;
+    g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL,
+                    *durability = NULL;
+    g_auto(GStrv) peer_disks = NULL, shared_disks = NULL;
     int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
     gboolean no_wait = FALSE;
     const GOptionEntry entries[] = {
@@ -95,6 +109,12 @@ int cmd_run(int argc, char **argv)
          "auto|qemu-log|uffd"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &transport,
          "What carries checkpoints (default auto: RDMA where both hosts can)", "auto|rdma|tcp"},
+        {"peer-disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &peer_disks,
+         "The standby's image of disk ID (default: the same path; may be repeated)", "ID=PATH"},
+        {"shared-disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &shared_disks,
+         "Both hosts reach the same image of disk ID (may be repeated)", "ID"},
+        {"durability", 0, 0, G_OPTION_ARG_STRING, &durability,
+         "Where the standby has a write before it counts (default memory)", "memory|disk"},
         {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -109,9 +129,10 @@ int cmd_run(int argc, char **argv)
     }
     if (!peer || !qemu || !qemu[0] || argc != 1 || !is_one_of(loss, "continue|hold") || epoch_ms < 0 ||
         epoch_ms > 1000 || !is_one_of(tracker, "auto|qemu-log|uffd") ||
-        !is_one_of(transport, "auto|rdma|tcp")) {
+        !is_one_of(transport, "auto|rdma|tcp") || !is_one_of(durability, "memory|disk")) {
         cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] "
-                 "[--on-peer-loss=continue|hold] [--transport auto|rdma|tcp] "
+                 "[--on-peer-loss=continue|hold] [--transport auto|rdma|tcp] [--peer-disk ID=PATH] "
+                 "[--shared-disk ID] [--durability=memory|disk] "
                  "-- qemu-system-x86_64 ARGS...");
         return EXIT_USAGE;
     }
@@ -130,6 +151,12 @@ int cmd_run(int argc, char **argv)
     run.tracker = tracker ? tracker : (char *)"auto";
     run.transport = transport ? transport : (char *)"auto";
     run.cwd = cwd;
+    run.peer_disk = peer_disks;
+    run.n_peer_disk = peer_disks ? g_strv_length(peer_disks) : 0;
+    run.shared_disk = shared_disks;
+    run.n_shared_disk = shared_disks ? g_strv_length(shared_disks) : 0;
+    run.durability = g_strcmp0(durability, "disk") == 0 ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
+                                                        : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);
     int code = cli_call_simple(&request, RUN_MS);
     return code != EXIT_OK || no_wait ? code : wait_protected(run.vm, wait_s);

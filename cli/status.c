@@ -38,6 +38,15 @@ const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **h
     return NULL;
 }
 
+void cli_disk_progress(const Understudy__Status *status, uint64_t *done, uint64_t *total)
+{
+    *done = *total = 0;
+    for (size_t i = 0; i < status->n_disks; i++) {
+        *done += MIN(status->disks[i]->done_bytes, status->disks[i]->total_bytes);
+        *total += status->disks[i]->total_bytes;
+    }
+}
+
 static const char *role_name(Understudy__Role role)
 {
     return role == UNDERSTUDY__ROLE__ROLE_PRIMARY     ? "primary"
@@ -51,6 +60,20 @@ static json_t *percentiles_json(const Understudy__Percentiles *p)
     p = p ? p : &none;
     return json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)p->p50, "p99", (json_int_t)p->p99, "max",
                      (json_int_t)p->max);
+}
+
+static json_t *disks_json(const Understudy__Status *s)
+{
+    json_t *disks = json_array();
+    for (size_t i = 0; i < s->n_disks; i++) {
+        const Understudy__DiskStatus *d = s->disks[i];
+        json_array_append_new(
+            disks, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "id", d->id, "path", d->path,
+                             "state", d->state, "done_bytes", (json_int_t)d->done_bytes, "total_bytes",
+                             (json_int_t)d->total_bytes, "dirty_bytes", (json_int_t)d->dirty_bytes,
+                             "log_bytes", (json_int_t)d->log_bytes, "message", d->message));
+    }
+    return disks;
 }
 
 static json_t *status_json(const Understudy__Status *s)
@@ -84,6 +107,10 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(
         json, "on_peer_loss",
         json_string(s->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? "hold" : "continue"));
+    json_object_set_new(
+        json, "durability",
+        json_string(s->durability == UNDERSTUDY__DURABILITY__DURABILITY_DISK ? "disk" : "memory"));
+    json_object_set_new(json, "disks", disks_json(s));
     json_object_set_new(json, "last_error", json_string(s->last_error));
     return json;
 }
@@ -103,6 +130,37 @@ static void print_json(const Understudy__StatusList *list, const char *vm)
     json_decref(json);
 }
 
+static unsigned percent(uint64_t done, uint64_t total)
+{
+    return total ? (unsigned)((double)MIN(done, total) / (double)total * 100) : 100;
+}
+
+/* On one line: how far RAM and disks are while they are being synchronised, or what is wrong with a disk. */
+static void print_sync(const Understudy__Status *s)
+{
+    uint64_t done, total;
+    cli_disk_progress(s, &done, &total);
+    if (strcmp(s->state, "synchronising") == 0)
+        printf("  RAM %u %%", percent(s->sync_done_pages, s->sync_total_pages));
+    if (strcmp(s->state, "synchronising") == 0 && total)
+        printf("  disks %u %%", percent(done, total));
+    for (size_t i = 0; i < s->n_disks; i++) {
+        if (s->disks[i]->message[0])
+            printf("  disk %s: %s", s->disks[i]->id, s->disks[i]->message);
+    }
+}
+
+static void print_disk(const Understudy__DiskStatus *d)
+{
+    printf("  disk %-12s %-13s", d->id, d->state);
+    if (d->total_bytes && d->done_bytes < d->total_bytes)
+        printf(" %3u %% of %" G_GUINT64_FORMAT " MiB", percent(d->done_bytes, d->total_bytes),
+               d->total_bytes >> 20);
+    if (d->dirty_bytes)
+        printf("  differs in %" G_GUINT64_FORMAT " MiB", (d->dirty_bytes + (1 << 20) - 1) >> 20);
+    printf("  %s%s%s\n", d->path, d->message[0] ? ": " : "", d->message);
+}
+
 static void print_line(const Understudy__Status *s)
 {
     printf("%-12s %-9s %-13s %5.1f epochs/s  pause p50 %" G_GUINT64_FORMAT " p99 %" G_GUINT64_FORMAT
@@ -110,6 +168,7 @@ static void print_line(const Understudy__Status *s)
            s->vm, role_name(s->role), s->state, s->epochs_per_s, s->pause_us ? s->pause_us->p50 : 0,
            s->pause_us ? s->pause_us->p99 : 0, s->dirty_pages ? s->dirty_pages->p50 : 0, s->bytes_per_s / 1e6,
            s->last_error[0] ? "  " : "", s->last_error);
+    print_sync(s);
 }
 
 static void print_table(const Understudy__StatusList *list)
@@ -125,6 +184,8 @@ static void print_table(const Understudy__StatusList *list)
                " %9" G_GUINT64_FORMAT "  %s\n",
                s->vm, role_name(s->role), s->state, s->peer, s->term, s->epochs,
                s->pause_us ? s->pause_us->p50 : 0, s->pause_us ? s->pause_us->p99 : 0, s->last_error);
+        for (size_t k = 0; k < s->n_disks; k++)
+            print_disk(s->disks[k]);
     }
 }
 

@@ -6,7 +6,7 @@
  *   server.c    one thread for each connection: CLI (Unix socket) and peer daemons (TCP)
  *   vm.c        VMs and their replicators; main thread only
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
- *   host.c      facts about this host
+ *   host*.c     facts about this host
  *   disk*.c     the VMs' disks (disks.h)
  *   peer.c      calls to the peer's daemon
  */
@@ -37,6 +37,11 @@ char *host_qemu_version(const char *binary, GError **error);
 char *host_cpu_model(void);
 uint64_t host_memory_available_mib(void);
 bool host_has_kvm(void);
+
+/* ---- host_disks.c: any thread ---- */
+/* What replicated disks need and this host has, a line each; *faults: what it lacks, and what to do. GLib
+ * strvs. */
+char **host_disks_report(const struct daemon_config *config, char ***faults);
 
 /* ---- peer.c: any thread but the main one (blocks) ---- */
 /* "host", "host:port" or "[v6]:port" taken apart. */

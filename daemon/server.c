@@ -421,6 +421,12 @@ static void serve_host(const struct connection *connection)
     host.n_rdma = g_strv_length(rdma);
     host.rdma_faults = faults;
     host.n_rdma_faults = g_strv_length(faults);
+    g_auto(GStrv) disk_faults = NULL;
+    g_auto(GStrv) disk = host_disks_report(config, &disk_faults);
+    host.disk = disk;
+    host.n_disk = g_strv_length(disk);
+    host.disk_faults = disk_faults;
+    host.n_disk_faults = g_strv_length(disk_faults);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
