@@ -375,6 +375,8 @@ int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, st
     if (report->checkpoint.blocks_changed)
         return -ESTALE;
     status = add_device_state(capture, &report->checkpoint);
+    if (status == 0 && capture->config.add_disk_section)
+        status = capture->config.add_disk_section(capture->config.opaque, capture->open);
     if (status < 0)
         return status;
     report->pages = capture->open->npages;

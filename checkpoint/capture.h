@@ -32,6 +32,12 @@ struct capture_config {
     int copiers; /* helper threads; negative: by the number of processors */
     /* Called in the pause, guest stopped, before any page is copied: fix where the epoch's output ends. */
     void (*at_boundary)(void *opaque, uint64_t epoch);
+    /*
+     * Called for each epoch that will be closed, guest running again: puts the disk section behind the pages.
+     * Negative: the epoch must not be sent, and cannot be tried again: start over with capture_start. NULL:
+     * no disks.
+     */
+    int (*add_disk_section)(void *opaque, struct staged_epoch *epoch);
     void *opaque;
     /* Planted faults, for tests that must find them. */
     bool chaos_forget_redirtied; /* a page dirtied again during the epoch is not copied again (I3) */
@@ -67,7 +73,8 @@ int64_t capture_early_pass(struct capture *capture, uint64_t number);
 /*
  * Pauses, copies, resumes, closes the epoch. 0 and *out; -EAGAIN: no room in staging, -ETIME: the deadline
  * won; both leave the epoch open, to be tried again. -ENOBUFS: the epoch alone is larger than staging,
- * waiting will not help: start over with capture_start. Others: the hypervisor failed.
+ * waiting will not help: start over with capture_start. Others: the hypervisor failed, or what
+ * add_disk_section returned.
  */
 int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, struct staged_epoch **out,
                   struct capture_report *report);

@@ -41,6 +41,7 @@ struct capture_thread {
     struct capture_thread_config config;
     struct capture_figures figures;
     struct sender *sender;
+    struct disk_sync *disk_sync;
     struct capture *capture;
     GThread *thread;
     struct mailbox wake; /* only its wake-ups are used */
@@ -51,12 +52,15 @@ struct capture_thread {
     uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
 
     /* The thread's own. */
-    bool tracking;
+    bool tracking, syncing_disks;
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
 
+    const struct capture_order *serving; /* the order being carried out */
+
     _Atomic uint64_t acked_epoch; /* control thread writes */
+    _Atomic bool hurry;           /* any thread sets, the capture thread takes */
 };
 
 static struct capture_order present_order(struct capture_thread *t)
@@ -102,65 +106,153 @@ static void at_boundary(void *opaque, uint64_t epoch)
 {
     struct capture_thread *t = opaque;
     gate_boundary(t->config.gate, epoch);
+    disks_boundary(t->config.disks);
     input_log_boundary(t->config.input_log, epoch);
+}
+
+/* The epoch is cut: it has to wait for room, however long, unless the order ends. */
+static bool wait_for_room(void *opaque)
+{
+    struct capture_thread *t = opaque;
+    mailbox_wait(&t->wake, IDLE_WAIT_MS);
+    return still(t, t->serving);
+}
+
+static int add_disk_section(void *opaque, struct staged_epoch *epoch)
+{
+    struct capture_thread *t = opaque;
+    return disks_collect(t->config.disks, t->config.staging, epoch, wait_for_room, t);
 }
 
 static void let_go(struct capture_thread *t)
 {
+    if (t->syncing_disks)
+        disk_sync_end(t->disk_sync);
     if (t->tracking)
         capture_stop(t->capture);
-    t->tracking = false;
+    t->tracking = t->syncing_disks = false;
 }
 
-/* Stages and sends everything dirty now. False when the order changed or something failed. */
-static bool send_pass(struct capture_thread *t, const struct capture_order *order)
+/* ---- first synchronisation ---- */
+
+enum progress { WORKED, WAITING, FINISHED, FAILED };
+
+/* Memory's part of a first synchronisation: passes over what is dirty, until little is left. */
+struct precopy {
+    unsigned passes;
+    uint64_t left; /* of the present pass */
+};
+
+/* Stages and sends one batch of the present pass. */
+static enum progress send_batch(struct capture_thread *t, const struct capture_order *order,
+                                struct precopy *precopy)
 {
-    uint64_t left = capture_dirty(t->capture);
-    while (left > 0 && still(t, order)) {
-        int status;
-        struct staged_epoch *batch = capture_batch(t->capture, ++t->batch, BATCH_PAGES, &status);
-        if (!batch && status == -EAGAIN) {
-            t->batch--;
-            mailbox_wait(&t->wake, IDLE_WAIT_MS);
-            continue;
-        }
-        if (!batch)
-            return status == 0;
-        left -= MIN(left, batch->npages);
-        atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
-        atomic_store_explicit(&t->figures.sync_remaining_pages, left, memory_order_relaxed);
+    int status;
+    struct staged_epoch *batch = capture_batch(t->capture, t->batch + 1, BATCH_PAGES, &status);
+    if (!batch && status == -EAGAIN)
+        return WAITING;
+    if (!batch) {
+        precopy->left = 0;
+        if (status < 0)
+            tell_failure(t, order->generation, status, "dirty pages could not be staged");
+        return status < 0 ? FAILED : WORKED;
+    }
+    t->batch++;
+    precopy->left -= MIN(precopy->left, batch->npages);
+    atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
+    atomic_store_explicit(&t->figures.sync_remaining_pages, precopy->left, memory_order_relaxed);
+    sender_post_epoch(t->sender, order->connection, order->term, batch);
+    return WORKED;
+}
+
+/* FINISHED: what is left fits into one epoch, or never will by passes. */
+static enum progress memory_step(struct capture_thread *t, const struct capture_order *order,
+                                 struct precopy *precopy)
+{
+    if (precopy->left > 0)
+        return send_batch(t, order, precopy);
+    int status = capture_harvest(t->capture);
+    if (status < 0) {
+        tell_failure(t, order->generation, status, "dirty pages could not be harvested");
+        return FAILED;
+    }
+    if (capture_dirty(t->capture) <= CONVERGED_PAGES || ++precopy->passes >= MAX_PRECOPY_PASSES)
+        return FINISHED;
+    precopy->left = capture_dirty(t->capture);
+    return WORKED;
+}
+
+static enum progress disks_step(struct capture_thread *t, const struct capture_order *order, bool *ready)
+{
+    struct staged_epoch *batch;
+    int status;
+    enum disk_sync_progress progress = disk_sync_step(t->disk_sync, t->batch + 1, &batch, &status);
+    if (status < 0) {
+        tell_failure(t, order->generation, status,
+                     status == -EINVAL ? "the hosts' images of a disk differ in length"
+                                       : "a disk could not be synchronised");
+        return FAILED;
+    }
+    if (batch) {
+        t->batch++;
         sender_post_epoch(t->sender, order->connection, order->term, batch);
     }
-    return still(t, order);
+    *ready = progress == DISK_SYNC_READY;
+    return progress == DISK_SYNC_DONE ? FINISHED : progress == DISK_SYNC_WORKED ? WORKED : WAITING;
+}
+
+/*
+ * Memory and disks side by side, a batch of each in turn. Memory waits when it has converged and the disks
+ * have not, and converges once more before the disks' last pass: from then on their log fills.
+ */
+static enum progress synchronise(struct capture_thread *t, const struct capture_order *order)
+{
+    struct precopy precopy = {.left = capture_dirty(t->capture)};
+    bool ready = false, last_pass = false;
+    enum progress memory = WORKED, disks = WORKED;
+    while (still(t, order)) {
+        if (memory != FINISHED)
+            memory = memory_step(t, order, &precopy);
+        if (disks != FINISHED)
+            disks = disks_step(t, order, &ready);
+        if (memory == FAILED || disks == FAILED)
+            return FAILED;
+        if (memory == FINISHED && disks == FINISHED)
+            return FINISHED;
+        if (ready && memory == FINISHED && last_pass) {
+            disk_sync_finish(t->disk_sync);
+            disks = WORKED;
+        } else if (ready && memory == FINISHED) {
+            precopy = (struct precopy){0};
+            memory = WORKED;
+            last_pass = true;
+        }
+        if (memory != WORKED && disks != WORKED)
+            mailbox_wait(&t->wake, IDLE_WAIT_MS);
+    }
+    return WAITING;
 }
 
 static void run_precopy(struct capture_thread *t, const struct capture_order *order)
 {
     let_go(t);
+    t->syncing_disks = true;
+    disk_sync_begin(t->disk_sync, t->sender, order->connection, order->term);
     int status = capture_start(t->capture);
     if (status < 0) {
         tell_failure(t, order->generation, status, "dirty tracking could not be started");
-        goto idle;
+    } else {
+        t->tracking = true;
+        atomic_store_explicit(&t->figures.sync_total_pages, capture_dirty(t->capture), memory_order_relaxed);
+        if (synchronise(t, order) == FINISHED)
+            tell(t, NOTE_SYNCHRONISED, order->generation, 0, false);
     }
-    t->tracking = true;
-    atomic_store_explicit(&t->figures.sync_total_pages, capture_dirty(t->capture), memory_order_relaxed);
-    for (unsigned pass = 0; pass < MAX_PRECOPY_PASSES; pass++) {
-        if (!send_pass(t, order))
-            return;
-        status = capture_harvest(t->capture);
-        if (status < 0) {
-            tell_failure(t, order->generation, status, "dirty pages could not be harvested");
-            goto idle;
-        }
-        if (capture_dirty(t->capture) <= CONVERGED_PAGES)
-            break;
-    }
-    tell(t, NOTE_SYNCHRONISED, order->generation, 0, false);
-idle:
     /* Until the next order: the control thread answers with epochs, or stops. */
     while (still(t, order))
         mailbox_wait(&t->wake, IDLE_WAIT_MS);
 }
+
+/* ---- epochs ---- */
 
 static void record(struct capture_thread *t, const struct capture_report *report)
 {
@@ -185,6 +277,8 @@ static bool wait_until(struct capture_thread *t, const struct capture_order *ord
     while ((now = g_get_monotonic_time()) < due_us) {
         if (!still(t, order))
             return false;
+        if (atomic_load_explicit(&t->hurry, memory_order_acquire))
+            break;
         if (due_us - now < 1000) {
             g_usleep((gulong)(due_us - now)); /* finer than poll's milliseconds; nothing else to await */
             break;
@@ -215,6 +309,8 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
 {
     struct capture_report report;
     struct staged_epoch *epoch = NULL;
+    t->serving = order;
+    atomic_store_explicit(&t->hurry, false, memory_order_release);
     int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
     if (status == -EAGAIN || status == -ETIME) {
         if (status == -ETIME)
@@ -226,6 +322,7 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
         tell_failure(t, order->generation, status,
                      status == -ESTALE    ? "the guest's RAM layout changed"
                      : status == -ENOBUFS ? "the guest writes more in one epoch than staging holds"
+                     : status == -EIO     ? "the log of a disk is not whole"
                                           : "a checkpoint failed");
         return false;
     }
@@ -258,6 +355,7 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
             mailbox_wait(&t->wake, IDLE_WAIT_MS);
         if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
             return;
+        disk_sync_between_epochs(t->disk_sync, t->next_epoch);
         if (!run_epoch(t, order, last))
             break;
         gint64 now = g_get_monotonic_time(), period = (gint64)t->config.epoch_ms * 1000;
@@ -325,6 +423,7 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
         .deadline_us = config->deadline_ms * 1000,
         .copiers = -1,
         .at_boundary = at_boundary,
+        .add_disk_section = config->disks ? add_disk_section : NULL,
         .opaque = t,
     };
     struct histogram **all[] = {&t->figures.pause_us,   &t->figures.stop_us,      &t->figures.harvest_us,
@@ -375,6 +474,17 @@ void capture_thread_free(struct capture_thread *t)
 void capture_thread_set_sender(struct capture_thread *t, struct sender *sender)
 {
     t->sender = sender;
+}
+
+void capture_thread_set_disk_sync(struct capture_thread *t, struct disk_sync *sync)
+{
+    t->disk_sync = sync;
+}
+
+void capture_thread_hurry(struct capture_thread *t)
+{
+    atomic_store_explicit(&t->hurry, true, memory_order_release);
+    mailbox_wake(&t->wake);
 }
 
 void capture_thread_precopy(struct capture_thread *t, struct connection *connection, uint64_t term)

@@ -14,6 +14,8 @@
 #include "checkpoint/staging.h"
 #include "hv-hooks/hypervisor.h"
 #include "replicator/connection.h"
+#include "replicator/disk_sync.h"
+#include "replicator/disks.h"
 #include "replicator/input_log.h"
 #include "replicator/mailbox.h"
 #include "replicator/output_gate.h"
@@ -26,6 +28,7 @@ struct capture_thread_config {
     struct staging *staging;
     struct output_gate *gate;
     struct input_log *input_log;
+    struct disks *disks; /* or NULL */
     struct mailbox *control;
     unsigned epoch_ms;
     unsigned deadline_ms;
@@ -42,8 +45,9 @@ struct capture_figures {
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config);
 /* Ends the thread; the hypervisor is free to use by the caller afterwards. */
 void capture_thread_free(struct capture_thread *thread);
-/* Must be set before the first order. */
+/* Must be set before the first order. sync outlives the thread. */
 void capture_thread_set_sender(struct capture_thread *thread, struct sender *sender);
+void capture_thread_set_disk_sync(struct capture_thread *thread, struct disk_sync *sync);
 
 /* Orders. Each starts a new generation, except epochs and last_epoch, which go on with the present one. */
 void capture_thread_precopy(struct capture_thread *thread, struct connection *connection, uint64_t term);
@@ -54,8 +58,10 @@ void capture_thread_stop(struct capture_thread *thread);
 uint64_t capture_thread_generation(const struct capture_thread *thread);
 /* The peer holds the epoch: one more may be put in flight. Control thread. */
 void capture_thread_acked(struct capture_thread *thread, uint64_t epoch);
-/* The sender gave staging room back. Any thread. */
+/* The sender gave staging room back, or anything else that the thread may wait for happened. Any thread. */
 void capture_thread_room(void *thread);
+/* A disk's log fills: the present epoch ends now. Any thread. */
+void capture_thread_hurry(struct capture_thread *thread);
 
 const struct capture_figures *capture_thread_figures(const struct capture_thread *thread);
 /* The histograms begin anew; the counters go on. Any thread. */

@@ -60,6 +60,48 @@ static uint64_t bytes_on_link(const struct replicator *r)
     return stats.bytes_sent + stats.bytes_received;
 }
 
+static const char *disk_state(const struct replicator *r, const struct disk_figures *figures)
+{
+    if (!figures->server_runs)
+        return "failed";
+    switch (r->session.state) {
+    case SESSION_SYNCHRONISING:
+    case SESSION_FOLLOWING:
+        return "synchronising";
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_STANDBY:
+    case SESSION_HANDING_OVER:
+        return "protected";
+    default:
+        return "unprotected";
+    }
+}
+
+/* Points into r and figures; the pointers are the caller's room for DISK_MAX. */
+static void fill_disks(const struct replicator *r, Understudy__Status *status, Understudy__DiskStatus *disks,
+                       Understudy__DiskStatus **pointers)
+{
+    for (unsigned i = 0; i < disks_count(r->disks); i++) {
+        struct disk_figures figures;
+        disks_figures(r->disks, i, &figures);
+        understudy__disk_status__init(&disks[i]);
+        disks[i].id = (char *)figures.id;
+        disks[i].path = (char *)figures.path;
+        disks[i].state = (char *)disk_state(r, &figures);
+        disks[i].dirty_bytes = figures.dirty_bytes;
+        disks[i].log_bytes = figures.log_bytes;
+        disks[i].total_bytes = figures.len;
+        disks[i].done_bytes = figures.len - MIN(figures.len, figures.dirty_bytes);
+        disks[i].message = (char *)(figures.trouble ? figures.trouble : "");
+        pointers[i] = &disks[i];
+    }
+    status->disks = pointers;
+    status->n_disks = disks_count(r->disks);
+    status->durability = r->config.durable_acks ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
+                                                : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
+}
+
 /* What an error says, and where it stands, fills one envelope. */
 static void report(struct channel *channel)
 {
@@ -123,6 +165,8 @@ static void report(struct channel *channel)
         r->transport_why && g_strcmp0(r->transport, "tcp") == 0 ? r->transport_why : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
+    Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];
+    fill_disks(r, &status, disks, disk_pointers);
     status.qemu_pid = r->qemu && !r->qemu_gone ? child_process_pid(r->qemu) : 0;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
     framing_send(channel->framing, &envelope);
@@ -166,11 +210,25 @@ static void remember_start(struct channel *channel, const Understudy__Start *sta
     channel->adoption = adoption_new(start->vm_dir, channel);
 }
 
+static void take_disks(struct replicator_config *config, const Understudy__Start *start)
+{
+    const Understudy__Protection *p = start->protection;
+    for (size_t i = 0; i < p->n_disks && i < DISK_MAX; i++)
+        config->disks[config->ndisks++] = (struct disk_config){.id = g_strdup(p->disks[i]->id),
+                                                               .path = g_strdup(p->disks[i]->path),
+                                                               .export_len = p->disks[i]->export_len,
+                                                               .shared = p->disks[i]->shared};
+    config->durable_acks = p->durability == UNDERSTUDY__DURABILITY__DURABILITY_DISK;
+    config->state_dir = g_strdup(start->state_dir);
+    config->disk_plugin = g_strdup(start->disk_plugin);
+}
+
 static void take_start(struct replicator *r, const Understudy__Start *start)
 {
     const Understudy__Protection *p = start->protection;
     struct replicator_config *config = &r->config;
-    if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0) {
+    if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0 ||
+        p->n_disks > DISK_MAX) {
         replicator_error(r, "the daemon sent an order that was not understood");
         replicator_give_up(r);
         return;
@@ -201,6 +259,7 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->transport = g_strcmp0(p->transport, "tcp") == 0    ? TRANSPORT_TCP
                         : g_strcmp0(p->transport, "rdma") == 0 ? TRANSPORT_RDMA
                                                                : TRANSPORT_AUTO;
+    take_disks(config, start);
     replicator_configured(r);
 }
 

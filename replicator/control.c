@@ -117,11 +117,13 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_STOP_CAPTURE:
         capture_thread_stop(r->capture);
+        guest_disks_stop_logging(r);
         break;
     case SESSION_DO_HOLD_OUTPUT:
 #ifndef UNDERSTUDY_CHAOS /* the planted fault: output that does not wait for its epoch */
         gate_hold(r->gate);
 #endif
+        guest_disks_hold(r);
         break;
     case SESSION_DO_START_EPOCHS:
         capture_thread_epochs(r->capture, r->session.cut_epoch + 1);
@@ -131,18 +133,22 @@ static void do_action(struct replicator *r, const struct session_action *action,
         capture_thread_acked(r->capture, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
-        gate_pass_all(r->gate);
+        guest_disks_release_all(r);
         break;
     case SESSION_DO_DROP_OUTPUT:
+        disks_cancel_durable(r->disks);
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
-        send_message(r, MESSAGE_ACK, action->term, action->epoch, 0);
+        /* Otherwise NOTE_EPOCH_JOURNALLED does. */
+        if (!r->disks || !r->config.durable_acks)
+            send_message(r, MESSAGE_ACK, action->term, action->epoch, 0);
         input_log_acked(r->input_log, action->epoch);
         break;
     case SESSION_DO_APPLY:
         if (*offered && (*offered)->epoch == action->epoch)
-            applier_post(r->applier, g_steal_pointer(offered));
+            applier_post(r->applier, g_steal_pointer(offered), action->term,
+                         r->connection ? r->connection->id : 0);
         break;
     case SESSION_DO_DISCARD_IMAGE:
         input_log_reset(r->input_log);
@@ -155,7 +161,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         arbiter_ask(r->arbiter, action->term, on_granted, r);
         break;
     case SESSION_DO_PROMOTE:
-        guest_promote(r, action->term);
+        guest_disks_promote(r, action->term);
         break;
     case SESSION_DO_LAST_EPOCH:
         capture_thread_last_epoch(r->capture);
@@ -286,6 +292,18 @@ static void on_message(struct replicator *r, const struct note *note)
             input_log_received(r->input_log, note->aux, note->epoch, note->payload, note->len);
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
+    case MESSAGE_APPLIED:
+    case MESSAGE_DISK_BITS:
+    case MESSAGE_DISK_STATE:
+    case MESSAGE_DISK_PAIR:
+    case MESSAGE_DISK_HASH_REQUEST:
+    case MESSAGE_DISK_HASHES:
+        if (!guest_disks_message(r, note)) {
+            replicator_error(r, "the peer sent nonsense about the disks: are both hosts of one version?");
+            connection_shutdown(r->connection);
+        }
+        event.type = SESSION_EVENT_HEARTBEAT;
+        break;
     default:
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
@@ -308,23 +326,28 @@ static void on_link_up(struct replicator *r, struct note *note)
         r->transport_why = g_strdup((const char *)note->payload);
     }
     r->last_heard_us = g_get_monotonic_time();
+    disk_sync_connected(r->disk_sync);
     handle(r, &event, NULL);
+    if (r->connection && r->session.state == SESSION_FOLLOWING)
+        disk_answer_connected(r->disk_answer, r->connection, r->session.term);
 }
 
 static void on_epoch_received(struct replicator *r, struct note *note)
 {
     struct staged_epoch *staged = g_steal_pointer(&note->staged);
     r->last_heard_us = g_get_monotonic_time();
-    if (image_check(r->image, staged) < 0) {
+    if (image_check(r->image, staged) < 0 || disks_check(r->disks, r->staging, staged) < 0) {
         applier_post_discard(r->applier, staged);
-        replicator_error(r, "the peer sent pages that this VM does not have: are both hosts of one version?");
+        replicator_error(
+            r,
+            "the peer sent pages or disk blocks that this VM does not have: are both hosts of one version?");
         connection_shutdown(r->connection);
         return;
     }
     if (staged->kind == STAGED_PRECOPY) {
         r->sync_done_pages += staged->npages;
         if (r->session.state == SESSION_FOLLOWING && note->term == r->session.term)
-            applier_post(r->applier, staged);
+            applier_post(r->applier, staged, note->term, note->link);
         else
             applier_post_discard(r->applier, staged);
         replicator_heard(r, note->term);
@@ -385,6 +408,31 @@ static void tell_room(struct replicator *r)
         r->connection->transport->ops->room(r->connection->transport);
 }
 
+/* What could not be written leaves no whole epoch here: this standby is worth nothing any more. */
+static void on_image_failed(struct replicator *r, int status)
+{
+    g_autofree char *why = r->disks ? disks_failure(r->disks) : NULL;
+    replicator_error(r, "VM %s cannot stand by here: %s", r->config.vm_name, why ? why : g_strerror(-status));
+    replicator_event_simple(r, SESSION_EVENT_IMAGE_FAILED);
+}
+
+static void on_applied(struct replicator *r, const struct note *note)
+{
+    bool is_batch = note->letter.kind == NOTE_BATCH_APPLIED;
+    tell_room(r);
+    if (note->status < 0) {
+        on_image_failed(r, note->status);
+        return;
+    }
+    if (r->disks && r->connection && r->connection->id == note->link)
+        send_message(r, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
+    if (is_batch)
+        return;
+    struct session_event event = {
+        .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
+    replicator_event(r, &event);
+}
+
 void replicator_note(struct replicator *r, struct note *note)
 {
     switch ((enum note_kind)note->letter.kind) {
@@ -409,22 +457,16 @@ void replicator_note(struct replicator *r, struct note *note)
         tell_room(r);
         break;
     case NOTE_BATCH_APPLIED:
-    case NOTE_EPOCH_APPLIED: {
-        tell_room(r);
-        if (note->status < 0) {
-            /* Checked before, so this does not happen; if it does, the image is not what it should be. */
-            replicator_error(r, "an epoch could not be applied: %s", g_strerror(-note->status));
-            if (r->connection)
-                connection_shutdown(r->connection);
-            break;
-        }
-        if (note->letter.kind == NOTE_BATCH_APPLIED)
-            break;
-        struct session_event event = {
-            .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
-        replicator_event(r, &event);
+    case NOTE_EPOCH_APPLIED:
+        on_applied(r, note);
         break;
-    }
+    case NOTE_EPOCH_JOURNALLED:
+        if (r->connection && r->connection->id == note->link && note->term == r->session.term)
+            send_message(r, MESSAGE_ACK, note->term, note->epoch, 0);
+        break;
+    case NOTE_STANDBY_ENDED:
+        guest_disks_standby_ended(r, note->status);
+        break;
     case NOTE_HYPERVISOR_READY:
     case NOTE_HYPERVISOR_FAILED:
         guest_ready(r, note);

@@ -23,6 +23,8 @@
 #define GATE_HOLD_LEN     (32u << 20)
 #define DEVSTATE_CAPACITY (16u << 20)
 #define NOTES_A_ROUND     256
+/* A busy disk may take seconds to sync: no reason to give the standby up. */
+#define DURABLE_ACK_TIMEOUT_MS 15000
 
 static gboolean on_notes(gint fd, GIOCondition condition, gpointer opaque)
 {
@@ -73,7 +75,7 @@ void replicator_configured(struct replicator *r)
     bool fits = r->config.transport != TRANSPORT_RDMA ||
                 endpoint_rdma_check(r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL,
                                     r->config.listen_address, r->config.ram_bytes, &error);
-    if (!fits || !guest_start(r, &error)) {
+    if (!fits || !guest_disks_open(r, &error) || !guest_start(r, &error)) {
         replicator_error(r, "%s", error->message);
         replicator_give_up(r);
     }
@@ -107,7 +109,10 @@ static bool open_parts(struct replicator *r, GError **error)
         pages += hypervisor_block(r->hv, i)->max_len / HV_PAGE_LEN;
     /* One epoch may touch every page: with room for that (and, with RDMA, for its index), no epoch is ever
      * too large. Only touched pages cost memory. */
-    int status = staging_open(&r->staging, (uint32_t)(pages + pages / 256) + 1024, DEVSTATE_CAPACITY);
+    pages += pages / 256 + 1024;
+    if (r->disks)
+        pages += disks_max_section_pages(disks_count(r->disks));
+    int status = staging_open(&r->staging, (uint32_t)pages, DEVSTATE_CAPACITY);
     if (status == 0)
         status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
     if (status < 0) {
@@ -120,6 +125,7 @@ static bool open_parts(struct replicator *r, GError **error)
         .staging = r->staging,
         .gate = r->gate,
         .input_log = r->input_log,
+        .disks = r->disks,
         .control = &r->box,
         .epoch_ms = r->config.epoch_ms,
         .deadline_ms = r->config.deadline_ms,
@@ -128,7 +134,10 @@ static bool open_parts(struct replicator *r, GError **error)
     r->epoch_bytes = histogram_new();
     r->capture = capture_thread_new(&capture);
     r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
-    r->applier = applier_new(r->image, r->staging, &r->box);
+    r->applier = applier_new(r->image, r->disks, r->disks && r->config.durable_acks, r->staging, &r->box);
+    r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
+    r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier);
+    capture_thread_set_disk_sync(r->capture, r->disk_sync);
     r->arbiter = arbiter_none_new();
     capture_thread_set_sender(r->capture, r->sender);
     return true;
@@ -187,6 +196,7 @@ void replicator_begin(struct replicator *r)
         .term = r->config.term,
         .on_peer_loss = r->config.on_peer_loss,
         .silence_ms = r->config.silence_ms,
+        .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
     session_init(&r->session, &session, replicator_now_ms());
     channel_listening(r->channel, data_port, udp_port);
@@ -205,7 +215,9 @@ static void close_parts(struct replicator *r)
     struct note *note;
     g_clear_handle_id(&r->tick_source, g_source_remove);
     capture_thread_free(g_steal_pointer(&r->capture));
-    sender_free(g_steal_pointer(&r->sender)); /* sends what waits: a goodbye */
+    disk_sync_free(g_steal_pointer(&r->disk_sync));
+    disk_answer_free(g_steal_pointer(&r->disk_answer)); /* it may still post to the sender */
+    sender_free(g_steal_pointer(&r->sender));           /* sends what waits: a goodbye */
     link_free(g_steal_pointer(&r->link));
     while ((note = note_take(&r->box))) {
         connection_put(note->connection);
@@ -215,6 +227,7 @@ static void close_parts(struct replicator *r)
     applier_free(g_steal_pointer(&r->applier));
     heartbeats_stop(r);
     guest_close(r);
+    disks_close(g_steal_pointer(&r->disks));
     gate_free(r->gate);
     input_log_free(r->input_log);
     image_free(r->image);

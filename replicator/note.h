@@ -26,6 +26,8 @@ enum note_kind {
     NOTE_EPOCH_RECEIVED,    /* link id, term, epoch, staged */
     NOTE_EPOCH_APPLIED,     /* epoch, status */
     NOTE_BATCH_APPLIED,     /* pre-copy batch */
+    NOTE_EPOCH_JOURNALLED,  /* link id, term, epoch: its disk writes are on stable storage */
+    NOTE_STANDBY_ENDED,     /* status: the disks are ready for the guest to run here */
     NOTE_STAGING_ROOM,      /* an epoch that was not applied was given back */
     NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
     NOTE_EPOCH_CUT,         /* generation, epoch */
@@ -39,6 +41,8 @@ enum note_kind {
     NOTE_APPLY,
     NOTE_DISCARD,
     NOTE_DISCARD_IMAGE,
+    NOTE_DISK_PAIR,   /* arg = disk, payload = pair id */
+    NOTE_END_STANDBY, /* arg: sync the disks */
     /* to any thread */
     NOTE_QUIT,
 };

@@ -4,6 +4,7 @@
  * (GLib's default main context) unless a field says otherwise.
  *
  *   control.c    events into the session, the session's actions out to the parts
+ *   guest_disks.c its disks: modes, release and promotion, which wait for them
  *   guest.c      QEMU: start, watch, monitor, NIC sockets, promotion
  *   heartbeats.c signs of life
  *   channel.c    the daemon: orders in, status out
@@ -25,6 +26,9 @@
 #include "replicator/applier.h"
 #include "replicator/capture_thread.h"
 #include "replicator/connection.h"
+#include "replicator/disk_answer.h"
+#include "replicator/disk_sync.h"
+#include "replicator/disks.h"
 #include "replicator/endpoint.h"
 #include "replicator/input_log.h"
 #include "replicator/link.h"
@@ -56,6 +60,10 @@ struct replicator_config {
     uint16_t peer_data_port, peer_udp_port;
     enum hv_tracker tracker;
     enum replicator_transport transport;
+    struct disk_config disks[DISK_MAX];
+    unsigned ndisks;
+    bool durable_acks; /* an epoch is acked once its disk writes are on stable storage */
+    char *state_dir, *disk_plugin;
 };
 
 struct heartbeats;
@@ -84,6 +92,12 @@ struct replicator {
     GThread *ready_thread;
     uint64_t promote_term;
     bool hv_ready, qemu_gone, quitting, guest_runs_here;
+
+    struct disks *disks;             /* NULL: the VM has none */
+    struct disk_sync *disk_sync;     /* primary */
+    struct disk_answer *disk_answer; /* secondary */
+    bool promote_wanted;             /* once the disks may be written here */
+    bool disks_volatile;             /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -140,6 +154,20 @@ void guest_quit(struct replicator *r);
 void guest_fence(struct replicator *r);
 void guest_resume(struct replicator *r);
 void guest_close(struct replicator *r);
+
+/* guest_disks.c */
+bool guest_disks_open(struct replicator *r, GError **error);
+/* The gate opens for all: at once, or when what the guest was told is written is on stable storage. */
+void guest_disks_release_all(struct replicator *r);
+/* Output is held from here on: writes need not be durable any more. */
+void guest_disks_hold(struct replicator *r);
+/* No more epochs: nothing is logged, and writes are durable again. */
+void guest_disks_stop_logging(struct replicator *r);
+/* The applier has everything; then guest_promote. */
+void guest_disks_promote(struct replicator *r, uint64_t term);
+void guest_disks_standby_ended(struct replicator *r, int status);
+/* A message about disks. False: nonsense. */
+bool guest_disks_message(struct replicator *r, const struct note *note);
 
 /* heartbeats.c */
 bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);

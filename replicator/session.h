@@ -51,7 +51,8 @@ enum session_end_reason {
     SESSION_END_FENCED,
     SESSION_END_HYPERVISOR_DIED,
     SESSION_END_PROMOTE_FAILED,
-    SESSION_END_ABANDONED, /* a secondary to which no primary came */
+    SESSION_END_ABANDONED,    /* a secondary to which no primary came */
+    SESSION_END_IMAGE_FAILED, /* a secondary whose memory image or disks could not be written */
 };
 
 enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOLD };
@@ -76,6 +77,7 @@ enum session_event_type {
     SESSION_EVENT_PROMOTED,       /* secondary: guest runs here (ok) or could not be started (!ok) */
     SESSION_EVENT_GUEST_SHUTDOWN, /* primary: guest powered itself off */
     SESSION_EVENT_HYPERVISOR_DIED,
+    SESSION_EVENT_IMAGE_FAILED, /* secondary: an epoch could not be written: what is here is no whole epoch */
     SESSION_EVENT_FAILOVER_PLANNED, /* user */
     SESSION_EVENT_FAILOVER_FORCE,   /* user, on the secondary: promote now */
     SESSION_EVENT_STOP,             /* user */

@@ -36,28 +36,14 @@ const char *session_state_name(enum session_state state)
 const char *session_event_name(enum session_event_type type)
 {
     static const char *const names[] = {
-        "start",
-        "tick",
-        "link-up",
-        "link-down",
-        "heartbeat",
-        "synchronised",
-        "epoch-cut",
-        "epoch-sent",
-        "epoch-received",
-        "epoch-applied",
-        "ack",
-        "handover",
-        "handover-done",
-        "goodbye",
-        "fenced",
-        "grant",
-        "promoted",
-        "guest-shutdown",
-        "hypervisor-died",
-        "failover-planned",
-        "failover-force",
-        "stop",
+        "start",           "tick",         "link-up",
+        "link-down",       "heartbeat",    "synchronised",
+        "epoch-cut",       "epoch-sent",   "epoch-received",
+        "epoch-applied",   "ack",          "handover",
+        "handover-done",   "goodbye",      "fenced",
+        "grant",           "promoted",     "guest-shutdown",
+        "hypervisor-died", "image-failed", "failover-planned",
+        "failover-force",  "stop",
     };
     return NAME_OF(names, type);
 }
@@ -94,7 +80,8 @@ const char *session_action_name(enum session_action_type type)
 
 const char *session_end_reason_name(enum session_end_reason reason)
 {
-    static const char *const names[] = {"none",   "guest-shutdown",  "stopped",        "handed-over",
-                                        "fenced", "hypervisor-died", "promote-failed", "abandoned"};
+    static const char *const names[] = {"none",           "guest-shutdown", "stopped",
+                                        "handed-over",    "fenced",         "hypervisor-died",
+                                        "promote-failed", "abandoned",      "image-failed"};
     return NAME_OF(names, reason);
 }

@@ -134,9 +134,6 @@ static bool secondary_common(struct step *step)
     case SESSION_EVENT_STOP:
         leave_secondary(step, SESSION_END_STOPPED);
         return true;
-    case SESSION_EVENT_HYPERVISOR_DIED:
-        leave_secondary(step, SESSION_END_HYPERVISOR_DIED);
-        return true;
     case SESSION_EVENT_GOODBYE:
         if (step->event->term != s->term || !ends)
             return false;
@@ -278,6 +275,18 @@ static void in_promoting(struct step *step)
     promote_when_applied(step);
 }
 
+/* In every state: without its hypervisor, or with an image that is no whole epoch, it can never run the
+ * guest. */
+static bool fails_for_good(struct step *step)
+{
+    bool image = step->event->type == SESSION_EVENT_IMAGE_FAILED;
+    if (!image && step->event->type != SESSION_EVENT_HYPERVISOR_DIED)
+        return false;
+    if (step->s->state != SESSION_ENDED)
+        leave_secondary(step, image ? SESSION_END_IMAGE_FAILED : SESSION_END_HYPERVISOR_DIED);
+    return true;
+}
+
 void session_handle_secondary(struct step *step)
 {
     bool deciding = step->s->state == SESSION_ASKING || step->s->state == SESSION_PROMOTING;
@@ -285,11 +294,8 @@ void session_handle_secondary(struct step *step)
         on_applied(step);
     if (deciding && step->event->type == SESSION_EVENT_LINK_DOWN)
         step->s->link_up = false;
-    if (step->event->type == SESSION_EVENT_HYPERVISOR_DIED || (!deciding && secondary_common(step))) {
-        if (step->s->state != SESSION_ENDED && step->event->type == SESSION_EVENT_HYPERVISOR_DIED)
-            leave_secondary(step, SESSION_END_HYPERVISOR_DIED);
+    if (fails_for_good(step) || (!deciding && secondary_common(step)))
         return;
-    }
     switch (step->s->state) {
     case SESSION_LISTENING:
         in_listening(step);

@@ -24,13 +24,19 @@ enum message_type {
     MESSAGE_EPOCH =
         2,           /* header of a staged epoch: index, pages, device state follow, then the commit record */
     MESSAGE_ACK = 3, /* secondary holds all of epoch n */
-    MESSAGE_APPLIED = 4,       /* secondary freed epoch n (flow control) */
+    MESSAGE_APPLIED = 4,       /* epoch n (arg 0) or batch n (arg 1) is in the secondary's images */
     MESSAGE_FRAMES = 5,        /* copies of frames that the guest received after a boundary */
     MESSAGE_HANDOVER = 6,      /* planned failover: epoch n is the last; promote when it is applied */
     MESSAGE_HANDOVER_DONE = 7, /* secondary runs the guest; the old primary may quit */
     MESSAGE_GOODBYE = 8,       /* protection ends: reason (guest shut down, stopped, hypervisor died) */
     MESSAGE_FENCED = 9,        /* your term is old: stop */
     MESSAGE_KEEPALIVE = 10,
+    /* Disks; arg is the disk's number. See proto/disk_wire.h for the payloads. */
+    MESSAGE_DISK_BITS = 11,  /* secondary: words of its dirty-block map, from word n on */
+    MESSAGE_DISK_STATE = 12, /* secondary: length, pair, whether the map can be trusted; after the bits */
+    MESSAGE_DISK_PAIR = 13,  /* primary: a new pair begins */
+    MESSAGE_DISK_HASH_REQUEST = 14, /* primary: hashes of chunks from n on, please */
+    MESSAGE_DISK_HASHES = 15,       /* secondary: here they are */
 };
 
 struct transport_message {

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See disks.h: the primary's part of an epoch, on the capture thread. The pause only loads two words a disk.
+ * What was logged is copied to staging once the guest runs again; then the ring has room, and its memory is
+ * given back in large pieces, so that a burst does not stay resident.
+ *
+ * An epoch whose boundary found the log detached is worthless, and so is a log that does not decode: nbdkit's
+ * memory is not trusted.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "checkpoint/disk_section.h"
+#include "replicator/disks_internal.h"
+
+#define GIVE_BACK_LEN (16u << 20)
+
+void disks_boundary(struct disks *disks)
+{
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk *disk = &disks->disk[i];
+        disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
+        disk->cut_detached = atomic_load_explicit(&disk->shm->detached, memory_order_acquire);
+    }
+}
+
+/* Whether what was cut is a stream of this disk's own records. */
+static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
+{
+    struct disk_stream stream;
+    struct disk_record record;
+    int status;
+    if (disk->cut_detached || len > disk->ring_len || len % DISK_RECORD_ALIGN)
+        return false;
+    disk_stream_of_ring(&stream, disk->ring, disk->ring_len, tail, len);
+    while ((status = disk_stream_next(&stream, &record)) == 1) {
+        if (record.disk != disk->number || record.len > disk->disks->len[disk->number] ||
+            record.offset > disk->disks->len[disk->number] - record.len)
+            return false;
+    }
+    return status == 0;
+}
+
+/* Memory of what was taken out goes back to the kernel, GIVE_BACK_LEN at a time. */
+static void give_back(const struct disk *disk, uint64_t from, uint64_t to)
+{
+    if (to - from > disk->ring_len) /* nonsense from nbdkit: found out elsewhere */
+        return;
+    from -= from % GIVE_BACK_LEN;
+    for (; from + GIVE_BACK_LEN <= to; from += GIVE_BACK_LEN)
+        fallocate(disk->shm_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)(DISK_SHM_RING_OFFSET + from % disk->ring_len), GIVE_BACK_LEN);
+}
+
+static void take_out(struct disk *disk)
+{
+    uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
+    give_back(disk, tail, disk->cut);
+    atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
+    atomic_fetch_add(&disk->shm->room_seq, 1);
+    syscall(SYS_futex, (uint32_t *)&disk->shm->room_seq, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void disks_drop_log(struct disks *disks)
+{
+    disks_boundary(disks);
+    for (unsigned i = 0; i < disks_count(disks); i++)
+        take_out(&disks->disk[i]);
+}
+
+static uint64_t cut_len(const struct disk *disk)
+{
+    return disk->cut - atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
+}
+
+static void copy_log(const struct disk *disk, const struct staging *staging, const struct staged_epoch *epoch,
+                     uint64_t at)
+{
+    struct disk_stream stream;
+    disk_stream_of_ring(&stream, disk->ring, disk->ring_len, disk->cut - cut_len(disk), cut_len(disk));
+    for (unsigned i = 0; i < 2; i++) {
+        disk_section_write(staging, epoch, at, stream.span[i].iov_base, stream.span[i].iov_len);
+        at += stream.span[i].iov_len;
+    }
+}
+
+int disks_collect(struct disks *disks, struct staging *staging, struct staged_epoch *epoch,
+                  disks_wait_room wait, void *opaque)
+{
+    uint64_t len = 0;
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk *disk = &disks->disk[i];
+        if (!log_is_sound(disk, disk->cut - cut_len(disk), cut_len(disk)))
+            return -EIO;
+        len += cut_len(disk);
+    }
+    if (len == 0)
+        return 0;
+    if (staging_disk_pages(len) > staging_capacity_pages(staging) - epoch->nslots)
+        return -ENOBUFS; /* staging is made so large that this is not met */
+    uint64_t at = 0;
+    while (disk_section_reserve(staging, epoch, len) < 0) {
+        if (!wait(opaque))
+            return -ECANCELED;
+    }
+    for (unsigned i = 0; i < disks->n; i++) {
+        struct disk *disk = &disks->disk[i];
+        copy_log(disk, staging, epoch, at);
+        at += cut_len(disk);
+        take_out(disk);
+    }
+    return 0;
+}

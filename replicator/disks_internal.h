@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The inside of struct disks, for its own files only:
+ *
+ *   disks.c          open, close, nbdkit and its words
+ *   disks_mode.c     orders, and making everything durable
+ *   disks_epoch.c    primary: boundary and collecting
+ *   disks_standby.c  standby: journal, images, the marker of a synchronisation
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISKS_INTERNAL_H
+#define UNDERSTUDY_REPLICATOR_DISKS_INTERNAL_H
+
+#include "checkpoint/disk_journal.h"
+#include "replicator/child_process.h"
+#include "replicator/disk_log.h"
+#include "replicator/disks.h"
+
+struct disk {
+    struct disks *disks;
+    unsigned number;
+    char *id;
+    bool shared;
+    struct disk_image *image;
+    struct disk_map *map;
+
+    int shm_fd, attention_fd, listen_fd;
+    char *socket_path;
+    struct disk_shm *shm;
+    uint8_t *ring;
+    uint64_t ring_len;
+
+    /* Control thread. */
+    struct child_process *nbdkit;
+    guint attention_watch, restart;
+    gint64 started_us;
+    unsigned quick_ends; /* in a row */
+    char *trouble;
+
+    /* Guarded by disks->mutex: the last order. */
+    uint32_t wanted_flags, wanted_map, wanted_seq;
+
+    uint64_t unsynced; /* applier thread: bytes written since writing out was last begun */
+
+    /* Capture thread. */
+    uint64_t cut;
+    bool cut_detached;
+
+    _Atomic bool server_runs; /* control thread writes */
+};
+
+struct disks {
+    struct disks_config config; /* strings are owned */
+    struct disk disk[DISK_MAX];
+    uint64_t len[DISK_MAX]; /* exported bytes */
+    unsigned n;
+    struct disk_journal *journal;
+    GMutex mutex;
+    char *failure; /* guarded */
+    bool closing;
+
+    /* make_durable: control thread. */
+    bool making_durable, syncing;
+    uint64_t durable_request, synced_request;
+    disks_done done;
+    void *done_opaque;
+};
+
+/* Control thread: an order may have been carried out. */
+void disks_mode_look(struct disks *disks);
+/* Replays the journal and empties it. Before anything else uses the images. */
+bool disks_standby_open(struct disks *disks, GError **error);
+char *disks_state_path(const struct disks *disks, const char *name);
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The disks' first synchronisation and what follows, between two hosts (two_hosts.h), while the guest writes.
+ * In each test the standby's image is compared whole: with the primary's as it was at the epoch's boundary.
+ */
+#include "tests/disk/two_hosts.h"
+
+// clang-format off
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+// clang-format on
+
+#define ALL_CHUNKS (TEST_DISK_LEN / DISK_CHUNK_LEN + 1)
+
+static void test_a_standby_with_an_empty_image_gets_everything(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(0, true);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+static void test_a_standby_with_the_same_image_gets_nothing(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(1, true);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(pair_chunks_sent(pair), 0);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+static void test_epochs_are_whole_while_the_guest_writes(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(2, true);
+    struct pair *pair = pair_new(a, b);
+    guest_start(a, 7);
+    assert_true(pair_synchronise(pair, 0));
+    for (int i = 0; i < 20; i++)
+        pair_epoch(pair);
+    guest_stop(a);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+static void test_a_broken_synchronisation_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(0, true);
+    struct pair *pair = pair_new(a, b);
+    uint64_t sent = 0;
+    for (unsigned i = 0; i < 5; i++) {
+        assert_false(pair_synchronise(pair, 1));
+        sent += pair_chunks_sent(pair);
+        pair_free(pair);
+        pair = pair_new(a, b);
+    }
+    assert_true(pair_synchronise(pair, 0));
+    sent += pair_chunks_sent(pair);
+    /* Only what was under way when the link broke goes twice. */
+    assert_true(sent < ALL_CHUNKS + 5 * 16 * 64);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+static void test_after_a_break_only_what_was_written_since_is_sent(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(0, true);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_epoch(pair);
+    pair_free(pair);
+    assert_int_equal(host_write(a, 5 * DISK_CHUNK_LEN + 100, 200, 1), 0);
+    assert_int_equal(host_zero(a, 600 * DISK_CHUNK_LEN, 2 * DISK_CHUNK_LEN), 0);
+    pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(pair_chunks_sent(pair), 3);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+/* a dies with writes that b never got; b goes on; a returns and stands by. */
+static void test_an_old_primary_gets_just_what_differs(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(0, true);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_epoch(pair);
+    assert_int_equal(host_write(a, 10 * DISK_CHUNK_LEN, 4096, 2), 0); /* never acked */
+    pair_free(pair);
+    host_take_over(b);
+    assert_int_equal(host_write(b, 700 * DISK_CHUNK_LEN, 4096, 3), 0);
+    host_crash(a, true);
+    pair = pair_new(b, a);
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(pair_chunks_sent(pair), 2);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+static void test_without_a_map_hashes_decide(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(0, true);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_epoch(pair);
+    pair_free(pair);
+    assert_int_equal(host_write(a, 30 * DISK_CHUNK_LEN, 4096, 2), 0);
+    host_lose_map(b, true);
+    pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(pair_chunks_sent(pair), 1);
+    pair_epoch(pair);
+    assert_same_images(a, b);
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
+/* Links break at random, hosts crash and swap roles, the guest writes all the time. */
+static void test_random_breaks_crashes_and_takeovers_leave_equal_images(void **state)
+{
+    (void)state;
+    unsigned seed = 4711;
+    struct host *hosts[2] = {host_new(1, false), host_new(2, true)};
+    for (unsigned round = 0; round < 16; round++) {
+        struct host *primary = hosts[0], *standby = hosts[1];
+        struct pair *pair = pair_new(primary, standby);
+        guest_start(primary, (unsigned)rand_r(&seed));
+        bool synchronised =
+            pair_synchronise(pair, rand_r(&seed) % 3 == 0 ? 1 + (unsigned)rand_r(&seed) % 20 : 0);
+        for (unsigned i = (unsigned)rand_r(&seed) % 5; synchronised && i > 0; i--)
+            pair_epoch(pair);
+        bool whole = synchronised && rand_r(&seed) % 2;
+        if (whole)
+            pair_epoch(pair);
+        /* Sometimes the link goes first and the guest writes on. */
+        if (rand_r(&seed) % 2) {
+            guest_stop(primary);
+            pair_free(pair);
+        } else {
+            pair_free(pair);
+            guest_stop(primary);
+        }
+        if (whole && rand_r(&seed) % 2) {
+            hosts[0] = standby;
+            hosts[1] = primary;
+            host_crash(primary, true);
+            host_take_over(standby);
+        } else if (rand_r(&seed) % 4 == 0) {
+            host_crash(standby, true);
+        }
+    }
+    struct pair *pair = pair_new(hosts[0], hosts[1]);
+    assert_true(pair_synchronise(pair, 0));
+    pair_epoch(pair);
+    assert_same_images(hosts[0], hosts[1]);
+    pair_free(pair);
+    host_free(hosts[0]);
+    host_free(hosts[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_standby_with_an_empty_image_gets_everything),
+        cmocka_unit_test(test_a_standby_with_the_same_image_gets_nothing),
+        cmocka_unit_test(test_epochs_are_whole_while_the_guest_writes),
+        cmocka_unit_test(test_a_broken_synchronisation_goes_on_where_it_was),
+        cmocka_unit_test(test_after_a_break_only_what_was_written_since_is_sent),
+        cmocka_unit_test(test_an_old_primary_gets_just_what_differs),
+        cmocka_unit_test(test_without_a_map_hashes_decide),
+        cmocka_unit_test(test_random_breaks_crashes_and_takeovers_leave_equal_images),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
