@@ -15,7 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define WARM_PAGES 8192u /* 32 MiB kept resident */
+#define WARM_PAGES 8192u       /* 32 MiB kept resident */
+#define HUGE_LEN   (2ul << 20) /* the region begins at such a boundary, or its huge pages would not fit */
 
 struct staging {
     uint8_t *region;
@@ -46,6 +47,28 @@ static void *reserve(size_t len)
     return map == MAP_FAILED ? NULL : map;
 }
 
+/* The same, beginning at a huge page's boundary. */
+static uint8_t *reserve_aligned(size_t len)
+{
+    uint8_t *map = reserve(len + HUGE_LEN);
+    if (!map)
+        return NULL;
+    size_t before = (HUGE_LEN - (uintptr_t)map % HUGE_LEN) % HUGE_LEN;
+    size_t page = STAGING_PAGE_LEN, end = (before + len + page - 1) / page * page;
+    if (before)
+        munmap(map, before);
+    if (len + HUGE_LEN > end)
+        munmap(map + end, len + HUGE_LEN - end);
+    return map + before;
+}
+
+/* Touches the first pages, so that no small epoch takes a page fault. */
+static void warm_region(struct staging *staging)
+{
+    uint32_t warm = staging->capacity < WARM_PAGES ? staging->capacity : WARM_PAGES;
+    memset(staging->region, 1, (size_t)warm * STAGING_PAGE_LEN);
+}
+
 int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_capacity)
 {
     if (capacity_pages == 0 || capacity_pages >= STAGING_NO_PAGE)
@@ -60,7 +83,7 @@ int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_
     staging->region_len = (size_t)capacity_pages * STAGING_PAGE_LEN;
     staging->page_lists_len = (size_t)STAGING_EPOCHS * capacity_pages * sizeof(struct staged_page);
     staging->devstates_len = STAGING_EPOCHS * devstate_capacity;
-    staging->region = reserve(staging->region_len);
+    staging->region = reserve_aligned(staging->region_len);
     staging->page_lists = reserve(staging->page_lists_len);
     staging->devstates = reserve(staging->devstates_len);
     if (!staging->region || !staging->page_lists || !staging->devstates) {
@@ -68,7 +91,7 @@ int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_
         return -ENOMEM;
     }
     uint32_t warm = capacity_pages < WARM_PAGES ? capacity_pages : WARM_PAGES;
-    memset(staging->region, 1, (size_t)warm * STAGING_PAGE_LEN);
+    warm_region(staging);
     for (unsigned i = 0; i < STAGING_EPOCHS; i++)
         memset(staging->page_lists + (size_t)i * capacity_pages, 0,
                (size_t)warm * sizeof(struct staged_page));
@@ -117,7 +140,11 @@ void staging_pin(struct staging *staging)
     if (staging->pinned)
         return;
     staging->pinned = true;
-    madvise(staging->region, staging->region_len, MADV_HUGEPAGE);
+    /* What was touched before is small pages: given back, it comes again as huge ones, where the kernel has
+     * them. */
+    if (madvise(staging->region, staging->region_len, MADV_HUGEPAGE) == 0 &&
+        madvise(staging->region, staging->region_len, MADV_DONTNEED) == 0)
+        warm_region(staging);
 }
 
 void staging_position(const struct staging *staging, struct staging_position *out)

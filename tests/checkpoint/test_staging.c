@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,6 +181,57 @@ static void test_large_epochs_give_memory_back_and_harm_nobody(void **state)
     staging_close(staging);
 }
 
+/* kB of the mapping that holds an address which the kernel backs with huge pages; -1: not told. */
+static long huge_kb_at(const void *address)
+{
+    char line[512];
+    unsigned long from, to;
+    long kb = -1;
+    bool here = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            here = (uintptr_t)address >= from && (uintptr_t)address < to;
+        if (here)
+            sscanf(line, "AnonHugePages: %ld kB", &kb);
+    }
+    if (file)
+        fclose(file);
+    return kb;
+}
+
+static bool has_huge_pages(void)
+{
+    char words[128] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (file) {
+        if (!fgets(words, sizeof words, file))
+            words[0] = 0;
+        fclose(file);
+    }
+    return strstr(words, "[always]") || strstr(words, "[madvise]");
+}
+
+static void test_pinned_staging_has_huge_pages_where_the_kernel_has_them(void **state)
+{
+    (void)state;
+    struct staging *staging = NULL;
+    size_t len;
+    assert_int_equal(staging_open(&staging, 30000, 4096), 0);
+    staging_pin(staging);
+    const uint8_t *region = staging_region(staging, &len);
+    struct staged_epoch *epoch = fill(staging, 1, 20000);
+    check(staging, epoch, 1, 20000);
+    if (has_huge_pages())
+        assert_true(huge_kb_at(region) >= 2048);
+    else
+        print_message("SKIPPED: this kernel has no transparent huge pages\n");
+    staging_free(staging, epoch);
+    /* What was pinned stays: a NIC may be reading it. */
+    check(staging, epoch, 1, 20000);
+    staging_close(staging);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +244,7 @@ int main(void)
         cmocka_unit_test(test_epoch_that_finds_the_ring_empty_starts_in_the_warm_part),
         cmocka_unit_test(test_a_receiver_takes_consecutive_slots_across_the_end),
         cmocka_unit_test(test_large_epochs_give_memory_back_and_harm_nobody),
+        cmocka_unit_test(test_pinned_staging_has_huge_pages_where_the_kernel_has_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
