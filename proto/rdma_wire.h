@@ -12,7 +12,7 @@
 
 #include "proto/epoch_wire.h"
 
-#define RDMA_WIRE_VERSION     1u
+#define RDMA_WIRE_VERSION     2u
 #define RDMA_WIRE_PREFIX_LEN  32u
 #define RDMA_WIRE_GRANT_LEN   72u
 #define RDMA_WIRE_COMMIT_LEN  (8u + WIRE_HEADER_LEN + WIRE_COMMIT_LEN)
@@ -45,7 +45,11 @@ struct rdma_wire_grant {
 void rdma_wire_grant_encode(const struct rdma_wire_grant *grant, uint8_t out[RDMA_WIRE_GRANT_LEN]);
 int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, size_t len);
 
-/* Written by WRITE_WITH_IMM into one of STAGING_EPOCHS records; the immediate is the record's number. */
+/*
+ * Written by WRITE_WITH_IMM into one of STAGING_EPOCHS records; the immediate is the record's number. The
+ * checksum in it is over struct wire_epoch, index and device state; the pages have the device's, which is in
+ * each packet.
+ */
 struct rdma_wire_commit {
     uint32_t first_page; /* of the ring: index and device state, then pages */
     struct wire_header header;

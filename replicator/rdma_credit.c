@@ -78,11 +78,23 @@ void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at)
         staging_tails(staging, &prefix.page_tail, &prefix.epoch_tail);
     rdma_wire_prefix_encode(&prefix, at);
     atomic_store(&c->told_receives, prefix.receives);
+    c->told_page_tail = prefix.page_tail;
+    c->told_epoch_tail = prefix.epoch_tail;
 }
 
-/*
- * Tells the peer what was given back. Never waits: where there is no room to tell it, the next message does.
- */
+/* Whether there is anything that the peer was not told with the last message. post_lock is held. */
+static bool has_news(const struct rdma *c)
+{
+    const struct staging *staging = atomic_load(&c->gives_back);
+    uint64_t page_tail, epoch_tail;
+    if (atomic_load(&c->receives_reposted) - atomic_load(&c->told_receives) >= RECEIVES / 4)
+        return true;
+    if (!staging)
+        return false;
+    staging_tails(staging, &page_tail, &epoch_tail);
+    return page_tail != c->told_page_tail || epoch_tail != c->told_epoch_tail;
+}
+
 void credit_send(struct rdma *c)
 {
     uint8_t bytes[RDMA_WIRE_PREFIX_LEN];
@@ -90,7 +102,8 @@ void credit_send(struct rdma *c)
     struct ibv_send_wr wr = {
         .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_INLINE};
     pthread_mutex_lock(&c->post_lock);
-    bool fits = queue_reap(c) == 0 && c->posted - c->completed < QUEUE_LEN && take_last_receive(c);
+    bool fits =
+        has_news(c) && queue_reap(c) == 0 && c->posted - c->completed < QUEUE_LEN && take_last_receive(c);
     if (fits) {
         credit_put_prefix(c, RDMA_WIRE_CREDIT, bytes);
         queue_post(c, &wr, true); /* fails where the connection is dead */

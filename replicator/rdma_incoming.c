@@ -73,15 +73,6 @@ static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t
     memcpy(to + first, staging_slot(staging, 0), len - first);
 }
 
-static uint32_t crc_pages(const struct staging *staging, const struct staged_epoch *epoch, uint32_t crc)
-{
-    struct epoch_pages pages = {.epoch = epoch};
-    uint32_t slot;
-    while (epoch_next_page(&pages, staging, &slot))
-        crc = crc32c(crc, staging_slot(staging, slot), STAGING_PAGE_LEN);
-    return crc;
-}
-
 /* All that is checked between the open epoch and its commit. */
 static int take_parts(struct rdma *c, struct staging *staging, struct staged_epoch *epoch,
                       const struct rdma_wire_commit *record, const struct wire_epoch *wire)
@@ -101,8 +92,7 @@ static int take_parts(struct rdma *c, struct staging *staging, struct staged_epo
         return status;
     epoch->nblocks = wire->nblocks;
     memcpy(epoch->block_used_len, wire->used_len, sizeof epoch->block_used_len);
-    uint32_t crc = crc_pages(staging, epoch, crc32c(0, c->payload.at, len));
-    status = epoch_check_commit(&record->header, wire, &record->commit, crc);
+    status = epoch_check_commit(&record->header, wire, &record->commit, crc32c(0, c->payload.at, len));
     if (status < 0)
         return status;
     atomic_fetch_add_explicit(&c->bytes_received,

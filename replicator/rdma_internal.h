@@ -6,15 +6,18 @@
  *   transport_rdma.c  birth, death and the table of functions
  *   rdma_queue.c      the send queue and its completions
  *   rdma_credit.c     what the peer has room for, and what it is told
- *   rdma_outgoing.c       messages and epochs on their way out
- *   rdma_incoming.c    messages and epochs coming in
+ *   rdma_outgoing.c   messages and epochs on their way out
+ *   rdma_incoming.c   messages and epochs coming in
  *
- *   send queue   counted: posted and completed work requests, ever. Only SENDs, commits and every
- * SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done. order_lock
- * whole messages and epochs, one after the other. Its holder may wait, at most stall_ms a step. post_lock the
- * send queue's counters and buffers. Never held while waiting, so that a bare credit can always go out, and
- * the two sides cannot wait for each other. room_lock    what the peer has granted and given back; the
- * receiving thread writes, the sending thread waits.
+ * The send queue is counted: work requests posted and completed, ever. Only SENDs, commits and every
+ * SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done.
+ *
+ * order_lock: whole messages and epochs, one after the other. Its holder may wait, at most stall_ms a step.
+ *
+ * post_lock: the send queue's counters and buffers. Never held while waiting, so that a bare credit can
+ * always go out, and the two sides cannot wait for each other.
+ *
+ * room_lock: what the peer has granted and given back; the receiving thread writes, the sending thread waits.
  *
  * Flow control: a SEND or a commit takes one of the peer's receive buffers, and is posted only when one is
  * known to be free; the last ones are kept for bare credits. So a receiver-not-ready never happens, and a
@@ -41,6 +44,7 @@
 #define SENDS         16u   /* buffers of SENDs under way */
 #define QUEUE_LEN     512u  /* work requests of the send queue */
 #define QUEUE_KEPT    8u    /* of them, for bare credits */
+#define CHAIN_LEN     8u    /* writes handed to the device at once */
 #define SIGNAL_EVERY  32u
 #define MAX_SGES      16u
 #define WRITE_MAX     (1u << 20)
@@ -99,6 +103,7 @@ struct rdma {
     uint64_t sends_posted, send_until[SENDS];
     uint64_t receives_used;         /* of the peer's, ever */
     _Atomic uint64_t told_receives; /* what the peer was told last */
+    uint64_t told_page_tail, told_epoch_tail;
 
     pthread_mutex_t room_lock;
     pthread_cond_t room_changed;
@@ -151,10 +156,13 @@ int queue_reap(struct rdma *c);
 void queue_take_events(struct ibv_comp_channel *channel);
 /* Waits until this many work requests are completed. -ETIMEDOUT after timeout_ms without it. */
 int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms);
-/* Posts under post_lock, which is held. Counts it, and decides whether it asks for a completion. */
-int queue_post(struct rdma *c, struct ibv_send_wr *wr, bool signal);
-/* Posts when the queue has room. Not under post_lock; order_lock is held. */
-int queue_post_when_free(struct rdma *c, struct ibv_send_wr *wr, bool signal);
+/*
+ * Posts one request or a list of them, under post_lock, which is held. Counts them, and decides which ask for
+ * a completion: with signal, at least the last.
+ */
+int queue_post(struct rdma *c, struct ibv_send_wr *first, bool signal);
+/* Posts when the queue has room for all. Not under post_lock; order_lock is held. */
+int queue_post_when_free(struct rdma *c, struct ibv_send_wr *first, bool signal);
 /* This receive buffer may be filled (again). */
 int queue_post_receive(struct rdma *c, unsigned index);
 

@@ -77,53 +77,83 @@ int outgoing_send_message(struct transport *t, const struct transport_message *m
 
 /* ---- epochs, sending ---- */
 
-/* One RDMA WRITE being put together: local pieces that go to one place of the peer's ring. */
+/*
+ * RDMA WRITEs being put together: each of local pieces that go to one place of the peer's ring. Several are
+ * handed to the device at once.
+ */
 struct gather {
     struct rdma *c;
     uint32_t slot; /* of the peer's ring, where the next page goes */
-    struct ibv_sge sges[MAX_SGES];
+    /* The one at wrs[nwrs] is open where it has pieces. */
+    struct ibv_send_wr wrs[CHAIN_LEN];
+    struct ibv_sge sges[CHAIN_LEN][MAX_SGES];
+    unsigned nwrs;
     int nsges;
     uint32_t len;
     uint64_t remote;
+    uint64_t bytes;
 };
 
-static int gather_flush(struct gather *g)
+static void gather_init(struct gather *g, struct rdma *c)
 {
-    struct rdma *c = g->c;
-    if (g->nsges == 0)
-        return 0;
-    struct ibv_send_wr wr = {
-        .sg_list = g->sges,
-        .num_sge = g->nsges,
-        .opcode = IBV_WR_RDMA_WRITE,
-        .wr.rdma = {.remote_addr = g->remote, .rkey = c->grant.ring_rkey},
-    };
-    int status = queue_post_when_free(c, &wr, false);
-    atomic_fetch_add_explicit(&c->bytes_sent, g->len, memory_order_relaxed);
+    g->c = c;
+    g->slot = c->grant.next_slot;
+    g->nwrs = 0;
     g->nsges = 0;
     g->len = 0;
+    g->bytes = 0;
+}
+
+/* Hands over what was put together, and after it another request, or NULL. */
+static int gather_post(struct gather *g, struct ibv_send_wr *last)
+{
+    struct ibv_send_wr *first = g->nwrs ? g->wrs : last;
+    for (unsigned i = 0; i < g->nwrs; i++)
+        g->wrs[i].next = i + 1 < g->nwrs ? &g->wrs[i + 1] : last;
+    int status = first ? queue_post_when_free(g->c, first, last != NULL) : 0;
+    atomic_fetch_add_explicit(&g->c->bytes_sent, g->bytes, memory_order_relaxed);
+    g->nwrs = 0;
+    g->bytes = 0;
     return status;
+}
+
+/* The open one is done. */
+static int gather_close(struct gather *g)
+{
+    if (g->nsges == 0)
+        return 0;
+    g->wrs[g->nwrs] = (struct ibv_send_wr){
+        .sg_list = g->sges[g->nwrs],
+        .num_sge = g->nsges,
+        .opcode = IBV_WR_RDMA_WRITE,
+        .wr.rdma = {.remote_addr = g->remote, .rkey = g->c->grant.ring_rkey},
+    };
+    g->nwrs++;
+    g->bytes += g->len;
+    g->nsges = 0;
+    g->len = 0;
+    return g->nwrs == CHAIN_LEN ? gather_post(g, NULL) : 0;
 }
 
 /* The next page of the peer's ring gets len bytes (a page, or the beginning of one). */
 static int gather_page(struct gather *g, const uint8_t *at, uint32_t len, uint32_t lkey)
 {
-    struct ibv_sge *last = g->nsges ? &g->sges[g->nsges - 1] : NULL;
+    struct ibv_sge *last = g->nsges ? &g->sges[g->nwrs][g->nsges - 1] : NULL;
     int status = 0;
     if (last && last->lkey == lkey && last->addr + last->length == (uintptr_t)at && g->len < WRITE_MAX) {
         last->length += len;
     } else {
         if (g->nsges == (int)g->c->max_sges || g->len >= WRITE_MAX)
-            status = gather_flush(g);
+            status = gather_close(g);
         if (g->nsges == 0)
             g->remote = g->c->grant.ring_address + (uint64_t)g->slot * STAGING_PAGE_LEN;
-        g->sges[g->nsges++] = (struct ibv_sge){.addr = (uintptr_t)at, .length = len, .lkey = lkey};
+        g->sges[g->nwrs][g->nsges++] = (struct ibv_sge){.addr = (uintptr_t)at, .length = len, .lkey = lkey};
     }
     g->len += len;
     if (++g->slot == g->c->grant.capacity_pages || len < STAGING_PAGE_LEN) {
         /* The ring's end; or a part of a page, after which the next one does not follow directly. */
         if (status == 0)
-            status = gather_flush(g);
+            status = gather_close(g);
         g->slot %= g->c->grant.capacity_pages;
     }
     return status;
@@ -169,27 +199,29 @@ static int post_meta(struct gather *g, const struct meta *meta, size_t len)
     int status = 0;
     for (size_t done = 0; status == 0 && done < len; done += STAGING_PAGE_LEN)
         status = gather_page(g, meta->at + done, (uint32_t)MIN(len - done, STAGING_PAGE_LEN), meta->mr->lkey);
-    return status == 0 ? gather_flush(g) : status;
+    return status == 0 ? gather_close(g) : status;
 }
 
-static int post_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch,
-                      uint32_t *crc)
+/* Untouched by this processor: no checksum of ours, since each packet carries the device's own. */
+static int post_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
 {
     struct epoch_pages pages = {.epoch = epoch};
     uint32_t slot;
     int status = 0;
     while (status == 0 && epoch_next_page(&pages, staging, &slot)) {
-        const uint8_t *page = staging_slot(staging, slot);
-        *crc = crc32c(*crc, page, STAGING_PAGE_LEN);
-        status = gather_page(g, page, STAGING_PAGE_LEN, g->c->memory->staging_mr->lkey);
+        status =
+            gather_page(g, staging_slot(staging, slot), STAGING_PAGE_LEN, g->c->memory->staging_mr->lkey);
     }
-    return status == 0 ? gather_flush(g) : status;
+    return status == 0 ? gather_close(g) : status;
 }
 
-/* WRITE_WITH_IMM of the commit record: the peer learns of the epoch by it, after all that was written before.
+/*
+ * WRITE_WITH_IMM of the commit record, after all that was put together: the peer learns of the epoch by it,
+ * when all before it is written.
  */
-static int post_commit(struct rdma *c, const struct rdma_wire_commit *commit, unsigned record)
+static int post_commit(struct gather *g, const struct rdma_wire_commit *commit, unsigned record)
 {
+    struct rdma *c = g->c;
     uint8_t *bytes = c->arena->records[record]; /* its last use is over: the peer has given that epoch back */
     struct ibv_sge sge = {
         .addr = (uintptr_t)bytes, .length = RDMA_WIRE_COMMIT_LEN, .lkey = c->arena_mr->lkey};
@@ -203,13 +235,13 @@ static int post_commit(struct rdma *c, const struct rdma_wire_commit *commit, un
                     .rkey = c->grant.commit_rkey},
     };
     rdma_wire_commit_encode(commit, bytes);
+    g->bytes += RDMA_WIRE_COMMIT_LEN;
     int status = credit_take_receive(c);
     if (status == 0)
-        status = queue_post_when_free(c, &wr, true);
+        status = gather_post(g, &wr);
     if (status < 0)
         return status;
     c->ends[c->epochs_posted++ % STAGING_EPOCHS] = wr.wr_id;
-    atomic_fetch_add_explicit(&c->bytes_sent, RDMA_WIRE_COMMIT_LEN, memory_order_relaxed);
     return 0;
 }
 
@@ -238,10 +270,11 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
         return status;
     fill_meta(&c->encoder, &wire, meta->at);
     uint32_t crc = crc32c(0, meta->at, meta_len);
-    struct gather gather = {.c = c, .slot = c->grant.next_slot};
+    struct gather gather;
+    gather_init(&gather, c);
     status = post_meta(&gather, meta, meta_len);
     if (status == 0)
-        status = post_pages(&gather, staging, epoch, &crc);
+        status = post_pages(&gather, staging, epoch);
     struct rdma_wire_commit commit = {
         .first_page = c->grant.next_slot,
         .header = {.type = MESSAGE_EPOCH,
@@ -258,7 +291,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
     c->grant.page_head += npages;
     c->grant.next_slot = gather.slot;
     pthread_mutex_unlock(&c->room_lock);
-    status = post_commit(c, &commit, record);
+    status = post_commit(&gather, &commit, record);
     if (status < 0)
         return status;
     pthread_mutex_lock(&c->post_lock);

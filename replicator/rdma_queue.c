@@ -76,29 +76,32 @@ int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms)
     }
 }
 
-/* Posts under post_lock, which is held. Counts it, and decides whether it asks for a completion. */
-int queue_post(struct rdma *c, struct ibv_send_wr *wr, bool signal)
+int queue_post(struct rdma *c, struct ibv_send_wr *first, bool signal)
 {
     struct ibv_send_wr *bad;
-    signal = signal || ++c->unsignalled >= SIGNAL_EVERY;
-    if (signal) {
-        wr->send_flags |= IBV_SEND_SIGNALED;
-        c->unsignalled = 0;
+    uint64_t n = 0;
+    for (struct ibv_send_wr *wr = first; wr; wr = wr->next) {
+        if (++c->unsignalled >= SIGNAL_EVERY || (signal && !wr->next)) {
+            wr->send_flags |= IBV_SEND_SIGNALED;
+            c->unsignalled = 0;
+        }
+        wr->wr_id = c->posted + ++n;
     }
-    wr->wr_id = c->posted + 1;
-    if (atomic_load(&c->dead) || ibv_post_send(c->id->qp, wr, &bad) != 0)
+    if (atomic_load(&c->dead) || ibv_post_send(c->id->qp, first, &bad) != 0)
         return -ENOTCONN;
-    c->posted++;
+    c->posted += n;
     return 0;
 }
 
-/* Posts when the queue has room. Not under post_lock. */
-int queue_post_when_free(struct rdma *c, struct ibv_send_wr *wr, bool signal)
+int queue_post_when_free(struct rdma *c, struct ibv_send_wr *first, bool signal)
 {
+    uint64_t n = 0;
+    for (const struct ibv_send_wr *wr = first; wr; wr = wr->next)
+        n++;
     for (;;) {
         pthread_mutex_lock(&c->post_lock);
         uint64_t used = c->posted - c->completed, oldest = c->completed + 1;
-        int status = used < QUEUE_LEN - QUEUE_KEPT ? queue_post(c, wr, signal) : -EAGAIN;
+        int status = used + n <= QUEUE_LEN - QUEUE_KEPT ? queue_post(c, first, signal) : -EAGAIN;
         pthread_mutex_unlock(&c->post_lock);
         if (status != -EAGAIN)
             return status;
