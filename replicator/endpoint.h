@@ -48,7 +48,7 @@ struct endpoint_rdma_config {
     unsigned stall_ms;
     const char *listen_address; /* NULL: every address */
     uint16_t listen_port;       /* 0: dials only */
-    const char *peer_host;      /* of one that dials: its device is looked for, and checked, now. Or NULL */
+    const char *peer_host;      /* the device that reaches it is looked for, and checked, now. Or NULL */
 };
 /*
  * NULL and error: a sentence that says what is missing or what limit to raise. Blocks for up to two seconds

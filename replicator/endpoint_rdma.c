@@ -152,13 +152,25 @@ static int start_listening(struct rdma_endpoint *endpoint, GError **error)
     return status;
 }
 
-/* The device goes away: lets go of all that is on it. It may come back. */
 static void stop_listening(struct rdma_endpoint *endpoint)
 {
     if (endpoint->listener)
         rdma_destroy_id(endpoint->listener);
     endpoint->listener = NULL;
     g_clear_pointer(&endpoint->memory, rdma_memory_put);
+}
+
+/*
+ * The device goes away: lets go of all that is on it. It may come back. librdmacm notices dead devices, and
+ * closes them, only when it lists those there are; a driver that cannot take its device from its users
+ * (rdma_rxe of Linux 6.1) waits for that.
+ */
+static void forget_device(struct rdma_endpoint *endpoint)
+{
+    stop_listening(endpoint);
+    struct ibv_context **devices = rdma_get_devices(NULL);
+    if (devices)
+        rdma_free_devices(devices);
 }
 
 static int rdma_listen_fd(struct endpoint *base)
@@ -243,12 +255,15 @@ static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
                                         event->param.conn.private_data_len);
     rdma_ack_cm_event(event);
     if (type == RDMA_CM_EVENT_DEVICE_REMOVAL)
-        stop_listening(endpoint);
+        forget_device(endpoint);
     if (type != RDMA_CM_EVENT_CONNECT_REQUEST)
         return -EAGAIN;
     if (known == 0)
         return accept_id(endpoint, id, out);
-    g_warning("an RDMA connection without the session's token was refused");
+    g_warning(
+        known == -EPROTONOSUPPORT
+            ? "an RDMA connection of another understudy version was refused: install the same on both hosts"
+            : "an RDMA connection without the session's token was refused");
     refuse(id);
     return known;
 }
@@ -336,6 +351,8 @@ static int rdma_dial(struct endpoint *base, const char *host, const char *port, 
     int status = has_devices() ? resolve(host, port, &peer) : -ENODEV;
     if (status == 0)
         status = resolve_id(&peer, timeout_ms, &id);
+    if (status == -ENODEV && endpoint->memory)
+        forget_device(endpoint);
     if (status < 0) {
         *why = status == -ENODEV
                    ? g_strdup_printf("no RDMA device of this host reaches %s", host)
@@ -438,7 +455,8 @@ struct endpoint *endpoint_rdma_new(const struct endpoint_rdma_config *config, GE
         if (status == 0)
             status = start_listening(endpoint, error);
     }
-    if (status == 0 && config->peer_host)
+    /* Registering takes long where a guest is large: now, and not while a peer waits to be accepted. */
+    if (status == 0 && config->peer_host && !endpoint->memory)
         status = prepare_dial(endpoint, config->peer_host, error);
     if (status < 0) {
         rdma_endpoint_free(&endpoint->base);

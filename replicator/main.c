@@ -22,6 +22,7 @@
 #define STALL_MS          5000
 #define GATE_HOLD_LEN     (32u << 20)
 #define DEVSTATE_CAPACITY (16u << 20)
+#define OTHER_STAGING_LEN (64u << 20) /* about: for RAM blocks beside the main one */
 #define NOTES_A_ROUND     256
 /* A busy disk may take seconds to sync: no reason to give the standby up. */
 #define DURABLE_ACK_TIMEOUT_MS 15000
@@ -73,8 +74,9 @@ void replicator_configured(struct replicator *r)
     r->input_log = input_log_new(send_frame_copy, r);
     r->since_us = g_get_monotonic_time();
     bool fits = r->config.transport != TRANSPORT_RDMA ||
-                endpoint_rdma_check(r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL,
-                                    r->config.listen_address, r->config.ram_bytes, &error);
+                endpoint_rdma_check(
+                    r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL, r->config.listen_address,
+                    r->config.ram_bytes + r->config.ram_bytes / 256 + OTHER_STAGING_LEN, &error);
     if (!fits || !guest_disks_open(r, &error) || !guest_start(r, &error)) {
         replicator_error(r, "%s", error->message);
         replicator_give_up(r);
@@ -151,7 +153,7 @@ static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_po
         .stall_ms = STALL_MS,
         .listen_address = r->config.listen_address,
         .listen_port = data_port,
-        .peer_host = r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL,
+        .peer_host = r->config.peer_host,
     };
     memcpy(rdma.token, r->config.token, sizeof rdma.token);
     if (r->config.transport != TRANSPORT_TCP) {
