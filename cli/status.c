@@ -171,19 +171,23 @@ static void print_line(const Understudy__Status *s)
     print_sync(s);
 }
 
-static void print_table(const Understudy__StatusList *list)
+/* why: also say why a link is not RDMA, where it might have been. */
+static void print_table(const Understudy__StatusList *list, bool why)
 {
     if (list->n_vms == 0)
         printf("no VMs on this host\n");
     else
-        printf("%-12s %-9s %-15s %-16s %5s %9s %9s %9s  %s\n", "NAME", "ROLE", "STATE", "PEER", "TERM",
-               "EPOCHS", "P50 us", "P99 us", "LAST ERROR");
+        printf("%-12s %-9s %-15s %-16s %-4s %5s %9s %9s %9s  %s\n", "NAME", "ROLE", "STATE", "PEER", "LINK",
+               "TERM", "EPOCHS", "P50 us", "P99 us", "LAST ERROR");
     for (size_t i = 0; i < list->n_vms; i++) {
         const Understudy__Status *s = list->vms[i];
-        printf("%-12s %-9s %-15s %-16s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT
+        printf("%-12s %-9s %-15s %-16s %-4s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT
                " %9" G_GUINT64_FORMAT "  %s\n",
-               s->vm, role_name(s->role), s->state, s->peer, s->term, s->epochs,
-               s->pause_us ? s->pause_us->p50 : 0, s->pause_us ? s->pause_us->p99 : 0, s->last_error);
+               s->vm, role_name(s->role), s->state, s->peer, s->transport[0] ? s->transport : "-", s->term,
+               s->epochs, s->pause_us ? s->pause_us->p50 : 0, s->pause_us ? s->pause_us->p99 : 0,
+               s->last_error);
+        if (why && s->transport_why[0])
+            printf("Checkpoints go over TCP, not RDMA: %s\n", s->transport_why);
         for (size_t k = 0; k < s->n_disks; k++)
             print_disk(s->disks[k]);
     }
@@ -242,7 +246,7 @@ int cmd_status(int argc, char **argv)
     else if (as_json)
         print_json(answer->status_list, vm);
     else if (!follow)
-        print_table(answer->status_list);
+        print_table(answer->status_list, vm != NULL);
     understudy__envelope__free_unpacked(answer, NULL);
     return follow && code == EXIT_OK ? watch(vm) : code;
 }
