@@ -2,9 +2,12 @@
 /*
  * The RDMA transport over a real device (soft-RoCE in tests/rdma/vm.sh, or one that UNDERSTUDY_RDMA_DEV
  * names): what every transport must do, and what only this one can get wrong. From the environment:
- *   UNDERSTUDY_RDMA_LISTEN  the address to listen on     UNDERSTUDY_RDMA_DIAL  the address to dial (default:
- * the same) UNDERSTUDY_RDMA_LISTEN6 an IPv6 address of the device, or nothing UNDERSTUDY_RDMA_LINK    a
- * command that takes "down", "up", "loss" or "clean": the wire between the two; or nothing
+ *
+ *   UNDERSTUDY_RDMA_LISTEN   the address to listen on
+ *   UNDERSTUDY_RDMA_DIAL     the address to dial (default: the same)
+ *   UNDERSTUDY_RDMA_LISTEN6  an IPv6 address of the device, or nothing
+ *   UNDERSTUDY_RDMA_LINK     a command that takes "down", "up", "loss", "clean", "gone" or "back": the wire
+ * between the two, and the device of the one that listens; or nothing
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,55 +28,13 @@
 #include "proto/rdma_wire.h"
 #include "replicator/endpoint.h"
 #include "replicator/transport_rdma.h"
+#include "tests/rdma/ends.h"
 #include "tests/transport/common.h"
-
-static uint16_t next_port = 17000;
 
 struct ends {
     struct endpoint *endpoint[2]; /* dials, listens */
+    uint16_t port;
 };
-
-static const char *listen_address(void)
-{
-    return getenv("UNDERSTUDY_RDMA_LISTEN");
-}
-
-static const char *dial_address(void)
-{
-    const char *address = getenv("UNDERSTUDY_RDMA_DIAL");
-    return address ? address : listen_address();
-}
-
-static struct endpoint *make_endpoint(struct staging *staging, unsigned stall_ms, const char *address,
-                                      uint16_t port, uint8_t token)
-{
-    GError *error = NULL;
-    struct endpoint_rdma_config config = {
-        .staging = staging, .stall_ms = stall_ms, .listen_address = address, .listen_port = port};
-    memset(config.token, token, sizeof config.token);
-    struct endpoint *endpoint = endpoint_rdma_new(&config, &error);
-    if (!endpoint)
-        fail_msg("%s", error->message);
-    return endpoint;
-}
-
-struct accepting {
-    struct endpoint *endpoint;
-    struct transport *transport;
-    int status;
-};
-
-static void *accept_one(void *opaque)
-{
-    struct accepting *accepting = opaque;
-    struct pollfd pfd = {.fd = accepting->endpoint->ops->listen_fd(accepting->endpoint), .events = POLLIN};
-    do
-        accepting->status = poll(&pfd, 1, PATIENT_MS) > 0
-                                ? accepting->endpoint->ops->accept(accepting->endpoint, &accepting->transport)
-                                : -ETIMEDOUT;
-    while (accepting->status == -EAGAIN);
-    return NULL;
-}
 
 /* Both ends on addresses given; statuses are the caller's to judge. */
 static int connect_ends(struct ends *ends, const char *address, uint16_t port, struct transport *made[2])
@@ -98,8 +59,8 @@ static void open_pair_at(struct transport_pair *made, unsigned stall_ms, uint32_
                          uint32_t to_pages, const char *listen, const char *dial)
 {
     struct ends *ends = calloc(1, sizeof *ends);
-    uint16_t port = next_port++;
     assert_non_null(ends);
+    uint16_t port = ends->port = new_port();
     made->user = ends;
     made->staging[0] = new_staging(from_pages);
     made->staging[1] = new_staging(to_pages);
@@ -134,9 +95,9 @@ static const struct transport_pairs rdma_pairs = {
 static void test_a_connection_without_the_token_is_refused(void **state)
 {
     struct staging *staging[2] = {new_staging(CAPACITY), new_staging(CAPACITY)};
-    uint16_t port = next_port++;
-    struct ends ends = {{make_endpoint(staging[0], PATIENT_MS, NULL, 0, 7),
-                         make_endpoint(staging[1], PATIENT_MS, listen_address(), port, 8)}};
+    uint16_t port = new_port();
+    struct ends ends = {.endpoint = {make_endpoint(staging[0], PATIENT_MS, NULL, 0, 7),
+                                     make_endpoint(staging[1], PATIENT_MS, listen_address(), port, 8)}};
     struct transport *made[2] = {NULL, NULL};
     (void)state;
     assert_int_equal(connect_ends(&ends, dial_address(), port, made), -ECONNREFUSED);
@@ -197,7 +158,7 @@ static void test_a_hundred_reconnects_leave_nothing_behind(void **state)
 {
     struct transport_pair made = {0};
     (void)state;
-    uint16_t port = next_port++;
+    uint16_t port = new_port();
     made.staging[0] = new_staging(CAPACITY);
     made.staging[1] = new_staging(CAPACITY);
     struct ends *ends = calloc(1, sizeof *ends);
@@ -305,6 +266,39 @@ static void test_a_ring_without_room_waits_and_goes_on_when_there_is_some(void *
     close_rdma_pair(&made);
 }
 
+/* ---- at rest ---- */
+
+static uint64_t processor_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+/* A thread that polls would use all of a processor: the test tells that from hardly any, not one figure from
+ * another. */
+static void test_a_connection_at_rest_uses_no_processor(void **state)
+{
+    struct transport_pair made = {0};
+    pthread_t threads[2];
+    struct blocked resting[2];
+    (void)state;
+    open_rdma_pair(&made, PATIENT_MS, CAPACITY, CAPACITY);
+    exchange_one(&made, 1); /* polling has just paid */
+    for (int i = 0; i < 2; i++) {
+        resting[i] = (struct blocked){.transport = made.ends[i]};
+        assert_int_equal(pthread_create(&threads[i], NULL, block, &resting[i]), 0);
+    }
+    uint64_t began = processor_ns();
+    usleep(1000000);
+    assert_true(processor_ns() - began < 300000000);
+    for (int i = 0; i < 2; i++)
+        made.ends[i]->ops->shutdown(made.ends[i]);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    close_rdma_pair(&made);
+}
+
 /* ---- a peer that dies, a wire that fails ---- */
 
 /* What the program does when it is started as the receiving side. */
@@ -369,9 +363,28 @@ static void *stream(void *opaque)
     return NULL;
 }
 
+struct drain {
+    struct transport *transport;
+    struct staging *staging;
+    int status;
+};
+
+/* Receives, and gives back, until it fails. */
+static void *drain(void *opaque)
+{
+    struct drain *d = opaque;
+    struct transport_received out;
+    while ((d->status = d->transport->ops->receive(d->transport, d->staging, &out)) == 0) {
+        if (out.epoch)
+            staging_free(d->staging, out.epoch);
+        d->transport->ops->room(d->transport);
+    }
+    return NULL;
+}
+
 static void test_a_peer_killed_in_mid_stream_ends_both_directions_soon(void **state)
 {
-    uint16_t port = next_port++;
+    uint16_t port = new_port();
     char service[8], byte;
     char *why = NULL;
     int told, status;
@@ -405,14 +418,101 @@ static void test_a_peer_killed_in_mid_stream_ends_both_directions_soon(void **st
     close(told);
 }
 
-static bool wire(const char *what)
+/* Its device goes on taking what is written; its process gives nothing back. */
+static void test_a_peer_that_stands_still_ends_the_connection_in_bounded_time(void **state)
 {
-    const char *command = getenv("UNDERSTUDY_RDMA_LINK");
-    char line[512];
-    if (!command)
-        return false;
-    snprintf(line, sizeof line, "%s %s", command, what);
-    return system(line) == 0;
+    uint16_t port = new_port();
+    char service[8], byte;
+    char *why = NULL;
+    int told, status;
+    (void)state;
+    snprintf(service, sizeof service, "%u", port);
+    pid_t pid = start_receiver(port, &told);
+    assert_int_equal(read(told, &byte, 1), 1);
+    struct staging *staging = new_staging(CAPACITY);
+    struct endpoint *endpoint = make_endpoint(staging, 1000, NULL, 0, 7);
+    struct transport *transport = NULL;
+    assert_int_equal(endpoint->ops->dial(endpoint, dial_address(), service, PATIENT_MS, &transport, &why), 0);
+    struct blocked acks = {.transport = transport};
+    struct stream streaming = {.transport = transport, .staging = staging};
+    pthread_t listening, sending;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    struct transport_stats stats;
+    do
+        transport->ops->stats(transport, &stats);
+    while (stats.epochs_sent < 5 && streaming.status == 0);
+    kill(pid, SIGSTOP);
+    pthread_join(sending, NULL); /* or the test ends by its own time limit */
+    assert_int_equal(streaming.status, -ETIMEDOUT);
+    transport->ops->shutdown(transport);
+    pthread_join(listening, NULL);
+    assert_int_equal(acks.status, -ENOTCONN);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    transport->ops->free(transport);
+    endpoint_free(endpoint);
+    staging_close(staging);
+    close(told);
+}
+
+static void *remove_device(void *opaque)
+{
+    bool *removed = opaque;
+    *removed = wire("gone");
+    return NULL;
+}
+
+/* The device of the one that listens is taken out while epochs stream, and put back. */
+static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    if (!wire("clean")) {
+        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
+        skip();
+    }
+    open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
+    struct ends *ends = made.user;
+    struct blocked acks = {.transport = made.ends[0]};
+    struct stream streaming = {.transport = made.ends[0], .staging = made.staging[0]};
+    struct drain draining = {.transport = made.ends[1], .staging = made.staging[1]};
+    pthread_t listening, sending, taking, removing;
+    bool removed = false;
+    struct transport_stats stats;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&taking, NULL, drain, &draining), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    do
+        made.ends[1]->ops->stats(made.ends[1], &stats);
+    while (stats.epochs_received < 5 && streaming.status == 0);
+    /* It returns when nobody holds the device any more. */
+    assert_int_equal(pthread_create(&removing, NULL, remove_device, &removed), 0);
+    pthread_join(taking, NULL);
+    pthread_join(sending, NULL);
+    made.ends[0]->ops->shutdown(made.ends[0]); /* as the sender of the replicator does */
+    pthread_join(listening, NULL);
+    assert_true(draining.status < 0 && streaming.status < 0 && acks.status < 0);
+    assert_empty(made.staging[1]);
+    for (int i = 0; i < 2; i++) {
+        made.ends[i]->ops->free(made.ends[i]);
+        made.ends[i] = NULL;
+    }
+    /* What the endpoint that listens is told of it. */
+    struct transport *nobody = NULL;
+    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) >= 0 &&
+           ends->endpoint[1]->ops->accept(ends->endpoint[1], &nobody) == -EAGAIN)
+        sched_yield();
+    assert_null(nobody);
+    pthread_join(removing, NULL);
+    assert_true(removed);
+    assert_true(wire("back"));
+    /* The same endpoints, not new ones: a replicator lives on. It tries to listen once a second. */
+    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) < 0)
+        usleep(50000);
+    assert_int_equal(connect_ends(ends, dial_address(), ends->port, made.ends), 0);
+    exchange_one(&made, 1);
+    close_rdma_pair(&made);
 }
 
 static void test_lost_packets_cost_time_and_nothing_else(void **state)
@@ -468,6 +568,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "SKIPPED: UNDERSTUDY_RDMA_LISTEN does not name the address of an RDMA device\n");
         return 77;
     }
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         TRANSPORT_COMMON_TESTS(&rdma_pairs),
         cmocka_unit_test(test_a_connection_without_the_token_is_refused),
@@ -475,9 +577,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_two_epochs_and_more_are_under_way_at_once),
         cmocka_unit_test(test_a_ring_without_room_waits_and_goes_on_when_there_is_some),
+        cmocka_unit_test(test_a_connection_at_rest_uses_no_processor),
+        cmocka_unit_test(test_a_peer_that_stands_still_ends_the_connection_in_bounded_time),
         cmocka_unit_test(test_a_peer_killed_in_mid_stream_ends_both_directions_soon),
         cmocka_unit_test(test_lost_packets_cost_time_and_nothing_else),
         cmocka_unit_test(test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time),
+        cmocka_unit_test(test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,8 +35,10 @@ wire_neighbours() {
     ip neigh replace 10.77.0.1 lladdr "$(cat /sys/class/net/rep-a/address)" nud permanent dev rep-b
 }
 wire_back() {
-    rdma link add rxe-a type rxe netdev rep-a
-    rdma link add rxe-b type rxe netdev rep-b
+    local side
+    for side in a b; do
+        [ -e /sys/class/infiniband/rxe-$side ] || rdma link add rxe-$side type rxe netdev rep-$side
+    done
 }
 wire_gone() { rdma link del rxe-b; }
 wire_down() { ip link set rep-b down; }
