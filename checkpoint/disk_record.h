@@ -9,8 +9,8 @@
  *   data, then zeroes up to a multiple of DISK_RECORD_ALIGN
  *
  * Little-endian. A stream is records one after the other. The data is covered by the checksum of whatever
- * carries the record (commit record, journal). Pure functions over bounded buffers: no allocation, no system
- * call.
+ * carries the record (commit record or, over RDMA, the device; journal). Pure functions over bounded buffers:
+ * no allocation, no system call.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_RECORD_H
 #define UNDERSTUDY_CHECKPOINT_DISK_RECORD_H

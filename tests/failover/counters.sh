@@ -3,7 +3,8 @@
 # the counters must be those of one instant, and go on from where the dead host was at most an epoch before.
 #   counters.sh BUILD GUEST(unused) [KILLS]
 # From the environment: ACCEL (kvm, tcg, or kvm-tcg: host b has no KVM), RUN_OPTIONS (words for `understudy run`), HOSTS (a script that replaces tests/net/hosts.sh's
-# functions), PATIENCE (times longer waits: for slow machines), TRANSPORT (what status must say).
+# functions), PATIENCE (times longer waits: for slow machines), TRANSPORT (what status must say), DISTURB (not
+# empty: first the link is lost and comes back, by HOSTS' hosts_disturb and hosts_mend).
 set -euo pipefail
 BUILD=$1 GUEST=$2 kills=${3:-4}
 ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
@@ -71,10 +72,31 @@ round_of() {
         }' "$work/counters"
 }
 
+check_transport() {
+    [ -z "${TRANSPORT:-}" ] || field_is "$1" transport "$TRANSPORT" ||
+        fail "checkpoints go over $(field "$1" transport): $(field "$1" transport_why)"
+}
+unprotected() { ! field_is "$1" state protected; }
+
+if [ -n "${DISTURB:-}" ]; then
+    await $((30 * PATIENCE)) "protection on host a" field_is a state protected
+    check_transport a
+    before=$(round_of a) || fail "the counters of the primary are not of one instant"
+    hosts_disturb
+    await $((10 * PATIENCE)) "the link to be missed" unprotected a
+    hosts_mend
+    await $((30 * PATIENCE)) "protection to come back by itself" field_is a state protected
+    check_transport a
+    field_is a guest_here true || fail "the guest has moved, though its host was well"
+    after=$(round_of a) || fail "the counters of the primary are not of one instant"
+    [ "$after" -gt "$before" ] || fail "the guest stood still"
+    echo "link lost and back: round $before before, $after after"
+fi
+
 here=a there=b
 for ((i = 1; i <= kills; i++)); do
     await $((30 * PATIENCE)) "protection on host $here" field_is $here state protected
-    [ -z "${TRANSPORT:-}" ] || field_is $here transport "$TRANSPORT" || fail "checkpoints go over $(field $here transport): $(field $here transport_why)"
+    check_transport $here
     before=$(round_of $here) || fail "the counters of the primary are not of one instant"
     hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
     await $((10 * PATIENCE)) "host $there to take over" field_is $there guest_here true

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# A boot-sector guest protected over RDMA in a machine of its own (tests/rdma/vm.sh): its host is killed, the other takes over, the
-# counters are exact, and protection comes back, over RDMA again.   e2e.sh BUILD [KILLS]
+# A boot-sector guest protected over RDMA, in a machine of its own (tests/rdma/vm.sh) or on a real device: the standby's device is
+# taken out and put back, and protection comes back; its host is killed, the other takes over, the counters are exact, and protection
+# comes back, over RDMA again.   e2e.sh BUILD [KILLS]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+[ -n "${UNDERSTUDY_RDMA_REAL:-}" ] || export DISTURB=1
 export ACCEL=tcg PATIENCE=10 HOSTS="$here/hosts.sh" TRANSPORT=rdma
 # Emulation inside an emulation is slow: longer epochs, and more time before a host counts as dead.
 export RUN_OPTIONS="--transport rdma --epoch-ms 200 --deadline-ms 1000 --silence-ms 3000 --heartbeat-ms 100"

@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # The functions of tests/net/hosts.sh for a machine whose RDMA devices know one network namespace only: two hosts are two control
-# groups with a /run/understudy of their own, joined by the wire of tests/rdma/wire.sh. To be sourced, in tests/rdma/vm.sh only.
+# groups with folders of their own, joined by the wire of tests/rdma/wire.sh; or, with UNDERSTUDY_RDMA_REAL, by the device
+# UNDERSTUDY_RDMA_DEV alone, whose network device gets their addresses for the time being. To be sourced, as root.
 rdma_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+rdma_netdev() { rdma link show "$UNDERSTUDY_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p'; }
+# wire WORD: see tests/rdma/wire.sh; a real wire is left alone.
+rdma_wire() { [ -n "${UNDERSTUDY_RDMA_REAL:-}" ] || "$rdma_folder/wire.sh" "$1"; }
 
 hosts_group() { echo "/sys/fs/cgroup/$1-$2"; }
 
@@ -11,27 +16,35 @@ hosts_up() {
     for h in a b; do
         mkdir -p "$(hosts_group "$1" $h)"
     done
-    [ -e /sys/class/net/rep-a ] || "$rdma_folder/wire.sh" make
+    if [ -n "${UNDERSTUDY_RDMA_REAL:-}" ]; then
+        ip addr replace 10.77.0.1/24 dev "$(rdma_netdev)"
+        ip addr replace 10.77.0.2/24 dev "$(rdma_netdev)"
+    elif [ ! -e /sys/class/net/rep-a ]; then
+        "$rdma_folder/wire.sh" make
+    fi
 }
 
 hosts_exec() {
-    local group run
-    group=$(hosts_group "$1" "$2")
-    run=$(hosts_run_dir "$1" "$2")
+    local p=$1 h=$2
     shift 2
     # shellcheck disable=SC2016 # the inner shell expands these
     unshare --mount --propagation private sh -c \
-        'echo $$ >"$0/cgroup.procs" && mkdir -p /run/understudy && mount --bind "$1" /run/understudy && shift && exec "$@"' \
-        "$group" "$run" "$@"
+        'echo $$ >"$0/cgroup.procs" && mkdir -p /run/understudy /var/lib/understudy /srv && mount --bind "$1" /run/understudy &&
+         mount --bind "$2" /var/lib/understudy && mount --bind "$3" /srv && shift 3 && exec "$@"' \
+        "$(hosts_group "$p" "$h")" "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
 }
 
 hosts_kill() {
     # Not by taking the link down: the kernel would tell the other side at once.
-    [ "${3:-}" != quiet ] || "$rdma_folder/wire.sh" silence
+    [ "${3:-}" != quiet ] || rdma_wire silence
     [ ! -e "$(hosts_group "$1" "$2")" ] || echo 1 >"$(hosts_group "$1" "$2")/cgroup.kill"
 }
 
-hosts_links_up() { "$rdma_folder/wire.sh" clean; }
+hosts_links_up() { rdma_wire clean; }
+
+# Takes host b's RDMA device away, and puts it back. Not a real one.
+hosts_disturb() { rdma_wire gone; }
+hosts_mend() { rdma_wire back; }
 
 hosts_down() {
     local h group
@@ -41,5 +54,9 @@ hosts_down() {
         hosts_kill "$1" $h
         until rmdir "$group" 2>/dev/null; do sleep 0.05; done
     done
+    if [ -n "${UNDERSTUDY_RDMA_REAL:-}" ]; then
+        ip addr del 10.77.0.1/24 dev "$(rdma_netdev)" 2>/dev/null || true
+        ip addr del 10.77.0.2/24 dev "$(rdma_netdev)" 2>/dev/null || true
+    fi
     rm -rf "/run/us-$1"
 }
