@@ -91,6 +91,9 @@ run_refused "nosuchdevice" --peer 10.77.0.2 -- "${vm[@]}" -device nosuchdevice
 echo "-- peers that are not what they should be"
 run_refused "10.77.0.99" --peer 10.77.0.99 -- "${vm[@]}"
 run_refused "10.77.0.2" --peer 10.77.0.2:9 -- "${vm[@]}"
+# These hosts have no RDMA device: it is said before a guest starts.
+run_refused "no RDMA device .*use --transport tcp, or see docs/rdma.md" --transport rdma --peer 10.77.0.2 -- "${vm[@]}"
+refused 2 "usage" a run --transport pigeon --peer 10.77.0.2 -- "${vm[@]}"
 hosts_exec "$prefix" b socat TCP-LISTEN:7071,fork,reuseaddr EXEC:"cat /dev/zero" 2>/dev/null &
 hosts_exec "$prefix" b socat TCP-LISTEN:7072,fork,reuseaddr EXEC:"sleep 60" 2>/dev/null &
 hosts_exec "$prefix" b socat TCP-LISTEN:7073,fork,reuseaddr SYSTEM:"echo SSH-2.0-OpenSSH_9" 2>/dev/null &
