@@ -176,6 +176,8 @@ static void forget_device(struct rdma_endpoint *endpoint)
 static int rdma_listen_fd(struct endpoint *base)
 {
     struct rdma_endpoint *endpoint = (struct rdma_endpoint *)base;
+    if (endpoint->memory && rdma_memory_removed(endpoint->memory))
+        forget_device(endpoint);
     if (endpoint->listens && !endpoint->listener &&
         g_get_monotonic_time() - endpoint->tried_us > LISTEN_EVERY_US)
         start_listening(endpoint, NULL);
@@ -348,11 +350,11 @@ static int rdma_dial(struct endpoint *base, const char *host, const char *port, 
     struct sockaddr_storage peer;
     struct rdma_cm_id *id = NULL;
     g_autoptr(GError) error = NULL;
+    if (endpoint->memory && rdma_memory_removed(endpoint->memory))
+        forget_device(endpoint);
     int status = has_devices() ? resolve(host, port, &peer) : -ENODEV;
     if (status == 0)
         status = resolve_id(&peer, timeout_ms, &id);
-    if (status == -ENODEV && endpoint->memory)
-        forget_device(endpoint);
     if (status < 0) {
         *why = status == -ENODEV
                    ? g_strdup_printf("no RDMA device of this host reaches %s", host)

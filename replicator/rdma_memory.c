@@ -5,6 +5,7 @@
 #include <gio/gio.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -110,6 +111,17 @@ struct rdma_memory *rdma_memory_get(struct rdma_memory *memory)
 {
     atomic_fetch_add_explicit(&memory->references, 1, memory_order_relaxed);
     return memory;
+}
+
+bool rdma_memory_removed(struct rdma_memory *memory)
+{
+    struct pollfd pfd = {.fd = memory->anchor->channel->fd, .events = POLLIN};
+    struct rdma_cm_event *event;
+    if (!memory->removed && poll(&pfd, 1, 0) > 0 && rdma_get_cm_event(memory->anchor->channel, &event) == 0) {
+        memory->removed = event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+        rdma_ack_cm_event(event);
+    }
+    return memory->removed;
 }
 
 void rdma_memory_put(struct rdma_memory *memory)

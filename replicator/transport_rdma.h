@@ -12,6 +12,7 @@
 
 #include <glib.h>
 #include <rdma/rdma_cma.h>
+#include <stdbool.h>
 
 #include "checkpoint/staging.h"
 #include "replicator/transport.h"
@@ -27,6 +28,7 @@ struct rdma_memory {
     struct ibv_mr *staging_mr;
     struct staging *staging;
     struct ibv_device_attr limits;
+    bool removed;
     _Atomic unsigned references;
 };
 
@@ -36,6 +38,9 @@ int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struc
                     GError **error);
 struct rdma_memory *rdma_memory_get(struct rdma_memory *memory);
 void rdma_memory_put(struct rdma_memory *memory);
+/* The device was taken out: nothing on it will work again, and it waits to be let go of. The thread that made
+ * the memory. */
+bool rdma_memory_removed(struct rdma_memory *memory);
 
 /*
  * A transport on an id that is about to be connected or accepted: makes its queue pair, with receives posted.
