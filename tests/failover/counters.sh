@@ -82,6 +82,7 @@ if [ -n "${DISTURB:-}" ]; then
     await $((30 * PATIENCE)) "protection on host a" field_is a state protected
     check_transport a
     before=$(round_of a) || fail "the counters of the primary are not of one instant"
+    echo "protected after $SECONDS s, round $before; the link goes"
     hosts_disturb
     await $((10 * PATIENCE)) "the link to be missed" unprotected a
     hosts_mend

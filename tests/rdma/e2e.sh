@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A boot-sector guest protected over RDMA, in a machine of its own (tests/rdma/vm.sh) or on a real device: the standby's device is
-# taken out and put back, and protection comes back; its host is killed, the other takes over, the counters are exact, and protection
-# comes back, over RDMA again.   e2e.sh BUILD [KILLS]
+# A boot-sector guest protected over RDMA, in a machine of its own (tests/rdma/vm.sh) or on a real device: first
+# RDMA's packets are lost until the connection breaks, and protection comes back by itself; then its host is killed, the other takes over,
+# the counters are exact, and protection comes back, over RDMA again.   e2e.sh BUILD [KILLS]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 [ -n "${UNDERSTUDY_RDMA_REAL:-}" ] || export DISTURB=1

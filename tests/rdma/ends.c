@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,79 @@ void *accept_one(void *opaque)
                                 : -ETIMEDOUT;
     while (accepting->status == -EAGAIN);
     return NULL;
+}
+
+int connect_ends(struct ends *ends, const char *address, uint16_t port, struct transport *made[2])
+{
+    struct accepting accepting = {.endpoint = ends->endpoint[1]};
+    char service[8];
+    char *why = NULL;
+    pthread_t thread;
+    snprintf(service, sizeof service, "%u", port);
+    assert_int_equal(pthread_create(&thread, NULL, accept_one, &accepting), 0);
+    int status =
+        ends->endpoint[0]->ops->dial(ends->endpoint[0], address, service, PATIENT_MS, &made[0], &why);
+    pthread_join(thread, NULL);
+    if (status < 0)
+        print_message("dial: %s\n", why);
+    free(why);
+    made[1] = accepting.transport;
+    return status < 0 ? status : accepting.status;
+}
+
+void open_pair_at(struct transport_pair *made, unsigned stall_ms, uint32_t from_pages, uint32_t to_pages,
+                  const char *listen, const char *dial)
+{
+    struct ends *ends = calloc(1, sizeof *ends);
+    assert_non_null(ends);
+    uint16_t port = ends->port = new_port();
+    made->user = ends;
+    made->staging[0] = new_staging(from_pages);
+    made->staging[1] = new_staging(to_pages);
+    ends->endpoint[0] = make_endpoint(made->staging[0], stall_ms, NULL, 0, 7);
+    ends->endpoint[1] = make_endpoint(made->staging[1], stall_ms, listen, port, 7);
+    assert_int_equal(connect_ends(ends, dial, port, made->ends), 0);
+}
+
+void open_rdma_pair(struct transport_pair *made, unsigned stall_ms, uint32_t from_pages, uint32_t to_pages)
+{
+    open_pair_at(made, stall_ms, from_pages, to_pages, listen_address(), dial_address());
+}
+
+void close_rdma_pair(struct transport_pair *made)
+{
+    struct ends *ends = made->user;
+    for (int i = 0; i < 2; i++) {
+        if (made->ends[i])
+            made->ends[i]->ops->free(made->ends[i]);
+        endpoint_free(ends->endpoint[i]);
+        staging_close(made->staging[i]);
+    }
+    free(ends);
+}
+
+const struct transport_pairs rdma_pairs = {.open = open_rdma_pair, .close = close_rdma_pair, .shutdowns = 20};
+
+void exchange_one(struct transport_pair *made, uint64_t number)
+{
+    struct transport_received out;
+    struct blocked acks = {.transport = made->ends[0]};
+    struct blocked sending = {.transport = made->ends[0], .staging = made->staging[0]};
+    struct transport_message ack = {.type = MESSAGE_ACK, .epoch = number};
+    pthread_t listening, feeding;
+    sending.epoch = stage(made->staging[0], number, CAPACITY);
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&feeding, NULL, block, &sending), 0);
+    assert_int_equal(made->ends[1]->ops->receive(made->ends[1], made->staging[1], &out), 0);
+    assert_non_null(out.epoch);
+    assert_int_equal(out.epoch->epoch, number);
+    pthread_join(feeding, NULL);
+    assert_int_equal(sending.status, 0);
+    staging_free(made->staging[1], out.epoch);
+    assert_int_equal(made->ends[1]->ops->send_message(made->ends[1], &ack), 0);
+    pthread_join(listening, NULL);
+    assert_int_equal(acks.status, 0);
+    staging_free(made->staging[0], sending.epoch);
 }
 
 bool wire(const char *what)

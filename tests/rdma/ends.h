@@ -4,6 +4,7 @@
 #ifndef UNDERSTUDY_TESTS_RDMA_ENDS_H
 #define UNDERSTUDY_TESTS_RDMA_ENDS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "replicator/endpoint.h"
@@ -26,6 +27,22 @@ struct accepting {
     int status;
 };
 void *accept_one(void *opaque);
+
+/* What a pair is made of: its user is one of these. */
+struct ends {
+    struct endpoint *endpoint[2]; /* dials, listens */
+    uint16_t port;
+};
+
+/* Connects both. The transports are the caller's, statuses the caller's to judge. */
+int connect_ends(struct ends *ends, const char *address, uint16_t port, struct transport *made[2]);
+void open_pair_at(struct transport_pair *made, unsigned stall_ms, uint32_t from_pages, uint32_t to_pages,
+                  const char *listen, const char *dial);
+void open_rdma_pair(struct transport_pair *made, unsigned stall_ms, uint32_t from_pages, uint32_t to_pages);
+void close_rdma_pair(struct transport_pair *made);
+extern const struct transport_pairs rdma_pairs;
+/* An epoch goes over and an ack comes back. */
+void exchange_one(struct transport_pair *made, uint64_t number);
 
 /* Runs UNDERSTUDY_RDMA_LINK with this word ("down", "up", "loss", "clean", "gone", "back"). False where it is
  * not set, or fails. */

@@ -42,9 +42,9 @@ hosts_kill() {
 
 hosts_links_up() { rdma_wire clean; }
 
-# Takes host b's RDMA device away, and puts it back. Not a real one.
-hosts_disturb() { rdma_wire gone; }
-hosts_mend() { rdma_wire back; }
+# RDMA's packets are lost, and no others: the hosts go on hearing each other's heartbeats. Not on a real wire.
+hosts_disturb() { rdma_wire mute; }
+hosts_mend() { rdma_wire clean; }
 
 hosts_down() {
     local h group

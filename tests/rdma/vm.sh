@@ -28,7 +28,7 @@ build() {
     cp "$busybox" "$root/bin/busybox"
     cp "$here/init.sh" "$root/init"
     chmod 755 "$root/init" "$root/bin/busybox"
-    for name in virtio_pci 9pnet_virtio 9p overlay virtio_rng crc32_generic crc32_pclmul rdma_rxe rdma_ucm veth sch_netem; do
+    for name in virtio_pci 9pnet_virtio 9p overlay virtio_rng crc32_generic crc32_pclmul rdma_rxe rdma_ucm veth sch_netem sch_prio cls_u32; do
         kernel_add_module "$out" "$root" "$name"
     done
     (cd "$root" && find . -print0 | cpio --null --quiet -o -H newc | gzip -1) >"$out/initrd.img.new"

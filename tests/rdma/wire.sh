@@ -2,7 +2,7 @@
 # Two soft-RoCE devices on the two ends of a veth pair, in one network namespace (Linux 6.1's rdma_rxe knows no other), with
 # rules that send what goes from one address to the other over the wire instead of through the loopback. To be
 # sourced, or run:
-#   wire.sh make | down | up | loss | silence | clean | gone | back
+#   wire.sh make | down | up | loss | silence | mute | clean | gone | back
 # a: 10.77.0.1 on rep-a, b: 10.77.0.2 on rep-b; fd00:77::1 and fd00:77::2.
 set -euo pipefail
 
@@ -57,11 +57,20 @@ wire_silence() {
     tc qdisc replace dev rep-a root netem loss 100%
     tc qdisc replace dev rep-b root netem loss 100%
 }
+# RDMA's packets are lost, both ways, and no others.
+wire_mute() {
+    local side
+    for side in a b; do
+        tc qdisc replace dev rep-$side root handle 1: prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+        tc qdisc add dev rep-$side parent 1:2 handle 20: netem loss 100%
+        tc filter add dev rep-$side parent 1: protocol ip u32 match ip protocol 17 0xff match ip dport 4791 0xffff flowid 1:2
+    done
+}
 wire_clean() {
     tc qdisc del dev rep-a root 2>/dev/null || true
     tc qdisc del dev rep-b root 2>/dev/null || true
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    "wire_${1:?usage: wire.sh make|down|up|loss|silence|clean|gone|back}"
+    "wire_${1:?usage: wire.sh make|down|up|loss|silence|mute|clean|gone|back}"
 fi

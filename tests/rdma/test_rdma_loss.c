@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An RDMA connection that is lost in every way: the peer's process dies or stands still, packets are lost,
+ * the wire goes dead, the device is taken out. Both directions end in bounded time, nothing half-arrived is
+ * staged, and the next connection works. Environment: see test_transport_rdma.c, and
+ *
+ *   UNDERSTUDY_RDMA_LINK     a command that takes "down", "up", "loss", "clean", "gone" or "back": the wire
+ *                            between the two, and the device of the one that listens; or nothing
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "replicator/endpoint.h"
+#include "tests/rdma/ends.h"
+#include "tests/transport/common.h"
+
+/* What the program does when it is started as the receiving side. */
+static int receive_for_ever(uint16_t port)
+{
+    struct staging *staging = new_staging(LARGE + 16);
+    struct accepting accepting = {.endpoint = make_endpoint(staging, PATIENT_MS, listen_address(), port, 7)};
+    struct transport_received out;
+    if (write(STDOUT_FILENO, "r", 1) != 1)
+        return 1;
+    accept_one(&accepting);
+    while (accepting.transport &&
+           accepting.transport->ops->receive(accepting.transport, staging, &out) == 0) {
+        if (out.epoch)
+            staging_free(staging, out.epoch);
+        accepting.transport->ops->room(accepting.transport);
+    }
+    return 0;
+}
+
+/* The receiving side in a process of its own, not forked off: verbs belong to the process that opened them.
+ */
+static pid_t start_receiver(uint16_t port, int *told)
+{
+    int fds[2];
+    char number[8];
+    snprintf(number, sizeof number, "%u", port);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        execl("/proc/self/exe", "test_rdma_loss", "--receive", number, (char *)NULL);
+        _exit(127);
+    }
+    close(fds[1]);
+    *told = fds[0];
+    return pid;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+struct stream {
+    struct transport *transport;
+    struct staging *staging;
+    int status;
+};
+
+/* Epochs without end, until it fails. */
+static void *stream(void *opaque)
+{
+    struct stream *s = opaque;
+    for (uint64_t number = 1; s->status == 0; number++) {
+        struct staged_epoch *epoch = stage(s->staging, number, CAPACITY);
+        s->status = send_and_wait(s->transport, s->staging, epoch);
+        staging_free(s->staging, epoch);
+    }
+    return NULL;
+}
+
+struct drain {
+    struct transport *transport;
+    struct staging *staging;
+    int status;
+};
+
+/* Receives, and gives back, until it fails. */
+static void *drain(void *opaque)
+{
+    struct drain *d = opaque;
+    struct transport_received out;
+    while ((d->status = d->transport->ops->receive(d->transport, d->staging, &out)) == 0) {
+        if (out.epoch)
+            staging_free(d->staging, out.epoch);
+        d->transport->ops->room(d->transport);
+    }
+    return NULL;
+}
+
+static void test_a_peer_killed_in_mid_stream_ends_both_directions_soon(void **state)
+{
+    uint16_t port = new_port();
+    char service[8], byte;
+    char *why = NULL;
+    int told, status;
+    (void)state;
+    snprintf(service, sizeof service, "%u", port);
+    pid_t pid = start_receiver(port, &told);
+    assert_int_equal(read(told, &byte, 1), 1);
+    struct staging *staging = new_staging(CAPACITY);
+    struct endpoint *endpoint = make_endpoint(staging, 3000, NULL, 0, 7);
+    struct transport *transport = NULL;
+    assert_int_equal(endpoint->ops->dial(endpoint, dial_address(), service, PATIENT_MS, &transport, &why), 0);
+    struct blocked acks = {.transport = transport};
+    struct stream streaming = {.transport = transport, .staging = staging};
+    pthread_t listening, sending;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    struct transport_stats stats;
+    do
+        transport->ops->stats(transport, &stats);
+    while (stats.epochs_sent < 5 && streaming.status == 0);
+    uint64_t began = now_ms();
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    pthread_join(listening, NULL);
+    pthread_join(sending, NULL);
+    assert_true(acks.status < 0 && streaming.status < 0);
+    assert_true(now_ms() - began < 30000);
+    transport->ops->free(transport);
+    endpoint_free(endpoint);
+    staging_close(staging);
+    close(told);
+}
+
+/* Its device goes on taking what is written; its process gives nothing back. */
+static void test_a_peer_that_stands_still_ends_the_connection_in_bounded_time(void **state)
+{
+    uint16_t port = new_port();
+    char service[8], byte;
+    char *why = NULL;
+    int told, status;
+    (void)state;
+    snprintf(service, sizeof service, "%u", port);
+    pid_t pid = start_receiver(port, &told);
+    assert_int_equal(read(told, &byte, 1), 1);
+    struct staging *staging = new_staging(CAPACITY);
+    struct endpoint *endpoint = make_endpoint(staging, 1000, NULL, 0, 7);
+    struct transport *transport = NULL;
+    assert_int_equal(endpoint->ops->dial(endpoint, dial_address(), service, PATIENT_MS, &transport, &why), 0);
+    struct blocked acks = {.transport = transport};
+    struct stream streaming = {.transport = transport, .staging = staging};
+    pthread_t listening, sending;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    struct transport_stats stats;
+    do
+        transport->ops->stats(transport, &stats);
+    while (stats.epochs_sent < 5 && streaming.status == 0);
+    kill(pid, SIGSTOP);
+    pthread_join(sending, NULL); /* or the test ends by its own time limit */
+    assert_int_equal(streaming.status, -ETIMEDOUT);
+    transport->ops->shutdown(transport);
+    pthread_join(listening, NULL);
+    assert_int_equal(acks.status, -ENOTCONN);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    transport->ops->free(transport);
+    endpoint_free(endpoint);
+    staging_close(staging);
+    close(told);
+}
+
+static void *remove_device(void *opaque)
+{
+    bool *removed = opaque;
+    *removed = wire("gone");
+    return NULL;
+}
+
+/* The device of the one that listens is taken out while epochs stream, and put back. */
+static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    if (!wire("clean")) {
+        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
+        skip();
+    }
+    open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
+    struct ends *ends = made.user;
+    struct blocked acks = {.transport = made.ends[0]};
+    struct stream streaming = {.transport = made.ends[0], .staging = made.staging[0]};
+    struct drain draining = {.transport = made.ends[1], .staging = made.staging[1]};
+    pthread_t listening, sending, taking, removing;
+    bool removed = false;
+    struct transport_stats stats;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&taking, NULL, drain, &draining), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    do
+        made.ends[1]->ops->stats(made.ends[1], &stats);
+    while (stats.epochs_received < 5 && streaming.status == 0);
+    /* It returns when nobody holds the device any more. */
+    assert_int_equal(pthread_create(&removing, NULL, remove_device, &removed), 0);
+    pthread_join(taking, NULL);
+    pthread_join(sending, NULL);
+    made.ends[0]->ops->shutdown(made.ends[0]); /* as the sender of the replicator does */
+    pthread_join(listening, NULL);
+    assert_true(draining.status < 0 && streaming.status < 0 && acks.status < 0);
+    assert_empty(made.staging[1]);
+    for (int i = 0; i < 2; i++) {
+        made.ends[i]->ops->free(made.ends[i]);
+        made.ends[i] = NULL;
+    }
+    /* What the endpoint that listens is told of it. */
+    struct transport *nobody = NULL;
+    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) >= 0 &&
+           ends->endpoint[1]->ops->accept(ends->endpoint[1], &nobody) == -EAGAIN)
+        sched_yield();
+    assert_null(nobody);
+    pthread_join(removing, NULL);
+    assert_true(removed);
+    assert_true(wire("back"));
+    /* The same endpoints, not new ones: a replicator lives on. It tries to listen once a second. */
+    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) < 0)
+        usleep(50000);
+    assert_int_equal(connect_ends(ends, dial_address(), ends->port, made.ends), 0);
+    exchange_one(&made, 1);
+    close_rdma_pair(&made);
+}
+
+static void test_lost_packets_cost_time_and_nothing_else(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    if (!wire("loss")) {
+        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
+        skip();
+    }
+    void *pairs = (void *)&rdma_pairs;
+    test_messages_of_other_threads_never_fall_into_an_epoch(&pairs);
+    assert_true(wire("clean"));
+    (void)made;
+}
+
+static void test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    if (!wire("clean")) {
+        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
+        skip();
+    }
+    open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
+    exchange_one(&made, 1);
+    assert_true(wire("down"));
+    struct blocked acks = {.transport = made.ends[0]};
+    struct stream streaming = {.transport = made.ends[0], .staging = made.staging[0]};
+    pthread_t listening, sending;
+    uint64_t began = now_ms();
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    pthread_join(sending, NULL);
+    assert_true(streaming.status < 0);
+    made.ends[0]->ops->shutdown(made.ends[0]); /* as the sender of the replicator does */
+    pthread_join(listening, NULL);
+    assert_true(acks.status < 0);
+    assert_true(now_ms() - began < 60000);
+    assert_true(wire("up"));
+    close_rdma_pair(&made);
+    /* And the wire is good for the next connection. */
+    open_rdma_pair(&made, PATIENT_MS, CAPACITY, CAPACITY);
+    exchange_one(&made, 1);
+    close_rdma_pair(&made);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--receive") == 0)
+        return receive_for_ever((uint16_t)atoi(argv[2]));
+    if (!listen_address()) {
+        fprintf(stderr, "SKIPPED: UNDERSTUDY_RDMA_LISTEN does not name the address of an RDMA device\n");
+        return 77;
+    }
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_peer_that_stands_still_ends_the_connection_in_bounded_time),
+        cmocka_unit_test(test_a_peer_killed_in_mid_stream_ends_both_directions_soon),
+        cmocka_unit_test(test_lost_packets_cost_time_and_nothing_else),
+        cmocka_unit_test(test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time),
+        cmocka_unit_test(test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
