@@ -19,7 +19,7 @@ packages=(
     e2fsprogs fuse3
 )
 if [ "${1:-}" = --bench ]; then
-    packages+=(perftest iperf3)
+    packages+=(perftest iperf3 fio)
 fi
 if [ "${1:-}" = --real ]; then
     packages+=(debootstrap)
