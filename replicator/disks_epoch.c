@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * See disks.h: the primary's part of an epoch, on the capture thread. The pause only loads two words a disk.
- * What was logged is copied to staging once the guest runs again; then the ring has room, and its memory is
- * given back in large pieces, so that a burst does not stay resident.
+ * What was logged is copied to staging once the guest runs again; then the ring has room again, and its
+ * memory is given back, in pieces that are worth a call, so that a burst does not stay resident.
  *
  * An epoch whose boundary found the log detached is worthless, and so is a log that does not decode: nbdkit's
  * memory is not trusted.
@@ -18,7 +18,7 @@
 #include "checkpoint/disk_section.h"
 #include "replicator/disks_internal.h"
 
-#define GIVE_BACK_LEN (16u << 20)
+#define GIVE_BACK_LEN (2u << 20) /* well below the mark, which counts from tail */
 
 void disks_boundary(struct disks *disks)
 {
@@ -46,21 +46,31 @@ static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
     return status == 0;
 }
 
-/* Memory of what was taken out goes back to the kernel, GIVE_BACK_LEN at a time. */
+/* The whole pages of [from, to) of the ring go back to the kernel. They are ours: tail has not moved yet. */
 static void give_back(const struct disk *disk, uint64_t from, uint64_t to)
 {
-    if (to - from > disk->ring_len) /* nonsense from nbdkit: found out elsewhere */
-        return;
-    from -= from % GIVE_BACK_LEN;
-    for (; from + GIVE_BACK_LEN <= to; from += GIVE_BACK_LEN)
+    from = (from + STAGING_PAGE_LEN - 1) / STAGING_PAGE_LEN * STAGING_PAGE_LEN;
+    to = to / STAGING_PAGE_LEN * STAGING_PAGE_LEN;
+    while (from < to) {
+        uint64_t at = from % disk->ring_len, len = MIN(to - from, disk->ring_len - at);
         fallocate(disk->shm_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)(DISK_SHM_RING_OFFSET + from % disk->ring_len), GIVE_BACK_LEN);
+                  (off_t)(DISK_SHM_RING_OFFSET + at), (off_t)len);
+        from += len;
+    }
 }
 
+/*
+ * What was cut is in staging. Not before there is enough of it do memory and room go back, in this order:
+ * beyond tail the plugin writes its next round at once.
+ */
 static void take_out(struct disk *disk)
 {
     uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
-    give_back(disk, tail, disk->cut);
+    disk->taken = disk->cut;
+    if (disk->cut - tail < GIVE_BACK_LEN)
+        return;
+    if (disk->cut - tail <= disk->ring_len) /* or nbdkit says nonsense: found out elsewhere */
+        give_back(disk, tail, disk->cut);
     atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
     atomic_fetch_add(&disk->shm->room_seq, 1);
     syscall(SYS_futex, (uint32_t *)&disk->shm->room_seq, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -75,14 +85,14 @@ void disks_drop_log(struct disks *disks)
 
 static uint64_t cut_len(const struct disk *disk)
 {
-    return disk->cut - atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
+    return disk->cut - disk->taken;
 }
 
 static void copy_log(const struct disk *disk, const struct staging *staging, const struct staged_epoch *epoch,
                      uint64_t at)
 {
     struct disk_stream stream;
-    disk_stream_of_ring(&stream, disk->ring, disk->ring_len, disk->cut - cut_len(disk), cut_len(disk));
+    disk_stream_of_ring(&stream, disk->ring, disk->ring_len, disk->taken, cut_len(disk));
     for (unsigned i = 0; i < 2; i++) {
         disk_section_write(staging, epoch, at, stream.span[i].iov_base, stream.span[i].iov_len);
         at += stream.span[i].iov_len;
@@ -95,7 +105,7 @@ int disks_collect(struct disks *disks, struct staging *staging, struct staged_ep
     uint64_t len = 0;
     for (unsigned i = 0; i < disks_count(disks); i++) {
         struct disk *disk = &disks->disk[i];
-        if (!log_is_sound(disk, disk->cut - cut_len(disk), cut_len(disk)))
+        if (!log_is_sound(disk, disk->taken, cut_len(disk)))
             return -EIO;
         len += cut_len(disk);
     }

@@ -42,7 +42,8 @@ struct disk {
     uint64_t unsynced; /* applier thread: bytes written since writing out was last begun */
 
     /* Capture thread. */
-    uint64_t cut;
+    uint64_t cut;   /* head at the last boundary */
+    uint64_t taken; /* collected so far; tail follows in steps */
     bool cut_detached;
 
     _Atomic bool server_runs; /* control thread writes */
