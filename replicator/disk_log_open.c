@@ -177,6 +177,11 @@ static void redo(struct disk_log *log)
     struct disk_shm *shm = log->shm;
     if (!(atomic_load(&shm->flags) & DISK_LOGGING) || disk_ring_is_detached(&log->ring))
         return;
+    if (disk_ring_is_to_end(&log->ring)) {
+        /* Nobody will have these records; and what is durable by now is not to be older for a moment. */
+        disk_ring_end(&log->ring);
+        return;
+    }
     uint64_t tail = atomic_load(&shm->tail), from = atomic_load(&shm->logged_from);
     if (from - tail > log->ring.head - tail) /* before tail */
         from = tail;

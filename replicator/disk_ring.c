@@ -64,6 +64,18 @@ void disk_ring_detach(struct disk_ring *ring)
         disk_ring_signal(ring, DISK_ATTENTION_DETACHED);
 }
 
+void disk_ring_end(struct disk_ring *ring)
+{
+    atomic_store(&ring->shm->detached, 1);
+}
+
+bool disk_ring_is_to_end(const struct disk_ring *ring)
+{
+    const struct disk_shm *shm = ring->shm;
+    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
+           !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
+}
+
 /* Once for each place of tail, lest every write wakes a replicator that is at it already. */
 static void ask_for_epoch(struct disk_ring *ring, uint64_t tail)
 {
@@ -71,12 +83,6 @@ static void ask_for_epoch(struct disk_ring *ring, uint64_t tail)
         return;
     ring->marked_tail = tail;
     disk_ring_signal(ring, DISK_ATTENTION_MARK);
-}
-
-static bool logging_is_to_end(const struct disk_shm *shm)
-{
-    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
-           !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
 }
 
 static struct timespec deadline_in(unsigned milliseconds)
@@ -117,7 +123,7 @@ static bool wait_for_room(struct disk_ring *ring, size_t len)
         uint32_t seen = atomic_load(&shm->room_seq);
         uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
         room = has_room(ring, len, tail);
-        if (room || us_until(&deadline) <= 0 || logging_is_to_end(shm))
+        if (room || us_until(&deadline) <= 0 || disk_ring_is_to_end(ring))
             break;
         ask_for_epoch(ring, tail);
         disk_futex_wait(&shm->room_seq, seen, &deadline);
@@ -164,6 +170,8 @@ void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, 
         uint64_t tail = atomic_load_explicit(&ring->shm->tail, memory_order_relaxed);
         if (ring->head - tail > ring->shm->mark)
             ask_for_epoch(ring, tail);
+    } else if (disk_ring_is_to_end(ring)) {
+        disk_ring_end(ring);
     } else {
         disk_ring_detach(ring);
     }

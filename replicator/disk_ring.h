@@ -34,6 +34,10 @@ void disk_ring_destroy(struct disk_ring *ring);
 void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
 /* Gives logging up until an order turns it on again. */
 void disk_ring_detach(struct disk_ring *ring);
+/* The same without a signal: the replicator's own order is the reason. */
+void disk_ring_end(struct disk_ring *ring);
+/* An order to turn logging off is waiting. */
+bool disk_ring_is_to_end(const struct disk_ring *ring);
 bool disk_ring_is_detached(const struct disk_ring *ring);
 void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
 

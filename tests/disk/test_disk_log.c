@@ -340,8 +340,9 @@ static void test_an_order_to_stop_logging_frees_a_waiting_writer(void **state)
     pthread_join(writer.thread, NULL);
     disk_fixture_await(&fixture);
     assert_int_equal(writer.status, 0);
-    /* An epoch that were cut between must not be sent. */
+    /* An epoch that were cut between must not be sent. But it is no news to the replicator. */
     assert_int_equal(atomic_load(&shm->detached), 1);
+    assert_false(atomic_load(&shm->attention) & DISK_ATTENTION_DETACHED);
     assert_int_equal(atomic_load(&shm->flags), DISK_WRITABLE | DISK_DURABLE);
 }
 
@@ -504,6 +505,22 @@ static void test_what_was_logged_before_the_last_turning_on_is_not_done_again(vo
     uint8_t got;
     assert_int_equal(disk_log_read(fixture.log, &got, 1, 0), 0);
     assert_int_equal(got, 2);
+}
+
+static void test_nothing_is_done_again_if_logging_is_to_end(void **state)
+{
+    (void)state;
+    start(LOGGING);
+    assert_int_equal(write_at(0, 4096, 1), 0);
+    disk_fixture_stop(&fixture);
+    lose_image_changes();
+    disk_fixture_order(&fixture, DISK_WRITABLE | DISK_DURABLE, 0);
+    disk_fixture_start(&fixture);
+    uint8_t got[4096];
+    assert_int_equal(disk_log_read(fixture.log, got, sizeof got, 0), 0);
+    for (size_t i = 0; i < sizeof got; i++)
+        assert_int_equal(got[i], 1);
+    assert_int_equal(atomic_load(&shm->detached), 1);
 }
 
 static void test_a_ring_that_is_nonsense_ends_logging(void **state)
@@ -706,6 +723,7 @@ int main(void)
         TEST(test_an_image_that_cannot_be_read_back_either_ends_logging),
         TEST(test_a_new_producer_makes_the_image_what_the_ring_says),
         TEST(test_what_was_logged_before_the_last_turning_on_is_not_done_again),
+        TEST(test_nothing_is_done_again_if_logging_is_to_end),
         TEST(test_a_ring_that_is_nonsense_ends_logging),
         TEST(test_killed_at_any_moment_it_loses_nothing_that_was_answered),
         TEST(test_overlapping_writes_have_one_order_in_log_and_image),
