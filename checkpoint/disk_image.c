@@ -131,7 +131,21 @@ static int find_len(struct disk_image *image, uint64_t export_len, char **why)
     return 0;
 }
 
-static int open_all(struct disk_image *image, uint64_t export_len, char **why)
+int disk_image_lock(struct disk_image *image)
+{
+    int status = take_lock(image->fd);
+    if (status < 0)
+        disk_image_unlock(image);
+    return status;
+}
+
+void disk_image_unlock(struct disk_image *image)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    fcntl(image->fd, F_OFD_SETLK, &all);
+}
+
+static int open_all(struct disk_image *image, uint64_t export_len, bool lock, char **why)
 {
     image->fd = open_file(image->path, why);
     if (image->fd < 0)
@@ -139,7 +153,7 @@ static int open_all(struct disk_image *image, uint64_t export_len, char **why)
     int status = find_len(image, export_len, why);
     if (status < 0)
         return status;
-    status = take_lock(image->fd);
+    status = lock ? disk_image_lock(image) : 0;
     if (status == -EAGAIN)
         say(why, "disk image %s is in use by another process (a QEMU, qemu-img or qemu-nbd): end that first",
             image->path);
@@ -150,7 +164,7 @@ static int open_all(struct disk_image *image, uint64_t export_len, char **why)
     return status;
 }
 
-int disk_image_open(struct disk_image **out, const char *path, uint64_t export_len, char **why)
+static int open_image(struct disk_image **out, const char *path, uint64_t export_len, bool lock, char **why)
 {
     *why = NULL;
     struct disk_image *image = calloc(1, sizeof *image);
@@ -158,13 +172,23 @@ int disk_image_open(struct disk_image **out, const char *path, uint64_t export_l
         return -ENOMEM;
     image->fd = -1;
     image->path = strdup(path);
-    int status = image->path ? open_all(image, export_len, why) : -ENOMEM;
+    int status = image->path ? open_all(image, export_len, lock, why) : -ENOMEM;
     if (status < 0) {
         disk_image_close(image);
         return status;
     }
     *out = image;
     return 0;
+}
+
+int disk_image_open(struct disk_image **out, const char *path, uint64_t export_len, char **why)
+{
+    return open_image(out, path, export_len, true, why);
+}
+
+int disk_image_open_unlocked(struct disk_image **out, const char *path, uint64_t export_len, char **why)
+{
+    return open_image(out, path, export_len, false, why);
 }
 
 void disk_image_close(struct disk_image *image)

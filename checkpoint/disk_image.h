@@ -28,6 +28,11 @@ struct disk_image;
  * longer than export_len.
  */
 int disk_image_open(struct disk_image **out, const char *path, uint64_t export_len, char **why);
+/* The same without the lock: an image that another host uses at present. */
+int disk_image_open_unlocked(struct disk_image **out, const char *path, uint64_t export_len, char **why);
+/* Takes the lock (again): 0, -EAGAIN while another process has the image in use, or -errno. */
+int disk_image_lock(struct disk_image *image);
+void disk_image_unlock(struct disk_image *image);
 void disk_image_close(struct disk_image *image);
 int disk_image_fd(const struct disk_image *image);
 uint64_t disk_image_len(const struct disk_image *image); /* exported bytes */

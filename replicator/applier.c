@@ -94,6 +94,8 @@ static void take_pair(struct applier *applier, const struct note *note)
 static void discard_image(struct applier *applier)
 {
     image_discard(applier->image);
+    if (applier->disks)
+        disks_forget_held(applier->disks);
     applier->synchronising = true;
     applier->overwriting_disks = false;
 }
@@ -112,6 +114,10 @@ static void handle(struct applier *applier, struct note *note)
         break;
     case NOTE_DISK_PAIR:
         take_pair(applier, note);
+        break;
+    case NOTE_DISK_FLUSHED:
+        if (applier->disks)
+            disks_flushed(applier->disks, note->arg, note->epoch);
         break;
     case NOTE_END_STANDBY:
         end_standby(applier, note);
@@ -200,6 +206,14 @@ void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pa
 {
     struct note *note = note_new(NOTE_DISK_PAIR, pair_id, len);
     note->arg = disk;
+    mailbox_post(&applier->box, &note->letter);
+}
+
+void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
+{
+    struct note *note = note_new(NOTE_DISK_FLUSHED, NULL, 0);
+    note->arg = disk;
+    note->epoch = epoch;
     mailbox_post(&applier->box, &note->letter);
 }
 

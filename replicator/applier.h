@@ -32,6 +32,8 @@ void applier_post_discard(struct applier *applier, struct staged_epoch *epoch);
 void applier_post_discard_image(struct applier *applier);
 /* From now on this disk's map is one of that pair. */
 void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len);
+/* A shared disk's image has its writes up to this epoch. */
+void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch);
 /* After all epochs: the guest is about to run here. NOTE_STANDBY_ENDED answers. */
 void applier_post_end_standby(struct applier *applier, bool sync_disks);
 

@@ -106,7 +106,7 @@ static void at_boundary(void *opaque, uint64_t epoch)
 {
     struct capture_thread *t = opaque;
     gate_boundary(t->config.gate, epoch);
-    disks_boundary(t->config.disks);
+    disks_boundary(t->config.disks, epoch);
     input_log_boundary(t->config.input_log, epoch);
 }
 
@@ -338,7 +338,8 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
 static bool may_cut(struct capture_thread *t)
 {
     uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
-    return staging_free_epochs(t->config.staging) >= 2 && t->next_epoch <= acked + MAX_UNACKED;
+    return staging_free_epochs(t->config.staging) >= 2 && t->next_epoch <= acked + MAX_UNACKED &&
+           disks_may_pause(t->config.disks);
 }
 
 static void run_epochs(struct capture_thread *t, const struct capture_order *order)
@@ -349,6 +350,9 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
     t->due_us = g_get_monotonic_time();
     if (!last)
         atomic_store(&t->acked_epoch, t->next_epoch - 1);
+    /* Output is held from here on: so must be what else the world could see. */
+    while (!disks_order_done(t->config.disks) && still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
     for (;;) {
         /* A full pipeline: the epoch grows until the sender gives room (I6). */
         while (!may_cut(t) && still(t, order))

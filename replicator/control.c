@@ -29,8 +29,8 @@ void replicator_error(struct replicator *r, const char *format, ...)
     channel_report_soon(r->channel);
 }
 
-static void send_message(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
-                         uint32_t arg)
+void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
+                     uint32_t arg)
 {
     if (!r->connection)
         return;
@@ -130,19 +130,20 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_RELEASE:
         gate_release(r->gate, action->epoch);
+        guest_disks_release(r, action->epoch);
         capture_thread_acked(r->capture, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
         guest_disks_release_all(r);
         break;
     case SESSION_DO_DROP_OUTPUT:
-        disks_cancel_durable(r->disks);
+        guest_disks_fence(r);
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
         /* Otherwise NOTE_EPOCH_JOURNALLED does. */
         if (!r->disks || !r->config.durable_acks)
-            send_message(r, MESSAGE_ACK, action->term, action->epoch, 0);
+            replicator_send(r, MESSAGE_ACK, action->term, action->epoch, 0);
         input_log_acked(r->input_log, action->epoch);
         break;
     case SESSION_DO_APPLY:
@@ -167,21 +168,22 @@ static void do_action(struct replicator *r, const struct session_action *action,
         capture_thread_last_epoch(r->capture);
         break;
     case SESSION_DO_SEND_HANDOVER:
-        send_message(r, MESSAGE_HANDOVER, action->term, action->epoch, 0);
+        guest_disks_handover(r, action->term, action->epoch);
         break;
     case SESSION_DO_SEND_HANDOVER_DONE:
-        send_message(r, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);
+        replicator_send(r, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);
         break;
     case SESSION_DO_SEND_GOODBYE:
-        send_message(r, MESSAGE_GOODBYE, action->term, action->epoch, action->reason);
+        replicator_send(r, MESSAGE_GOODBYE, action->term, action->epoch, action->reason);
         break;
     case SESSION_DO_SEND_FENCED:
-        send_message(r, MESSAGE_FENCED, action->term, 0, 0);
+        replicator_send(r, MESSAGE_FENCED, action->term, 0, 0);
         break;
     case SESSION_DO_RESUME_GUEST:
-        guest_resume(r);
+        guest_disks_resume(r);
         break;
     case SESSION_DO_FENCE_GUEST:
+        guest_disks_fence(r);
         guest_fence(r);
         break;
     case SESSION_DO_QUIT_HYPERVISOR:
@@ -298,6 +300,7 @@ static void on_message(struct replicator *r, const struct note *note)
     case MESSAGE_DISK_PAIR:
     case MESSAGE_DISK_HASH_REQUEST:
     case MESSAGE_DISK_HASHES:
+    case MESSAGE_DISK_FLUSHED:
         if (!guest_disks_message(r, note)) {
             replicator_error(r, "the peer sent nonsense about the disks: are both hosts of one version?");
             connection_shutdown(r->connection);
@@ -425,7 +428,7 @@ static void on_applied(struct replicator *r, const struct note *note)
         return;
     }
     if (r->disks && r->connection && r->connection->id == note->link)
-        send_message(r, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
+        replicator_send(r, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
     if (is_batch)
         return;
     struct session_event event = {
@@ -462,7 +465,7 @@ void replicator_note(struct replicator *r, struct note *note)
         break;
     case NOTE_EPOCH_JOURNALLED:
         if (r->connection && r->connection->id == note->link && note->term == r->session.term)
-            send_message(r, MESSAGE_ACK, note->term, note->epoch, 0);
+            replicator_send(r, MESSAGE_ACK, note->term, note->epoch, 0);
         break;
     case NOTE_STANDBY_ENDED:
         guest_disks_standby_ended(r, note->status);

@@ -21,7 +21,7 @@ struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, 
 void disk_answer_free(struct disk_answer *answer);
 /* A primary is there: tells it all maps. */
 void disk_answer_connected(struct disk_answer *answer, struct connection *connection, uint64_t term);
-/* MESSAGE_DISK_PAIR, MESSAGE_DISK_HASH_REQUEST. False: nonsense. */
+/* MESSAGE_DISK_PAIR, MESSAGE_DISK_HASH_REQUEST, MESSAGE_DISK_FLUSHED. False: nonsense. */
 bool disk_answer_message(struct disk_answer *answer, struct connection *connection,
                          const struct transport_message *message);
 

@@ -38,15 +38,23 @@
 #include <stdint.h>
 
 #define DISK_SHM_MAGIC       0x31304b5349445355ull /* "USDISK01" */
-#define DISK_SHM_VERSION     1u
+#define DISK_SHM_VERSION     2u
 #define DISK_SHM_RING_OFFSET 4096u
 #define DISK_ROOM_WAIT_MS    2000
+/* With DISK_HELD there is no image to write to instead: after this the write fails. */
+#define DISK_HELD_WAIT_MS 30000
 /* Descriptors that nbdkit inherits; the plugin's parameters name them: shm=, image=, map=, attention=. */
 
 enum disk_shm_flags {
     DISK_WRITABLE = 1u << 0, /* the guest runs here; otherwise writes are refused (EPERM) */
     DISK_LOGGING = 1u << 1,  /* changes go to the ring */
     DISK_DURABLE = 1u << 2,  /* a change is on the disk before it completes */
+    /*
+     * Shared disk: changes go to the ring only, and to the image once the replicator releases them. While it
+     * is set the ring's room ends at flushed, not at tail. An order that clears it while DISK_WRITABLE stays
+     * writes all that is held first; one that clears DISK_WRITABLE writes nothing any more.
+     */
+    DISK_HELD = 1u << 3,
 };
 
 /* Why the plugin signalled. */
@@ -55,6 +63,7 @@ enum disk_attention {
     DISK_ATTENTION_DETACHED = 1u << 1, /* see above */
     DISK_ATTENTION_ERROR = 1u << 2,    /* the image failed: last_errno, last_error_offset */
     DISK_ATTENTION_DONE = 1u << 3,     /* done_seq moved */
+    DISK_ATTENTION_FLUSHED = 1u << 4,  /* flushed moved */
 };
 
 struct disk_shm {
@@ -63,14 +72,17 @@ struct disk_shm {
     uint32_t version;
     uint32_t disk; /* number in records */
     uint64_t ring_len, export_len;
-    uint64_t mark; /* bytes in the ring that call for an epoch */
-    uint32_t reserved[6];
+    uint64_t mark;   /* bytes in the ring that call for an epoch */
+    uint32_t shared; /* 1: may be ordered DISK_HELD */
+    uint32_t reserved[5];
 
     /* Replicator -> plugin. */
     _Alignas(64) _Atomic uint64_t tail; /* bytes ever taken out */
     _Atomic uint32_t room_seq;          /* futex: raised when tail or an order moved */
     _Atomic uint32_t wanted_seq;        /* futex */
     _Atomic uint32_t wanted_flags, wanted_map;
+    _Atomic uint32_t release_seq; /* futex: raised when release moved */
+    _Atomic uint64_t release;     /* DISK_HELD: what lies before may go to the image */
 
     /* Plugin -> replicator. */
     _Alignas(64) _Atomic uint64_t head; /* bytes ever put in; each record whole */
@@ -85,6 +97,8 @@ struct disk_shm {
     _Atomic uint64_t last_error_offset;
     /* head when DISK_LOGGING was last turned on: what lies before it is void. */
     _Atomic uint64_t logged_from;
+    /* DISK_HELD: what lies before is in the image. */
+    _Atomic uint64_t flushed;
     /* Figures. */
     _Atomic uint64_t reads, read_bytes, writes, write_bytes, waits, wait_us;
 };

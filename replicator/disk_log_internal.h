@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "checkpoint/disk_map.h"
+#include "replicator/disk_held.h"
 #include "replicator/disk_log.h"
 #include "replicator/disk_log_write.h"
 #include "replicator/disk_ring.h"
@@ -24,8 +25,10 @@ struct disk_log {
     struct disk_map_view map;
     struct disk_ring ring;
     struct range_lock ranges;
-    pthread_t listener;
-    bool listens;
+    struct disk_held held; /* of a shared disk */
+    bool shared;
+    pthread_t listener, flusher;
+    bool listens, flushes;
     atomic_bool stop;
 };
 

@@ -16,7 +16,8 @@
 #include "checkpoint/disk_record.h"
 #include "replicator/disk_log_internal.h"
 
-#define KNOWN_FLAGS (DISK_WRITABLE | DISK_LOGGING | DISK_DURABLE)
+#define KNOWN_FLAGS (DISK_WRITABLE | DISK_LOGGING | DISK_DURABLE | DISK_HELD)
+#define RETRY_MS    500 /* an image that cannot be written now */
 
 /* ---- open ---- */
 
@@ -80,6 +81,9 @@ static int open_all(struct disk_log *log, const struct disk_log_descriptors *des
         return -EPROTO;
     }
     disk_ring_init(&log->ring, log->shm, descriptors->attention);
+    log->shared = log->shm->shared == 1;
+    log->ring.held = &log->held;
+    disk_held_init(&log->held, log->shm, log->ring.len, log->export_len, log->image);
     range_lock_init(&log->ranges);
     return 0;
 }
@@ -120,6 +124,25 @@ static bool order_waits(const struct disk_shm *shm)
     return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
 }
 
+/* Whether the order wants what is held in the image. */
+static bool order_lets_go(const struct disk_shm *shm)
+{
+    uint32_t wanted = atomic_load(&shm->wanted_flags);
+    return (atomic_load(&shm->flags) & DISK_HELD) && !(wanted & DISK_HELD) && (wanted & DISK_WRITABLE);
+}
+
+/* All that is held goes to the image. 0 or -errno. */
+static int let_go(struct disk_log *log)
+{
+    int status = disk_held_flush(&log->held, atomic_load(&log->shm->head));
+    if (status == 0 && (atomic_load(&log->shm->wanted_flags) & DISK_DURABLE) && fdatasync(log->image) < 0)
+        status = -errno;
+    /* Who waits for room may have it now. */
+    atomic_fetch_add(&log->shm->room_seq, 1);
+    disk_futex_wake(&log->shm->room_seq);
+    return disk_log_report(log, status, 0);
+}
+
 /*
  * With no change under way. flags is stored last but one: a process killed on the way finds the order still
  * waiting, and logging turned on only if all that goes with it was done.
@@ -133,18 +156,42 @@ static void obey(struct disk_log *log)
         atomic_store(&shm->logged_from, log->ring.head);
         atomic_store(&shm->detached, 0);
     }
+    if ((flags & DISK_HELD) && !(atomic_load(&shm->flags) & DISK_HELD))
+        atomic_store(&shm->flushed, log->ring.head);
     atomic_store(&shm->active_map, atomic_load(&shm->wanted_map) & 1);
+    /* Nobody is writing to the image behind the order's back. */
+    pthread_mutex_lock(&log->held.flush_lock);
     atomic_store(&shm->flags, flags);
+    pthread_mutex_unlock(&log->held.flush_lock);
     atomic_store(&shm->done_seq, seq);
     disk_ring_signal(&log->ring, DISK_ATTENTION_DONE);
 }
 
-static void take_up_order(struct disk_log *log)
+/* 0, or -errno: the order waits, since what is held cannot be written. */
+static int take_up_order(struct disk_log *log)
 {
     struct range whole;
+    /* Once before, since a change that waits for room must not make this wait; and what came since. */
+    int status = order_lets_go(log->shm) ? let_go(log) : 0;
+    if (status < 0)
+        return status;
     range_acquire(&log->ranges, &whole, 0, RANGE_WHOLE);
-    obey(log);
+    if (order_lets_go(log->shm))
+        status = let_go(log);
+    if (status == 0)
+        obey(log);
     range_release(&log->ranges, &whole);
+    return status;
+}
+
+static struct timespec soon(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += RETRY_MS * 1000000l;
+    at.tv_sec += at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    return at;
 }
 
 static void *listen_for_orders(void *opaque)
@@ -152,10 +199,32 @@ static void *listen_for_orders(void *opaque)
     struct disk_log *log = opaque;
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&log->shm->wanted_seq);
-        if (order_waits(log->shm))
-            take_up_order(log);
-        else
+        struct timespec later = soon();
+        if (!order_waits(log->shm))
             disk_futex_wait(&log->shm->wanted_seq, seen, NULL);
+        else if (take_up_order(log) < 0)
+            disk_futex_wait(&log->shm->wanted_seq, seen, &later);
+    }
+    return NULL;
+}
+
+/* Writes what was released. */
+static void *flush_released(void *opaque)
+{
+    struct disk_log *log = opaque;
+    struct disk_shm *shm = log->shm;
+    while (!atomic_load(&log->stop)) {
+        uint32_t seen = atomic_load(&shm->release_seq);
+        struct timespec later = soon();
+        uint64_t before = atomic_load(&shm->flushed);
+        bool failed = (atomic_load(&shm->flags) & DISK_HELD) &&
+                      disk_log_report(log, disk_held_flush(&log->held, atomic_load(&shm->release)), 0) < 0;
+        if (atomic_load(&shm->flushed) != before) {
+            atomic_fetch_add(&shm->room_seq, 1);
+            disk_futex_wake(&shm->room_seq);
+            disk_ring_signal(&log->ring, DISK_ATTENTION_FLUSHED);
+        }
+        disk_futex_wait(&shm->release_seq, seen, failed ? &later : NULL);
     }
     return NULL;
 }
@@ -175,7 +244,8 @@ static int redo_record(struct disk_log *log, const struct disk_record *record)
 static void redo(struct disk_log *log)
 {
     struct disk_shm *shm = log->shm;
-    if (!(atomic_load(&shm->flags) & DISK_LOGGING) || disk_ring_is_detached(&log->ring))
+    if (!(atomic_load(&shm->flags) & DISK_LOGGING) || (atomic_load(&shm->flags) & DISK_HELD) ||
+        disk_ring_is_detached(&log->ring))
         return;
     if (disk_ring_is_to_end(&log->ring)) {
         /* Nobody will have these records; and what is durable by now is not to be older for a moment. */
@@ -206,8 +276,13 @@ static void redo(struct disk_log *log)
 int disk_log_start(struct disk_log *log)
 {
     redo(log);
+    if (log->shared && (atomic_load(&log->shm->flags) & DISK_HELD)) {
+        int held = disk_held_rebuild(&log->held, log->ring.head);
+        if (held < 0)
+            return held;
+    }
     if (order_waits(log->shm))
-        take_up_order(log);
+        take_up_order(log); /* if it cannot be now, the listener tries again */
     /* Of one that was killed between setting bits and saying so. */
     if (atomic_load(&log->shm->attention))
         disk_ring_signal(&log->ring, 0);
@@ -215,24 +290,28 @@ int disk_log_start(struct disk_log *log)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int status = -pthread_create(&log->listener, NULL, listen_for_orders, log);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     log->listens = status == 0;
+    if (status == 0 && log->shared) {
+        status = -pthread_create(&log->flusher, NULL, flush_released, log);
+        log->flushes = status == 0;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
 }
 
-static void stop_listening(struct disk_log *log)
+static void stop_thread(struct disk_log *log, pthread_t thread, _Atomic uint32_t *word)
 {
     struct timespec at;
     atomic_store(&log->stop, true);
     /* It may be just before its wait, and the word it waits on is the replicator's: wake it until it is gone.
      */
     do {
-        disk_futex_wake(&log->shm->wanted_seq);
+        disk_futex_wake(word);
         clock_gettime(CLOCK_REALTIME, &at);
         at.tv_nsec += 1000000;
         at.tv_sec += at.tv_nsec / 1000000000;
         at.tv_nsec %= 1000000000;
-    } while (pthread_timedjoin_np(log->listener, NULL, &at) == ETIMEDOUT);
+    } while (pthread_timedjoin_np(thread, NULL, &at) == ETIMEDOUT);
 }
 
 void disk_log_close(struct disk_log *log)
@@ -240,7 +319,10 @@ void disk_log_close(struct disk_log *log)
     if (!log)
         return;
     if (log->listens)
-        stop_listening(log);
+        stop_thread(log, log->listener, &log->shm->wanted_seq);
+    if (log->flushes)
+        stop_thread(log, log->flusher, &log->shm->release_seq);
+    disk_held_destroy(&log->held);
     range_lock_destroy(&log->ranges);
     disk_ring_destroy(&log->ring);
     munmap(log->shm, log->mapped_len);

@@ -37,16 +37,18 @@ static int begin_change(struct disk_log *log, struct range *range, uint64_t offs
         range_release(&log->ranges, range);
         return -EPERM;
     }
-    if (!disk_chaos_has("mark-last"))
+    /* Held back, it is no change of the image yet; and a shared image needs no map. */
+    if (!disk_chaos_has("mark-last") && !(*flags & DISK_HELD))
         disk_map_mark(&log->map, atomic_load(&log->shm->active_map), offset, len);
     disk_chaos_step("marked");
     return 0;
 }
 
-/* With a write, data; otherwise NULL. */
-static void log_change(struct disk_log *log, enum disk_record_type type, uint64_t offset, uint64_t len,
-                       const uint8_t *data)
+/* With a write, data; otherwise NULL. 0; with DISK_HELD -errno: the change is not to be had. */
+static int log_change(struct disk_log *log, enum disk_record_type type, uint64_t offset, uint64_t len,
+                      const uint8_t *data)
 {
+    int status = 0;
     do {
         uint64_t piece = data && len > DISK_RECORD_MAX_DATA ? DISK_RECORD_MAX_DATA : len;
         struct disk_record record = {
@@ -56,11 +58,12 @@ static void log_change(struct disk_log *log, enum disk_record_type type, uint64_
             .len = piece,
             .data_len = data ? (uint32_t)piece : 0,
         };
-        disk_ring_append(&log->ring, &record, data);
+        status = disk_ring_append(&log->ring, &record, data);
         data += data ? piece : 0;
         offset += piece;
         len -= piece;
-    } while (len > 0);
+    } while (len > 0 && status == 0);
+    return status;
 }
 
 /*
@@ -91,6 +94,13 @@ static int end_change(struct disk_log *log, struct range *range, uint64_t offset
     return disk_log_report(log, status, offset);
 }
 
+/* The image has nothing of it yet. */
+static int end_held(struct disk_log *log, struct range *range, uint64_t offset, int status)
+{
+    range_release(&log->ranges, range);
+    return disk_log_report(log, status, offset);
+}
+
 int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset)
 {
     struct range range;
@@ -102,6 +112,8 @@ int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_
         return status;
     atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
+    if (flags & DISK_HELD)
+        return end_held(log, &range, offset, log_change(log, DISK_RECORD_WRITE, offset, len, data));
     if (flags & DISK_LOGGING)
         log_change(log, DISK_RECORD_WRITE, offset, len, data);
     disk_chaos_step("appended");
@@ -120,8 +132,11 @@ int disk_log_zero(struct disk_log *log, uint64_t len, uint64_t offset, bool may_
     if (status < 0)
         return status;
     atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
+    enum disk_record_type type = may_trim ? DISK_RECORD_TRIM : DISK_RECORD_ZERO;
+    if (flags & DISK_HELD)
+        return end_held(log, &range, offset, log_change(log, type, offset, len, NULL));
     if (flags & DISK_LOGGING)
-        log_change(log, may_trim ? DISK_RECORD_TRIM : DISK_RECORD_ZERO, offset, len, NULL);
+        log_change(log, type, offset, len, NULL);
     disk_chaos_step("appended");
     status = disk_image_zero(log->image, offset, len, may_trim, flags & DISK_DURABLE);
     return end_change(log, &range, offset, len, flags, status);
@@ -133,7 +148,9 @@ int disk_log_read(struct disk_log *log, void *buffer, uint32_t len, uint64_t off
         return -EPERM;
     atomic_fetch_add_explicit(&log->shm->reads, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->shm->read_bytes, len, memory_order_relaxed);
-    return disk_log_report(log, disk_image_read(log->image, buffer, len, offset), offset);
+    int status = log->shared ? disk_held_read(&log->held, buffer, len, offset)
+                             : disk_image_read(log->image, buffer, len, offset);
+    return disk_log_report(log, status, offset);
 }
 
 int disk_log_extent(struct disk_log *log, uint64_t len, uint64_t offset, bool *is_hole, uint64_t *extent_len)
@@ -141,6 +158,11 @@ int disk_log_extent(struct disk_log *log, uint64_t len, uint64_t offset, bool *i
     struct range range;
     if (!disk_log_has(log, offset, len))
         return -EPERM;
+    if (log->shared) { /* the image does not know what is held over it */
+        *is_hole = false;
+        *extent_len = len;
+        return 0;
+    }
     range_acquire(&log->ranges, &range, offset, len);
     off_t data = lseek(log->image, (off_t)offset, SEEK_DATA);
     /* ENXIO: nothing but a hole up to the file's end, and what is beyond reads as zeroes. */

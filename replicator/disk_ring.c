@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "replicator/disk_chaos.h"
+#include "replicator/disk_held.h"
 
 void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
 {
@@ -69,10 +70,21 @@ void disk_ring_end(struct disk_ring *ring)
     atomic_store(&ring->shm->detached, 1);
 }
 
+static bool is_held(const struct disk_shm *shm)
+{
+    return atomic_load(&shm->flags) & DISK_HELD;
+}
+
+/* Where the ring's room ends. */
+static uint64_t tail_of(const struct disk_shm *shm)
+{
+    return atomic_load_explicit(is_held(shm) ? &shm->flushed : &shm->tail, memory_order_acquire);
+}
+
 bool disk_ring_is_to_end(const struct disk_ring *ring)
 {
     const struct disk_shm *shm = ring->shm;
-    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
+    return !is_held(shm) && atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
            !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
 }
 
@@ -112,23 +124,24 @@ static bool has_room(const struct disk_ring *ring, size_t len, uint64_t tail)
 static bool wait_for_room(struct disk_ring *ring, size_t len)
 {
     struct disk_shm *shm = ring->shm;
-    if (has_room(ring, len, atomic_load_explicit(&shm->tail, memory_order_acquire)))
+    if (has_room(ring, len, tail_of(shm)))
         return true;
     if (len > ring->len)
         return false;
-    struct timespec deadline = deadline_in(ring->room_wait_ms);
+    unsigned wait_ms = is_held(shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms;
+    struct timespec deadline = deadline_in(wait_ms);
     bool room = false;
     atomic_fetch_add(&shm->waits, 1);
     for (;;) {
         uint32_t seen = atomic_load(&shm->room_seq);
-        uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
+        uint64_t tail = tail_of(shm);
         room = has_room(ring, len, tail);
         if (room || us_until(&deadline) <= 0 || disk_ring_is_to_end(ring))
             break;
         ask_for_epoch(ring, tail);
         disk_futex_wait(&shm->room_seq, seen, &deadline);
     }
-    atomic_fetch_add(&shm->wait_us, (uint64_t)(ring->room_wait_ms * 1000ll - us_until(&deadline)));
+    atomic_fetch_add(&shm->wait_us, (uint64_t)(wait_ms * 1000ll - us_until(&deadline)));
     return room;
 }
 
@@ -158,22 +171,30 @@ static void put_record(struct disk_ring *ring, const struct disk_record *record,
     atomic_store_explicit(&ring->shm->head, ring->head, memory_order_release);
 }
 
-void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data)
+int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data)
 {
+    int status = 0;
     if (disk_chaos_has("unlogged") && record->offset / 4096 % 16 == 0)
-        return;
+        return 0;
     pthread_mutex_lock(&ring->mutex);
-    if (disk_ring_is_detached(ring)) {
+    uint64_t position = ring->head;
+    if (disk_ring_is_detached(ring) && !is_held(ring->shm)) {
         /* A change more or less is all the same now. */
     } else if (wait_for_room(ring, disk_record_len(record))) {
         put_record(ring, record, data);
+        /* Under the same mutex, so that the list never lacks one that is older than another it has. */
+        if (is_held(ring->shm))
+            status = disk_held_add(ring->held, record, position);
         uint64_t tail = atomic_load_explicit(&ring->shm->tail, memory_order_relaxed);
         if (ring->head - tail > ring->shm->mark)
             ask_for_epoch(ring, tail);
+    } else if (is_held(ring->shm)) {
+        status = -EIO;
     } else if (disk_ring_is_to_end(ring)) {
         disk_ring_end(ring);
     } else {
         disk_ring_detach(ring);
     }
     pthread_mutex_unlock(&ring->mutex);
+    return status;
 }

@@ -13,12 +13,15 @@
 #include "checkpoint/disk_record.h"
 #include "replicator/disk_log.h"
 
+struct disk_held;
+
 struct disk_ring {
     struct disk_shm *shm;
     uint8_t *bytes;
-    uint64_t len;         /* of bytes; shm says the same, but another process can write there */
-    uint64_t head;        /* likewise */
-    uint64_t marked_tail; /* tail when DISK_ATTENTION_MARK was last signalled */
+    uint64_t len;           /* of bytes; shm says the same, but another process can write there */
+    uint64_t head;          /* likewise */
+    uint64_t marked_tail;   /* tail when DISK_ATTENTION_MARK was last signalled */
+    struct disk_held *held; /* of a shared disk; else NULL */
     int attention;
     unsigned room_wait_ms;
     pthread_mutex_t mutex; /* of head, marked_tail and all beyond head in bytes */
@@ -28,10 +31,11 @@ struct disk_ring {
 void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention);
 void disk_ring_destroy(struct disk_ring *ring);
 /*
- * Puts the record with its data (data_len bytes) into the ring. It is there when this returns, or detached is
- * set: after a wait for room that was too long, or since the order to stop logging is waiting.
+ * Puts the record with its data (data_len bytes) into the ring. It is there when this returns 0, or detached
+ * is set: after a wait for room that was too long, or since the order to stop logging is waiting. With
+ * DISK_HELD it is there, at *position, or this returns -EIO.
  */
-void disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
+int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
 /* Gives logging up until an order turns it on again. */
 void disk_ring_detach(struct disk_ring *ring);
 /* The same without a signal: the replicator's own order is the reason. */

@@ -98,6 +98,11 @@ static int choose_candidates(struct disk_sync *sync)
 {
     for (unsigned d = 0; d < disks_count(sync->disks); d++) {
         struct disk_map *map = disks_map(sync->disks, d);
+        if (disks_is_shared(sync->disks, d)) { /* one image: nothing to compare */
+            disk_map_clear_all(map, 0);
+            disk_map_clear_all(map, 1);
+            continue;
+        }
         int status = is_one_pair(map, &sync->theirs[d]) ? 0 : begin_pair(sync, d);
         if (status < 0)
             return status;

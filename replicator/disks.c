@@ -130,6 +130,8 @@ static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)
     uint32_t bits = atomic_exchange(&disk->shm->attention, 0);
     if (bits & DISK_ATTENTION_ERROR)
         tell_image_error(disk);
+    if (bits & DISK_ATTENTION_FLUSHED)
+        disks->config.flushed(disks->config.opaque, disk->number);
     if (bits & DISK_ATTENTION_DETACHED) {
         g_autofree char *why =
             g_strdup_printf("disk %s was written to faster than checkpoints could take it: its log "
@@ -156,7 +158,10 @@ static bool fail(GError **error, int status, const char *what, const char *name)
 static bool open_image(struct disk *disk, const struct disk_config *config, GError **error)
 {
     char *why = NULL;
-    int status = disk_image_open(&disk->image, config->path, config->export_len, &why);
+    /* A shared image is the other host's while the guest runs there. */
+    bool lock = !(config->shared && disk->disks->config.standby);
+    int status = (lock ? disk_image_open : disk_image_open_unlocked)(&disk->image, config->path,
+                                                                     config->export_len, &why);
     if (status < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "disk %s: %s", disk->id,
                     why ? why : g_strerror(-status));
@@ -198,6 +203,7 @@ static bool open_shm(struct disk *disk, GError **error)
     disk->shm->ring_len = DISKS_RING_LEN;
     disk->shm->export_len = disk_image_len(disk->image);
     disk->shm->mark = MARK_LEN;
+    disk->shm->shared = disk->shared;
     return true;
 }
 
@@ -305,6 +311,7 @@ void disks_close(struct disks *disks)
     disk_journal_close(disks->journal);
     g_mutex_clear(&disks->mutex);
     g_free(disks->failure);
+    disks_forget_held(disks);
     g_free((char *)disks->config.vm_name);
     g_free((char *)disks->config.vm_dir);
     g_free((char *)disks->config.state_dir);

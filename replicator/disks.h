@@ -47,6 +47,8 @@ struct disks_config {
     void (*changed)(void *opaque, bool urgent);
     /* Control thread: what was logged is not whole: nothing may be sent until a new synchronisation. */
     void (*detached)(void *opaque, const char *why);
+    /* Control thread: a shared disk's image has more of what was held back: see disks_newly_flushed. */
+    void (*flushed)(void *opaque, unsigned disk);
     /* Control thread: a sentence for status. */
     void (*trouble)(void *opaque, const char *message);
     void *opaque;
@@ -69,8 +71,31 @@ uint64_t disks_max_section_pages(unsigned ndisks);
 
 /* Sets and clears flags (enum disk_shm_flags) of all disks; flip swaps the bitmaps. Any thread. */
 void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip);
-/* Whether every nbdkit has carried the last order out. Any thread. */
+/* Whether every nbdkit has carried the last order out. NULL: true. Any thread. */
 bool disks_order_done(const struct disks *disks);
+/* Output is held from here on: writes may be in memory alone, and a shared disk's are held back. */
+void disks_hold(struct disks *disks);
+/*
+ * No more epochs: nothing is logged, and writes are durable again. What is held back of a shared disk stays
+ * so: whether it may go to the image is not decided yet.
+ */
+void disks_stop_logging(struct disks *disks);
+/* The guest runs here and nowhere else: all is written, also what was held back, and durable. */
+void disks_let_go(struct disks *disks);
+bool disks_any_shared(const struct disks *disks); /* NULL: false */
+/* The peer holds the epoch: a shared disk's writes up to its end may go to the image. Control thread. */
+void disks_release(struct disks *disks, uint64_t epoch);
+/* The newest epoch whose writes are all in this shared disk's image, if it grew since it was asked last; else
+ * 0. Control. */
+uint64_t disks_newly_flushed(struct disks *disks, unsigned disk);
+/* Writes are refused and nothing is written any more, once the order is done: then the other host may have
+ * the images. */
+void disks_give_up_writing(struct disks *disks);
+/* The locks of shared disks. After disks_give_up_writing; and before disks_order lets the guest write again.
+ */
+void disks_unlock_shared(struct disks *disks);
+int disks_lock_shared(struct disks *disks);
+
 /* The bitmap that is not written to at present, once the order that swapped them is done. */
 unsigned disks_frozen(const struct disks *disks, unsigned disk);
 
@@ -88,8 +113,13 @@ void disks_cancel_durable(struct disks *disks);
 
 /* ---- the path of an epoch: capture thread ---- */
 
-/* In the pause, guest stopped, requests drained. Loads only. */
-void disks_boundary(struct disks *disks);
+/*
+ * Whether a pause may begin: a shared disk's ring, which only acks empty, must have room for the writes that
+ * the pause waits for.
+ */
+bool disks_may_pause(const struct disks *disks);
+/* In the pause, guest stopped, requests drained: this epoch ends here. Loads and stores of words only. */
+void disks_boundary(struct disks *disks, uint64_t epoch);
 /* Throws away what was logged and not collected. While no plugin logs. */
 void disks_drop_log(struct disks *disks);
 typedef bool (*disks_wait_room)(void *opaque);
@@ -110,6 +140,10 @@ int disks_journal(struct disks *disks, const struct staging *staging, const stru
                   uint64_t term, bool durable);
 /* A journalled epoch's writes, or those of a batch of the first synchronisation, to the images. */
 int disks_apply(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch);
+/* A shared disk's image has all of its writes up to this epoch: they need not be kept here. */
+void disks_flushed(struct disks *disks, unsigned disk, uint64_t epoch);
+/* What shared disks' writes were kept is void: a new synchronisation begins. */
+void disks_forget_held(struct disks *disks);
 /* The images are being overwritten and no whole epoch until disks_whole. Survives a restart. */
 int disks_begin_synchronisation(struct disks *disks);
 /* The images are whole again and what the maps said is history. */

@@ -20,12 +20,25 @@
 
 #define GIVE_BACK_LEN (2u << 20) /* well below the mark, which counts from tail */
 
-void disks_boundary(struct disks *disks)
+bool disks_may_pause(const struct disks *disks)
+{
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        const struct disk *disk = &disks->disk[i];
+        if (disk->shared && (atomic_load(&disk->shm->flags) & DISK_HELD) &&
+            atomic_load(&disk->shm->head) - atomic_load(&disk->shm->flushed) > disk->ring_len / 2)
+            return false;
+    }
+    return true;
+}
+
+void disks_boundary(struct disks *disks, uint64_t epoch)
 {
     for (unsigned i = 0; i < disks_count(disks); i++) {
         struct disk *disk = &disks->disk[i];
         disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
         disk->cut_detached = atomic_load_explicit(&disk->shm->detached, memory_order_acquire);
+        if (disk->shared)
+            atomic_store_explicit(&disk->ends[epoch % DISKS_EPOCHS], disk->cut, memory_order_release);
     }
 }
 
@@ -61,7 +74,8 @@ static void give_back(const struct disk *disk, uint64_t from, uint64_t to)
 
 /*
  * What was cut is in staging. Not before there is enough of it do memory and room go back, in this order:
- * beyond tail the plugin writes its next round at once.
+ * beyond tail the plugin writes its next round at once. A shared disk's plugin may do so as soon as the image
+ * has what was held back, so of its ring no memory is given back.
  */
 static void take_out(struct disk *disk)
 {
@@ -69,7 +83,8 @@ static void take_out(struct disk *disk)
     disk->taken = disk->cut;
     if (disk->cut - tail < GIVE_BACK_LEN)
         return;
-    if (disk->cut - tail <= disk->ring_len) /* or nbdkit says nonsense: found out elsewhere */
+    if (disk->cut - tail <= disk->ring_len &&
+        !disk->shared) /* or nbdkit says nonsense: found out elsewhere */
         give_back(disk, tail, disk->cut);
     atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
     atomic_fetch_add(&disk->shm->room_seq, 1);
@@ -78,9 +93,14 @@ static void take_out(struct disk *disk)
 
 void disks_drop_log(struct disks *disks)
 {
-    disks_boundary(disks);
-    for (unsigned i = 0; i < disks_count(disks); i++)
-        take_out(&disks->disk[i]);
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk *disk = &disks->disk[i];
+        disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
+        take_out(disk);
+        /* What is held back has to reach the new standby, which may have to write it. */
+        if (disk->shared && (atomic_load(&disk->shm->flags) & DISK_HELD))
+            disk->taken = atomic_load(&disk->shm->flushed);
+    }
 }
 
 static uint64_t cut_len(const struct disk *disk)

@@ -15,6 +15,9 @@
 #include "replicator/disk_log.h"
 #include "replicator/disks.h"
 
+/* More than epochs can be in flight. */
+#define DISKS_EPOCHS 64u
+
 struct disk {
     struct disks *disks;
     unsigned number;
@@ -45,6 +48,11 @@ struct disk {
     uint64_t cut;   /* head at the last boundary */
     uint64_t taken; /* collected so far; tail follows in steps */
     bool cut_detached;
+    /* Shared: where each epoch ended, by its number. Capture thread writes, control reads what was acked. */
+    _Atomic uint64_t ends[DISKS_EPOCHS];
+
+    /* Shared; control thread. */
+    uint64_t released_epoch, told_epoch;
 
     _Atomic bool server_runs; /* control thread writes */
 };
@@ -55,6 +63,7 @@ struct disks {
     uint64_t len[DISK_MAX]; /* exported bytes */
     unsigned n;
     struct disk_journal *journal;
+    GQueue held; /* applier thread: struct held_epoch*, what shared disks may not have yet */
     GMutex mutex;
     char *failure; /* guarded */
     bool closing;

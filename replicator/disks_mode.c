@@ -43,10 +43,97 @@ void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip)
     g_mutex_unlock(&disks->mutex);
 }
 
+/* ---- shared disks ---- */
+
+bool disks_any_shared(const struct disks *disks)
+{
+    bool any = false;
+    for (unsigned i = 0; i < disks_count(disks); i++)
+        any |= disks->disk[i].shared;
+    return any;
+}
+
+void disks_hold(struct disks *disks)
+{
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++)
+        order_one(&disks->disk[i], disks->disk[i].shared ? DISK_HELD : 0, DISK_DURABLE, false);
+    g_mutex_unlock(&disks->mutex);
+}
+
+void disks_stop_logging(struct disks *disks)
+{
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++) {
+        struct disk *disk = &disks->disk[i];
+        if (!(disk->wanted_flags & DISK_HELD))
+            order_one(disk, 0, DISK_LOGGING, false);
+        if ((disk->wanted_flags & DISK_WRITABLE) && !(disk->wanted_flags & DISK_HELD))
+            order_one(disk, DISK_DURABLE, 0, false);
+    }
+    g_mutex_unlock(&disks->mutex);
+}
+
+void disks_let_go(struct disks *disks)
+{
+    disks_order(disks, DISK_DURABLE, DISK_LOGGING | DISK_HELD, false);
+}
+
+void disks_give_up_writing(struct disks *disks)
+{
+    disks_order(disks, 0, DISK_WRITABLE, false);
+}
+
+void disks_unlock_shared(struct disks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++)
+        if (disks->disk[i].shared)
+            disk_image_unlock(disks->disk[i].image);
+}
+
+int disks_lock_shared(struct disks *disks)
+{
+    int status = 0;
+    for (unsigned i = 0; i < disks->n && status == 0; i++)
+        if (disks->disk[i].shared)
+            status = disk_image_lock(disks->disk[i].image);
+    return status;
+}
+
+void disks_release(struct disks *disks, uint64_t epoch)
+{
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk *disk = &disks->disk[i];
+        if (!disk->shared)
+            continue;
+        disk->released_epoch = epoch;
+        atomic_store(&disk->shm->release,
+                     atomic_load_explicit(&disk->ends[epoch % DISKS_EPOCHS], memory_order_acquire));
+        atomic_fetch_add(&disk->shm->release_seq, 1);
+        futex_wake(&disk->shm->release_seq);
+    }
+}
+
+uint64_t disks_newly_flushed(struct disks *disks, unsigned number)
+{
+    struct disk *disk = &disks->disk[number];
+    uint64_t flushed = atomic_load(&disk->shm->flushed), newest = 0;
+    uint64_t oldest = disk->released_epoch > DISKS_EPOCHS / 2 ? disk->released_epoch - DISKS_EPOCHS / 2 : 0;
+    for (uint64_t epoch = disk->released_epoch; disk->shared && epoch > oldest && newest == 0; epoch--)
+        if (flushed >= atomic_load(&disk->ends[epoch % DISKS_EPOCHS]))
+            newest = epoch;
+    if (newest <= disk->told_epoch)
+        return 0;
+    disk->told_epoch = newest;
+    return newest;
+}
+
 bool disks_order_done(const struct disks *disks)
 {
     bool done = true;
     struct disks *d = (struct disks *)disks;
+    if (!d)
+        return true;
     g_mutex_lock(&d->mutex);
     for (unsigned i = 0; i < d->n; i++)
         done &= atomic_load(&d->disk[i].shm->done_seq) == d->disk[i].wanted_seq;
@@ -131,7 +218,7 @@ void disks_make_durable(struct disks *disks, disks_done done, void *opaque)
     disks->durable_request++;
     disks->done = done;
     disks->done_opaque = opaque;
-    disks_order(disks, DISK_DURABLE, DISK_LOGGING, false);
+    disks_let_go(disks);
     disks_mode_look(disks);
 }
 

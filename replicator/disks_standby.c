@@ -15,18 +15,26 @@
 #include "replicator/disks_internal.h"
 
 #define WRITE_BACK_LEN (32u << 20)
+#define LOCK_WAIT_S    10
+#define LOCK_POLL_US   2000
 #define MARKER         "synchronising"
 /* Two epochs as large as they can be, of one disk: a journal that is full waits for the images' sync. */
 #define JOURNAL_LEN (2ull * DISKS_RING_LEN + (64ull << 20))
 
 /* Kept for whoever ends this standby. */
+static void keep_failure(struct disks *disks, const char *why)
+{
+    g_mutex_lock(&disks->mutex);
+    g_free(disks->failure);
+    disks->failure = g_strdup(why);
+    g_mutex_unlock(&disks->mutex);
+}
+
 static void tell_failure(const struct disk *disk, int status)
 {
-    g_mutex_lock(&disk->disks->mutex);
-    g_free(disk->disks->failure);
-    disk->disks->failure = g_strdup_printf("disk %s: writing to %s failed: %s", disk->id,
+    g_autofree char *why = g_strdup_printf("disk %s: writing to %s failed: %s", disk->id,
                                            disk_image_path(disk->image), g_strerror(-status));
-    g_mutex_unlock(&disk->disks->mutex);
+    keep_failure(disk->disks, why);
 }
 
 char *disks_failure(struct disks *disks)
@@ -47,8 +55,8 @@ static void write_back(struct disk *disk, uint64_t len)
     sync_file_range(disk_image_fd(disk->image), 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-/* Decodes again what was checked: the peer may still be able to write there. */
-static int apply_stream(struct disks *disks, const struct disk_stream *stream)
+/* Decodes again what was checked: the peer may still be able to write there. shared: which disks' writes. */
+static int apply_stream(struct disks *disks, const struct disk_stream *stream, bool shared)
 {
     struct disk_stream rest = *stream;
     struct disk_record record;
@@ -57,7 +65,7 @@ static int apply_stream(struct disks *disks, const struct disk_stream *stream)
         if (record.disk >= disks->n || record.len > disks->len[record.disk] ||
             record.offset > disks->len[record.disk] - record.len)
             return -EPROTO;
-        if (disks->disk[record.disk].shared)
+        if (disks->disk[record.disk].shared != shared)
             continue;
         status = disk_image_apply(disks->disk[record.disk].image, &record);
         if (status < 0) {
@@ -75,7 +83,7 @@ static int replay_one(void *opaque, uint64_t term, uint64_t epoch, const struct 
 {
     (void)term;
     (void)epoch;
-    return apply_stream(opaque, writes);
+    return apply_stream(opaque, writes, false);
 }
 
 static bool refuse_half_synchronised(struct disks *disks, GError **error)
@@ -111,6 +119,80 @@ bool disks_standby_open(struct disks *disks, GError **error)
                 "the disks' journal %s cannot be used: %s", path,
                 g_strerror(replayed < 0 ? (int)-replayed : -status));
     return false;
+}
+
+/* ---- what shared disks may not have yet ---- */
+
+/* An epoch's writes. The primary writes them to the shared images itself; if it dies before, we have to. */
+struct held_epoch {
+    uint64_t epoch;
+    struct disk_stream stream;
+    size_t len;
+    uint8_t bytes[];
+};
+
+#define HELD_MAX (2ull * DISKS_RING_LEN * DISK_MAX)
+
+static int keep_held(struct disks *disks, const struct disk_stream *stream, uint64_t epoch, size_t len)
+{
+    size_t all = len;
+    for (GList *at = disks->held.head; at; at = at->next)
+        all += ((struct held_epoch *)at->data)->len;
+    struct held_epoch *held = all > HELD_MAX ? NULL : g_try_malloc(sizeof *held + len);
+    if (!held)
+        return -ENOMEM;
+    *held = (struct held_epoch){.epoch = epoch, .len = len};
+    memcpy(held->bytes, stream->span[0].iov_base, stream->span[0].iov_len);
+    if (stream->span[1].iov_len)
+        memcpy(held->bytes + stream->span[0].iov_len, stream->span[1].iov_base, stream->span[1].iov_len);
+    disk_stream_of_ring(&held->stream, held->bytes, len, 0, len);
+    g_queue_push_tail(&disks->held, held);
+    return 0;
+}
+
+void disks_flushed(struct disks *disks, unsigned number, uint64_t epoch)
+{
+    uint64_t all = UINT64_MAX;
+    if (number < disks->n)
+        disks->disk[number].told_epoch = epoch;
+    for (unsigned i = 0; i < disks->n; i++)
+        if (disks->disk[i].shared)
+            all = MIN(all, disks->disk[i].told_epoch);
+    for (struct held_epoch *held; (held = g_queue_peek_head(&disks->held)) && held->epoch <= all;)
+        g_free(g_queue_pop_head(&disks->held));
+}
+
+void disks_forget_held(struct disks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++)
+        disks->disk[i].told_epoch = 0;
+    g_queue_clear_full(&disks->held, g_free);
+}
+
+/*
+ * The other host's lock on a shared image ends with its processes. While it stands, that host may still
+ * write: nothing here may.
+ */
+static int wait_for_lock(struct disks *disks)
+{
+    gint64 until = g_get_monotonic_time() + LOCK_WAIT_S * G_USEC_PER_SEC;
+    int status;
+    while ((status = disks_lock_shared(disks)) == -EAGAIN && g_get_monotonic_time() < until)
+        g_usleep(LOCK_POLL_US); /* no event tells of a lock that another host gives up */
+    if (status == -EAGAIN)
+        keep_failure(
+            disks, "a shared disk is still locked by the other host: is it alive? It must be stopped first");
+    return status;
+}
+
+static int write_held(struct disks *disks)
+{
+    int status = wait_for_lock(disks);
+    for (GList *at = disks->held.head; at && status == 0; at = at->next)
+        status = apply_stream(disks, &((struct held_epoch *)at->data)->stream, true);
+    if (status == 0)
+        disks_forget_held(disks);
+    return status;
 }
 
 /* ---- epochs ---- */
@@ -149,7 +231,9 @@ int disks_apply(struct disks *disks, const struct staging *staging, const struct
     if (!disks || epoch->disk_len == 0)
         return 0;
     disk_section_stream(staging, epoch, &stream);
-    return apply_stream(disks, &stream);
+    int status = apply_stream(disks, &stream, false);
+    return status == 0 && disks_any_shared(disks) ? keep_held(disks, &stream, epoch->epoch, epoch->disk_len)
+                                                  : status;
 }
 
 int disks_begin_synchronisation(struct disks *disks)
@@ -181,6 +265,8 @@ int disks_end_standby(struct disks *disks, bool sync)
 {
     if (!disks)
         return 0;
-    int status = sync ? disks_sync(disks) : 0;
+    int status = disks_any_shared(disks) ? write_held(disks) : 0;
+    if (status == 0 && sync)
+        status = disks_sync(disks);
     return status == 0 ? disk_journal_trim(disks->journal) : status;
 }

@@ -15,13 +15,9 @@
 #include "replicator/note.h"
 #include "replicator/replicator.h"
 
-static void promote_when_writable(struct replicator *r)
-{
-    if (!r->promote_wanted || !disks_order_done(r->disks))
-        return;
-    r->promote_wanted = false;
-    guest_promote(r, r->promote_term);
-}
+#define LAST_WRITES_MS 5000
+
+static void carry_on(struct replicator *r);
 
 static void on_changed(void *opaque, bool urgent)
 {
@@ -30,7 +26,16 @@ static void on_changed(void *opaque, bool urgent)
         capture_thread_hurry(r->capture);
     else if (r->capture)
         capture_thread_room(r->capture);
-    promote_when_writable(r);
+    carry_on(r);
+}
+
+/* The standby need not keep what the shared image has. */
+static void on_flushed(void *opaque, unsigned disk)
+{
+    struct replicator *r = opaque;
+    uint64_t epoch = disks_newly_flushed(r->disks, disk);
+    if (epoch && r->session.role == SESSION_PRIMARY)
+        replicator_send(r, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
 }
 
 /* The log lacks writes: no epoch can be sent until everything has been compared again. */
@@ -58,6 +63,7 @@ bool guest_disks_open(struct replicator *r, GError **error)
         .n = r->config.ndisks,
         .standby = r->config.role == SESSION_SECONDARY,
         .changed = on_changed,
+        .flushed = on_flushed,
         .detached = on_detached,
         .trouble = on_trouble,
         .opaque = r,
@@ -75,13 +81,23 @@ static void on_durable(void *opaque)
     gate_pass_all(r->gate);
 }
 
+/* What is held back of shared disks included. Waits. */
+static bool let_go_now(struct replicator *r)
+{
+    gint64 until = g_get_monotonic_time() + LAST_WRITES_MS * 1000;
+    disks_let_go(r->disks);
+    while (!disks_order_done(r->disks) && g_get_monotonic_time() < until)
+        g_usleep(1000);
+    return disks_order_done(r->disks) && disks_sync(r->disks) == 0;
+}
+
 void guest_disks_release_all(struct replicator *r)
 {
     if (!r->disks_volatile)
         gate_pass_all(r->gate);
     else if (r->session.state != SESSION_ENDED)
         disks_make_durable(r->disks, on_durable, r);
-    else if (disks_sync(r->disks) == 0) /* nothing comes after this: there is nobody to keep waiting */
+    else if (let_go_now(r)) /* nothing comes after this: there is nobody to keep waiting */
         on_durable(r);
 }
 
@@ -90,13 +106,51 @@ void guest_disks_hold(struct replicator *r)
     if (!r->disks)
         return;
     disks_cancel_durable(r->disks);
-    disks_order(r->disks, 0, DISK_DURABLE, false);
+    disks_hold(r->disks);
     r->disks_volatile = true;
 }
 
 void guest_disks_stop_logging(struct replicator *r)
 {
-    disks_order(r->disks, DISK_DURABLE, DISK_LOGGING, false);
+    if (r->disks)
+        disks_stop_logging(r->disks);
+}
+
+void guest_disks_release(struct replicator *r, uint64_t epoch)
+{
+    disks_release(r->disks, epoch);
+}
+
+void guest_disks_fence(struct replicator *r)
+{
+    if (!r->disks)
+        return;
+    r->after_order = AFTER_NOTHING;
+    disks_cancel_durable(r->disks);
+    disks_give_up_writing(r->disks);
+}
+
+/* The other host may have the shared disks only when nothing can be written to them here. */
+void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch)
+{
+    r->handover_term = term;
+    r->handover_epoch = epoch;
+    r->after_order = AFTER_HANDOVER;
+    if (disks_any_shared(r->disks))
+        disks_give_up_writing(r->disks);
+    carry_on(r);
+}
+
+void guest_disks_resume(struct replicator *r)
+{
+    r->after_order = AFTER_RESUME;
+    if (disks_any_shared(r->disks) && disks_lock_shared(r->disks) < 0) {
+        replicator_error(r, "VM %s stays paused: a shared disk has been locked by another host meanwhile",
+                         r->config.vm_name);
+        return;
+    }
+    disks_order(r->disks, DISK_WRITABLE, 0, false);
+    carry_on(r);
 }
 
 void guest_disks_promote(struct replicator *r, uint64_t term)
@@ -111,15 +165,39 @@ void guest_disks_promote(struct replicator *r, uint64_t term)
 void guest_disks_standby_ended(struct replicator *r, int status)
 {
     if (status < 0) {
+        g_autofree char *why = disks_failure(r->disks);
         replicator_error(r, "VM %s could not be taken over: its disks could not be made ready: %s",
-                         r->config.vm_name, g_strerror(-status));
+                         r->config.vm_name, why ? why : g_strerror(-status));
         struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = r->promote_term, .ok = false};
         replicator_event(r, &event);
         return;
     }
-    r->promote_wanted = true;
+    r->after_order = AFTER_PROMOTE;
     disks_order(r->disks, DISK_WRITABLE | DISK_DURABLE, DISK_LOGGING, false);
-    promote_when_writable(r);
+    carry_on(r);
+}
+
+static void carry_on(struct replicator *r)
+{
+    int what = r->after_order;
+    if (!disks_order_done(r->disks))
+        return;
+    r->after_order = AFTER_NOTHING;
+    switch (what) {
+    case AFTER_PROMOTE:
+        guest_promote(r, r->promote_term);
+        break;
+    case AFTER_HANDOVER:
+        if (disks_any_shared(r->disks))
+            disks_unlock_shared(r->disks);
+        replicator_send(r, MESSAGE_HANDOVER, r->handover_term, r->handover_epoch, 0);
+        break;
+    case AFTER_RESUME:
+        guest_resume(r);
+        break;
+    default:
+        break;
+    }
 }
 
 bool guest_disks_message(struct replicator *r, const struct note *note)

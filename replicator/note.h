@@ -41,8 +41,9 @@ enum note_kind {
     NOTE_APPLY,
     NOTE_DISCARD,
     NOTE_DISCARD_IMAGE,
-    NOTE_DISK_PAIR,   /* arg = disk, payload = pair id */
-    NOTE_END_STANDBY, /* arg: sync the disks */
+    NOTE_DISK_PAIR,    /* arg = disk, payload = pair id */
+    NOTE_DISK_FLUSHED, /* arg = disk, epoch */
+    NOTE_END_STANDBY,  /* arg: sync the disks */
     /* to any thread */
     NOTE_QUIT,
 };

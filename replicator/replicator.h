@@ -96,8 +96,10 @@ struct replicator {
     struct disks *disks;             /* NULL: the VM has none */
     struct disk_sync *disk_sync;     /* primary */
     struct disk_answer *disk_answer; /* secondary */
-    bool promote_wanted;             /* once the disks may be written here */
-    bool disks_volatile;             /* writes complete before they are durable: output waits for the peer */
+    /* What waits until the disks have carried out their last order. */
+    enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
+    uint64_t handover_term, handover_epoch;
+    bool disks_volatile; /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -133,6 +135,8 @@ void replicator_event(struct replicator *r, const struct session_event *event);
 void replicator_event_simple(struct replicator *r, enum session_event_type type);
 void replicator_note(struct replicator *r, struct note *note);
 void replicator_heard(struct replicator *r, uint64_t term);
+void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
+                     uint32_t arg);
 G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
 uint64_t replicator_now_ms(void);
 
@@ -163,6 +167,14 @@ void guest_disks_release_all(struct replicator *r);
 void guest_disks_hold(struct replicator *r);
 /* No more epochs: nothing is logged, and writes are durable again. */
 void guest_disks_stop_logging(struct replicator *r);
+/* The peer holds the epoch: shared disks may have it too. */
+void guest_disks_release(struct replicator *r, uint64_t epoch);
+/* Tells the peer to go on with the guest, once nothing can be written here any more. */
+void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch);
+/* The handover is off: the guest goes on here, once it may write again. */
+void guest_disks_resume(struct replicator *r);
+/* A newer term runs elsewhere: nothing more is written here. */
+void guest_disks_fence(struct replicator *r);
 /* The applier has everything; then guest_promote. */
 void guest_disks_promote(struct replicator *r, uint64_t term);
 void guest_disks_standby_ended(struct replicator *r, int status);

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 // clang-format on
+#include <errno.h>
 
 #define ALL_CHUNKS (TEST_DISK_LEN / DISK_CHUNK_LEN + 1)
 
@@ -187,6 +188,108 @@ static void test_random_breaks_crashes_and_takeovers_leave_equal_images(void **s
     host_free(hosts[1]);
 }
 
+/* ---- shared disks ---- */
+
+static uint8_t byte_at(struct host *host, uint64_t offset)
+{
+    uint8_t byte;
+    assert_int_equal(host_read(host, &byte, 1, offset), 0);
+    return byte;
+}
+
+static uint8_t image_byte_at(const struct host *host, uint64_t offset)
+{
+    uint8_t byte;
+    assert_int_equal(disk_image_read(disk_image_fd(disks_image(host_disks(host), 0)), &byte, 1, offset), 0);
+    return byte;
+}
+
+static void test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_reads_see_them(void **state)
+{
+    (void)state;
+    struct host *a = host_new_shared(0), *b = host_new_sharing(a);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(pair_chunks_sent(pair), 0);
+    pair_hold(pair);
+    assert_int_equal(host_write(a, 4096, 8192, 5), 0);
+    assert_int_equal(host_zero(a, 8192, 100), 0);
+    assert_true(byte_at(a, 4096) != 0 && byte_at(a, 8192 + 100) != 0);
+    assert_int_equal(byte_at(a, 8192 + 99), 0);
+    assert_int_equal(image_byte_at(a, 4096), 0);
+    pair_cut_unacked(pair);
+    assert_int_equal(image_byte_at(a, 4096), 0);
+    assert_int_equal(host_write(a, 65536, 100, 6), 0); /* of the next epoch */
+    pair_ack(pair);
+    assert_int_equal(image_byte_at(a, 4096), byte_at(a, 4096));
+    assert_int_equal(image_byte_at(a, 8192 + 99), 0);
+    assert_int_equal(image_byte_at(a, 65536), 0);
+    assert_true(byte_at(a, 65536) != 0);
+    pair_free(pair);
+    host_kill(b);
+    host_kill(a);
+    host_free(b);
+    host_free(a);
+}
+
+static void test_a_takeover_of_a_shared_disk_finds_the_epochs_that_were_acked_and_no_more(void **state)
+{
+    (void)state;
+    struct host *a = host_new_shared(0), *b = host_new_sharing(a);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_hold(pair);
+    assert_int_equal(host_write(a, 4096, 4096, 5), 0);
+    uint8_t first = byte_at(a, 4096);
+    pair_cut_unacked(pair);                             /* the standby has it, the image does not */
+    assert_int_equal(host_write(a, 4096, 4096, 77), 0); /* from the future */
+    assert_int_equal(host_write(a, 65536, 4096, 8), 0);
+    pair_free(pair);
+    host_kill(a);
+    host_take_over(b);
+    assert_int_equal(byte_at(b, 4096), first);
+    assert_int_equal(byte_at(b, 65536), 0);
+    host_kill(b);
+    host_free(b);
+    host_free(a);
+}
+
+static void test_a_shared_disk_is_not_taken_over_while_the_other_host_has_it(void **state)
+{
+    (void)state;
+    struct host *a = host_new_shared(0), *b = host_new_sharing(a);
+    assert_int_equal(disks_lock_shared(host_disks(b)), -EAGAIN);
+    host_kill(a);
+    assert_int_equal(disks_lock_shared(host_disks(b)), 0);
+    host_kill(b);
+    host_free(b);
+    host_free(a);
+}
+
+/* The peer is lost and this side goes on alone: all that was held is written. */
+static void test_going_on_alone_writes_what_was_held_back_of_a_shared_disk(void **state)
+{
+    (void)state;
+    struct host *a = host_new_shared(0), *b = host_new_sharing(a);
+    struct pair *pair = pair_new(a, b);
+    assert_true(pair_synchronise(pair, 0));
+    pair_hold(pair);
+    assert_int_equal(host_write(a, 4096, 4096, 5), 0);
+    disks_stop_logging(host_disks(a)); /* not decided yet */
+    assert_int_equal(host_write(a, 65536, 4096, 6), 0);
+    assert_int_equal(image_byte_at(a, 4096), 0);
+    disks_let_go(host_disks(a));
+    while (!disks_order_done(host_disks(a)))
+        ;
+    assert_int_equal(image_byte_at(a, 4096), byte_at(a, 4096));
+    assert_int_equal(image_byte_at(a, 65536), byte_at(a, 65536));
+    pair_free(pair);
+    host_kill(b);
+    host_kill(a);
+    host_free(b);
+    host_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +300,10 @@ int main(void)
         cmocka_unit_test(test_after_a_break_only_what_was_written_since_is_sent),
         cmocka_unit_test(test_an_old_primary_gets_just_what_differs),
         cmocka_unit_test(test_without_a_map_hashes_decide),
+        cmocka_unit_test(test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_reads_see_them),
+        cmocka_unit_test(test_a_takeover_of_a_shared_disk_finds_the_epochs_that_were_acked_and_no_more),
+        cmocka_unit_test(test_a_shared_disk_is_not_taken_over_while_the_other_host_has_it),
+        cmocka_unit_test(test_going_on_alone_writes_what_was_held_back_of_a_shared_disk),
         cmocka_unit_test(test_random_breaks_crashes_and_takeovers_leave_equal_images),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

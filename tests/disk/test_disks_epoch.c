@@ -116,11 +116,11 @@ static void test_what_is_written_while_an_epoch_is_collected_stays(void **state)
     (void)state;
     for (unsigned round = 0; round < 60; round++) {
         put(round * 777777u % RING_LEN);
-        disks_boundary(&disks);
+        disks_boundary(&disks, 1);
         put(RING_LEN); /* to the last byte: what is given back must not be of this */
         collect();
     }
-    disks_boundary(&disks);
+    disks_boundary(&disks, 1);
     collect();
     assert_int_equal(ntaken, nput);
     assert_true(ring.head > 20ull * RING_LEN);
@@ -141,7 +141,7 @@ static void test_small_epochs_do_not_fill_the_memory_in_the_course_of_time(void 
     (void)state;
     while (ring.head < 4ull * RING_LEN) {
         put(100000);
-        disks_boundary(&disks);
+        disks_boundary(&disks, 1);
         collect();
     }
     assert_true(resident_pages() * 4096 < RING_LEN / 4);
@@ -152,7 +152,7 @@ static void test_a_detached_log_is_not_collected(void **state)
     (void)state;
     put(1000);
     disk_ring_detach(&ring);
-    disks_boundary(&disks);
+    disks_boundary(&disks, 1);
     struct staged_epoch *epoch = staging_begin(staging, 1, STAGED_EPOCH);
     assert_int_equal(disks_collect(&disks, staging, epoch, never_wait, NULL), -EIO);
     staging_abort(staging, epoch);
@@ -160,7 +160,7 @@ static void test_a_detached_log_is_not_collected(void **state)
     atomic_store(&ring.shm->detached, 0);
     ntaken = nput;
     put(1000);
-    disks_boundary(&disks);
+    disks_boundary(&disks, 1);
     collect();
     assert_int_equal(ntaken, nput);
 }

@@ -29,6 +29,7 @@
 
 struct host {
     char *dir, *image;
+    bool shared; /* the image is another host's too */
     struct disks *disks;
     struct staging *staging;
     /* The guest. */
@@ -114,12 +115,23 @@ void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pa
     assert_int_equal(disk_map_set_pair(map, pair_id), 0);
 }
 
+void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
+{
+    disks_flushed(((struct pair *)applier)->standby->disks, disk, epoch);
+}
+
 /* ---- hosts ---- */
 
 static void nothing_changed(void *opaque, bool urgent)
 {
     (void)opaque;
     (void)urgent;
+}
+
+static void nothing_flushed(void *opaque, unsigned disk)
+{
+    (void)opaque;
+    (void)disk;
 }
 
 static void tell(void *opaque, const char *message)
@@ -131,7 +143,7 @@ static void tell(void *opaque, const char *message)
 static void open_disks(struct host *host, bool standby)
 {
     g_autoptr(GError) error = NULL;
-    struct disk_config disk = {.id = (char *)"disk0", .path = host->image};
+    struct disk_config disk = {.id = (char *)"disk0", .path = host->image, .shared = host->shared};
     const struct disks_config config = {
         .vm_name = "vm",
         .vm_dir = host->dir,
@@ -141,12 +153,18 @@ static void open_disks(struct host *host, bool standby)
         .n = 1,
         .standby = standby,
         .changed = nothing_changed,
+        .flushed = nothing_flushed,
         .detached = tell,
         .trouble = tell,
     };
     host->disks = disks_open(&config, &error);
     if (!host->disks)
         fail_msg("%s", error->message);
+}
+
+static struct disk_log *server_of(const struct host *host)
+{
+    return servers[disk_image_fd(disks_image(host->disks, 0))]->log;
 }
 
 static void fill_image(const struct host *host, unsigned seed)
@@ -163,18 +181,54 @@ static void fill_image(const struct host *host, unsigned seed)
     close(fd);
 }
 
-struct host *host_new(unsigned seed, bool standby)
+static struct host *new_host(void)
 {
     struct host *host = g_new0(struct host, 1);
     /* In memory where that is possible: durable writes by the thousand are no part of what is tested. */
     bool in_memory = access("/dev/shm", W_OK) == 0;
     host->dir = g_build_filename(in_memory ? "/dev/shm" : g_get_tmp_dir(), "understudy-XXXXXX", NULL);
     assert_non_null(g_mkdtemp(host->dir));
-    host->image = g_build_filename(host->dir, "image", NULL);
     pthread_mutex_init(&host->paused, NULL);
+    return host;
+}
+
+struct host *host_new(unsigned seed, bool standby)
+{
+    struct host *host = new_host();
+    host->image = g_build_filename(host->dir, "image", NULL);
     fill_image(host, seed);
     open_disks(host, standby);
     return host;
+}
+
+struct host *host_new_shared(unsigned seed)
+{
+    struct host *host = new_host();
+    host->image = g_build_filename(host->dir, "image", NULL);
+    host->shared = true;
+    fill_image(host, seed);
+    open_disks(host, false);
+    return host;
+}
+
+struct host *host_new_sharing(const struct host *with)
+{
+    struct host *host = new_host();
+    host->image = g_strdup(with->image);
+    host->shared = true;
+    open_disks(host, true);
+    return host;
+}
+
+int host_read(struct host *host, void *buffer, uint32_t len, uint64_t offset)
+{
+    return disk_log_read(server_of(host), buffer, len, offset);
+}
+
+void host_kill(struct host *host)
+{
+    disks_close(host->disks);
+    host->disks = NULL;
 }
 
 static void set_aside_map(const struct host *host, const char *from, const char *to)
@@ -230,11 +284,6 @@ void host_take_over(struct host *host)
 struct disks *host_disks(const struct host *host)
 {
     return host->disks;
-}
-
-static struct disk_log *server_of(const struct host *host)
-{
-    return servers[disk_image_fd(disks_image(host->disks, 0))]->log;
 }
 
 int host_write(struct host *host, uint64_t offset, uint32_t len, unsigned seed)
@@ -469,14 +518,29 @@ static char *snapshot(const struct host *host)
     return bytes;
 }
 
+static void pair_send_epoch(struct pair *pair);
+
 void pair_epoch(struct pair *pair)
 {
     struct disks *disks = pair->primary->disks;
     disk_sync_between_epochs(pair->sync, pair->epoch + 1);
     guest_pause(pair->primary);
-    disks_boundary(disks);
+    disks_boundary(disks, pair->epoch + 1);
     g_autofree char *ours = snapshot(pair->primary);
     guest_resume(pair->primary);
+    pair_send_epoch(pair);
+    while (atomic_load(&pair->applied) < pair->epoch) {
+        assert_false(atomic_load(&pair->broken));
+        mailbox_wait(&pair->wake, 10);
+    }
+    g_autofree char *theirs = snapshot(pair->standby);
+    assert_int_equal(memcmp(ours, theirs, TEST_DISK_LEN), 0);
+}
+
+/* What the boundary left in the log. */
+static void pair_send_epoch(struct pair *pair)
+{
+    struct disks *disks = pair->primary->disks;
     struct staged_epoch *epoch;
     while (!(epoch = staging_begin(pair->staging_out, pair->epoch + 1, STAGED_EPOCH)))
         mailbox_wait(&pair->wake, 1000);
@@ -484,12 +548,30 @@ void pair_epoch(struct pair *pair)
     staging_commit(pair->staging_out, epoch);
     sender_post_epoch(pair->sender_out, pair->out, TERM, epoch);
     pair->epoch++;
-    while (atomic_load(&pair->applied) < pair->epoch) {
-        assert_false(atomic_load(&pair->broken));
+}
+
+void pair_hold(struct pair *pair)
+{
+    disks_hold(pair->primary->disks);
+    while (!disks_order_done(pair->primary->disks))
+        sched_yield();
+}
+
+void pair_cut_unacked(struct pair *pair)
+{
+    guest_pause(pair->primary);
+    disks_boundary(pair->primary->disks, pair->epoch + 1);
+    guest_resume(pair->primary);
+    pair_send_epoch(pair);
+    while (atomic_load(&pair->applied) < pair->epoch)
         mailbox_wait(&pair->wake, 10);
-    }
-    g_autofree char *theirs = snapshot(pair->standby);
-    assert_int_equal(memcmp(ours, theirs, TEST_DISK_LEN), 0);
+}
+
+void pair_ack(struct pair *pair)
+{
+    disks_release(pair->primary->disks, pair->epoch);
+    while (disks_newly_flushed(pair->primary->disks, 0) < pair->epoch)
+        sched_yield();
 }
 
 uint64_t pair_chunks_sent(const struct pair *pair)
