@@ -18,8 +18,9 @@
 #define LOCK_WAIT_S    10
 #define LOCK_POLL_US   2000
 #define MARKER         "synchronising"
-/* Two epochs as large as they can be, of one disk: a journal that is full waits for the images' sync. */
-#define JOURNAL_LEN (2ull * DISKS_RING_LEN + (64ull << 20))
+/* An epoch as large as it can be, and as much again of one disk: a journal that is full waits for the images'
+ * sync. */
+#define JOURNAL_LEN(n) (((n) + 1ull) * DISKS_RING_LEN + (64ull << 20))
 
 /* Kept for whoever ends this standby. */
 static void keep_failure(struct disks *disks, const char *why)
@@ -104,7 +105,7 @@ bool disks_standby_open(struct disks *disks, GError **error)
     g_autofree char *path = disks_state_path(disks, "journal");
     if (!refuse_half_synchronised(disks, error))
         return false;
-    int status = disk_journal_open(&disks->journal, path, JOURNAL_LEN);
+    int status = disk_journal_open(&disks->journal, path, JOURNAL_LEN(disks->n));
     int64_t replayed = status < 0 ? status : disk_journal_replay(disks->journal, replay_one, disks);
     if (replayed > 0) {
         g_message("%s: wrote %" G_GINT64_FORMAT " epochs from the journal to the disks again",
