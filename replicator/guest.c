@@ -68,9 +68,12 @@ static void on_qmp_event(struct qmp *qmp, const char *name, json_t *data, void *
 {
     struct replicator *r = opaque;
     (void)qmp;
-    (void)data;
     if (g_str_equal(name, "SHUTDOWN") && r->session.role == SESSION_PRIMARY && !r->quitting)
         replicator_event_simple(r, SESSION_EVENT_GUEST_SHUTDOWN);
+    else if (g_str_equal(name, "BLOCK_IO_ERROR"))
+        guest_disks_io_error(r, data);
+    else if (g_str_equal(name, "RESUME"))
+        guest_disks_io_resumed(r);
 }
 
 static void on_qmp_closed(struct qmp *qmp, const GError *error, void *opaque)

@@ -16,6 +16,7 @@
 #include "replicator/replicator.h"
 
 #define LAST_WRITES_MS 5000
+#define IO_RETRY_MS    1000
 
 static void carry_on(struct replicator *r);
 
@@ -198,6 +199,57 @@ static void carry_on(struct replicator *r)
     default:
         break;
     }
+}
+
+/* ---- a disk that refuses ---- */
+
+/* The guest runs here, but for the disk. */
+static bool may_run(const struct replicator *r)
+{
+    switch (r->session.state) {
+    case SESSION_CONNECTING:
+    case SESSION_SYNCHRONISING:
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_PEER_LOST:
+        return r->session.role == SESSION_PRIMARY && !r->quitting;
+    default:
+        return false;
+    }
+}
+
+/* QEMU tries the request again; if it fails again, the guest stops again. */
+static gboolean on_io_retry(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    if (may_run(r))
+        guest_resume(r);
+    return G_SOURCE_CONTINUE;
+}
+
+void guest_disks_io_error(struct replicator *r, const json_t *data)
+{
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+    const char *device = json_string_value(json_object_get(data, "device"));
+    const char *node = json_string_value(json_object_get(data, "node-name"));
+    const char *action = json_string_value(json_object_get(data, "action"));
+    bool stops = g_strcmp0(action, "stop") == 0;
+    if (r->session.role != SESSION_PRIMARY)
+        return;
+    replicator_error(r, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
+                     device && device[0] ? device
+                     : node              ? node
+                                         : "?",
+                     reason ? reason : "I/O error",
+                     stops ? "the guest stands still and the request is tried again every second"
+                           : "the guest was told");
+    if (stops && !r->io_retry)
+        r->io_retry = g_timeout_add(IO_RETRY_MS, on_io_retry, r);
+}
+
+void guest_disks_io_resumed(struct replicator *r)
+{
+    g_clear_handle_id(&r->io_retry, g_source_remove);
 }
 
 bool guest_disks_message(struct replicator *r, const struct note *note)

@@ -216,6 +216,7 @@ static void close_parts(struct replicator *r)
 {
     struct note *note;
     g_clear_handle_id(&r->tick_source, g_source_remove);
+    g_clear_handle_id(&r->io_retry, g_source_remove);
     capture_thread_free(g_steal_pointer(&r->capture));
     disk_sync_free(g_steal_pointer(&r->disk_sync));
     disk_answer_free(g_steal_pointer(&r->disk_answer)); /* it may still post to the sender */

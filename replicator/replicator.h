@@ -99,6 +99,7 @@ struct replicator {
     /* What waits until the disks have carried out their last order. */
     enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
     uint64_t handover_term, handover_epoch;
+    guint io_retry; /* the guest stands still for a disk's sake: it is tried again now and then */
     bool disks_volatile; /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
@@ -178,6 +179,9 @@ void guest_disks_fence(struct replicator *r);
 /* The applier has everything; then guest_promote. */
 void guest_disks_promote(struct replicator *r, uint64_t term);
 void guest_disks_standby_ended(struct replicator *r, int status);
+/* QEMU's events BLOCK_IO_ERROR and RESUME. */
+void guest_disks_io_error(struct replicator *r, const json_t *data);
+void guest_disks_io_resumed(struct replicator *r);
 /* A message about disks. False: nonsense. */
 bool guest_disks_message(struct replicator *r, const struct note *note);
 
