@@ -51,8 +51,8 @@ enum disk_shm_flags {
     DISK_DURABLE = 1u << 2,  /* a change is on the disk before it completes */
     /*
      * Shared disk: changes go to the ring only, and to the image once the replicator releases them. While it
-     * is set the ring's room ends at flushed, not at tail. An order that clears it while DISK_WRITABLE stays
-     * writes all that is held first; one that clears DISK_WRITABLE writes nothing any more.
+     * is set the ring's room ends at flushed as well as at tail. An order that clears it while DISK_WRITABLE
+     * stays writes all that is held first; one that clears DISK_WRITABLE writes nothing any more.
      */
     DISK_HELD = 1u << 3,
 };

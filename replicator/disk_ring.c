@@ -75,10 +75,13 @@ static bool is_held(const struct disk_shm *shm)
     return atomic_load(&shm->flags) & DISK_HELD;
 }
 
-/* Where the ring's room ends. */
-static uint64_t tail_of(const struct disk_shm *shm)
+/* Where the ring's room ends: held back, a record is also needed after it was collected. */
+static uint64_t tail_of(const struct disk_ring *ring)
 {
-    return atomic_load_explicit(is_held(shm) ? &shm->flushed : &shm->tail, memory_order_acquire);
+    const struct disk_shm *shm = ring->shm;
+    uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
+    uint64_t flushed = atomic_load_explicit(&shm->flushed, memory_order_acquire);
+    return is_held(shm) && ring->head - flushed > ring->head - tail ? flushed : tail;
 }
 
 bool disk_ring_is_to_end(const struct disk_ring *ring)
@@ -124,7 +127,7 @@ static bool has_room(const struct disk_ring *ring, size_t len, uint64_t tail)
 static bool wait_for_room(struct disk_ring *ring, size_t len)
 {
     struct disk_shm *shm = ring->shm;
-    if (has_room(ring, len, tail_of(shm)))
+    if (has_room(ring, len, tail_of(ring)))
         return true;
     if (len > ring->len)
         return false;
@@ -134,7 +137,7 @@ static bool wait_for_room(struct disk_ring *ring, size_t len)
     atomic_fetch_add(&shm->waits, 1);
     for (;;) {
         uint32_t seen = atomic_load(&shm->room_seq);
-        uint64_t tail = tail_of(shm);
+        uint64_t tail = tail_of(ring);
         room = has_room(ring, len, tail);
         if (room || us_until(&deadline) <= 0 || disk_ring_is_to_end(ring))
             break;
