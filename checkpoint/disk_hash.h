@@ -13,7 +13,8 @@
 
 /*
  * Hashes of nchunks chunks of DISK_CHUNK_LEN bytes from first_chunk on, DISK_HASH_LEN bytes each. The image's
- * last chunk may be short. Holes are not read: their hash is known. 0 or -errno. Any thread.
+ * last chunk may be short. Holes are not read: their hash is known. 0 or -errno: -EINVAL: beyond the disk.
+ * Any thread.
  */
 int disk_hash_chunks(int fd, uint64_t disk_len, uint64_t first_chunk, uint32_t nchunks, uint8_t *hashes);
 
