@@ -2,7 +2,7 @@
 # Measures a protected Linux guest under TCG on two namespaces of this machine: the pause and its parts, what protection
 # costs guest and client, and the gap at failover. Ends with a table, and with JSON where asked for. docs/benchmarks.md says
 # what each figure means. Run it alone: on a busy machine it measures the others.
-#   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|latency|failover|colo]... [--no-install]
+#   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|busy|latency|failover|colo]... [--no-install]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ usage() {
 usage: bench/run.sh [OPTIONS]
   --quick       shorter measurements and 5 failovers instead of 20: to see that it works, not to compare
   --json FILE   write the figures there
-  --only PART   idle, dirty, latency, failover or colo; may be given again (all of them)
+  --only PART   idle, dirty, busy, latency, failover or colo; may be given again (all of them)
   --no-install  leave the packages alone
 USAGE
 }
@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(idle dirty latency failover colo)
+[ ${#parts[@]} -gt 0 ] || parts=(idle dirty busy latency failover colo)
 [ "$(id -u)" -eq 0 ] || { echo "bench/run.sh: become root: it makes network namespaces" >&2; exit 1; }
 [ "$install" -eq 0 ] || scripts/install-deps.sh
 cmake --preset release >/dev/null
@@ -99,6 +99,19 @@ part_dirty() {
     DIRTY=250000 scenario dirty-5000
 }
 
+# An idle guest on a host whose processors all have other work, with and without its niceness.
+part_busy() {
+    local loops=() n
+    for ((n = 0; n < $(nproc); n++)); do
+        timeout $((measure_s * 4 + 120)) sh -c 'while :; do :; done' & # whatever happens to this script
+        loops+=($!)
+    done
+    DIRTY=0 DAEMON_OPTIONS="--nice 0" scenario busy-256m-nice-0
+    DIRTY=0 scenario busy-256m
+    kill "${loops[@]}"
+    wait "${loops[@]}" 2>/dev/null || true
+}
+
 # The guest without understudy, in the same place.
 start_unprotected() {
     hosts_up "$prefix"
@@ -158,7 +171,7 @@ part_colo() {
     jq -c . "$results/colo" >&2
 }
 
-for part in idle dirty latency failover colo; do
+for part in idle dirty busy latency failover colo; do
     if wants $part; then
         part_$part
         hosts_down "$prefix"

@@ -20,12 +20,14 @@
 #include "proto/control.pb-c.h"
 
 #define DEFAULT_PORT 7070
+#define DEFAULT_NICE -10
 
 struct daemon_config {
     char *run_dir;
     char *state_dir;      /* of all VMs: what outlives a restart */
     char *listen_address; /* NULL: every address */
     uint16_t port;
+    int nice;          /* of VMs and their replicators; 0: as the daemon's own */
     char *replicator;  /* program */
     char *hook;        /* library */
     char *disk_plugin; /* nbdkit's */

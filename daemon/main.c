@@ -44,6 +44,8 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
          "Sockets and logs (default /run/understudy)", "DIR"},
         {"listen", 0, 0, G_OPTION_ARG_STRING, &listen,
          "Where peers reach this host (default every address, port 7070)", "ADDRESS[:PORT]"},
+        {"nice", 0, 0, G_OPTION_ARG_INT, &config->nice,
+         "Niceness of VMs and their replicators (default -10; 0: as the daemon's own)", "N"},
         {"replicator", 0, 0, G_OPTION_ARG_FILENAME, &config->replicator, "The replicator's program", "FILE"},
         {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->state_dir,
          "What replicated disks keep (default /var/lib/understudy)", "DIR"},
@@ -59,6 +61,10 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     if (version) {
         printf("understudyd %s\n", UNDERSTUDY_VERSION);
         exit(0);
+    }
+    if (config->nice < -20 || config->nice > 19) {
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--nice is from -20 to 19");
+        return false;
     }
     config->port = DEFAULT_PORT;
     if (listen && !peer_split(listen, &config->listen_address, &config->port)) {
@@ -83,7 +89,7 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
-    struct daemon_config config = {0};
+    struct daemon_config config = {.nice = DEFAULT_NICE};
     signal(SIGPIPE, SIG_IGN);
     if (!parse_options(&argc, &argv, &config, &error)) {
         fprintf(stderr, "understudyd: %s\n", error->message);

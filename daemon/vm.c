@@ -351,6 +351,7 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     start.peer_data_port = data_port;
     start.peer_udp_port = udp_port;
     start.peer_daemon_port = vm->peer_daemon_port;
+    start.nice = config->nice;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
     framing_send(vm->framing, &envelope);
 }

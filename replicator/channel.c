@@ -255,6 +255,7 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->peer_host = start->peer_host[0] ? g_strdup(start->peer_host) : NULL;
     config->peer_data_port = (uint16_t)start->peer_data_port;
     config->peer_udp_port = (uint16_t)start->peer_udp_port;
+    config->nice = CLAMP(start->nice, -20, 19);
     config->tracker = g_strcmp0(p->tracker, "uffd") == 0 ? HV_TRACKER_UFFD : HV_TRACKER_QEMU_LOG;
     config->transport = g_strcmp0(p->transport, "tcp") == 0    ? TRANSPORT_TCP
                         : g_strcmp0(p->transport, "rdma") == 0 ? TRANSPORT_RDMA

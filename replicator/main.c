@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 
 #include "replicator/channel.h"
 #include "replicator/note.h"
+#include "replicator/priority.h"
 #include "replicator/replicator.h"
 #include "replicator/transport_tcp.h"
 
@@ -202,6 +202,8 @@ void replicator_begin(struct replicator *r)
     };
     session_init(&r->session, &session, replicator_now_ms());
     channel_listening(r->channel, data_port, udp_port);
+    priority_set_nice(getpid(), r->config.nice);
+    priority_set_nice(child_process_pid(r->qemu), r->config.nice);
     replicator_event_simple(r, SESSION_EVENT_START);
     return;
 failed:
@@ -255,16 +257,6 @@ static gboolean on_terminate(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/*
- * The control thread sends and judges signs of life: it must run when its time comes, whatever else the host
- * does. Where that is not allowed the default scheduling has to do. Threads made later do not inherit it.
- */
-static void ask_for_priority(void)
-{
-    struct sched_param param = {.sched_priority = 1};
-    sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
-}
-
 int main(int argc, char **argv)
 {
     struct replicator r = {.detect_ms = -1, .promote_ms = -1};
@@ -273,11 +265,12 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    setsid(); /* it outlives the daemon, and whatever terminal that was started from */
     r.fds = (struct hv_fds){-1, -1, -1, -1};
     g_queue_init(&r.events);
     if (mailbox_open(&r.box) < 0)
         return 1;
-    ask_for_priority();
+    priority_take_real_time();
     r.loop = g_main_loop_new(NULL, FALSE);
     r.channel = channel_new(&r, atoi(argv[2]));
     g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);

@@ -54,6 +54,7 @@ struct replicator_config {
     uint8_t token[WIRE_TOKEN_LEN];
     uint64_t term;
     unsigned epoch_ms, deadline_ms, silence_ms, heartbeat_ms;
+    int nice; /* of QEMU and this process; 0: as they are */
     enum session_peer_loss on_peer_loss;
     char *listen_address;
     char *peer_host; /* NULL: not known yet */

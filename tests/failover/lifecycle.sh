@@ -9,6 +9,9 @@ BUILD=$1 GUEST=$2
 start_pair
 start_client
 
+echo "-- the guest goes before ordinary work"
+[ "$(ps -L -o ni= -p "$(field a qemu_pid)" | sort -u | tr -d ' ')" = -10 ] || fail "QEMU's threads: $(ps -L -o ni= -p "$(field a qemu_pid)" | tr '\n' ' ')"
+
 echo "-- planned failover loses nothing, and the old host becomes the standby"
 understudy a failover web --planned
 await 10 "host b to run the guest" field_is b guest_here true

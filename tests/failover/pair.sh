@@ -55,7 +55,8 @@ start_daemon() {
     local -n before="in_daemon_$host"
     address=10.77.0.$([ "$host" = a ] && echo 1 || echo 2)
     rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
-    hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" \
+    # shellcheck disable=SC2086 # DAEMON_OPTIONS is a list of words
+    hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" ${DAEMON_OPTIONS:-} \
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await $((5 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
