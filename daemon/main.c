@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "daemon/daemon.h"
 
@@ -91,6 +92,8 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     struct daemon_config config = {.nice = DEFAULT_NICE};
     signal(SIGPIPE, SIG_IGN);
+    /* Descriptors of whoever started this (a lock, a pipe) would live as long as the VMs. */
+    close_range(3, ~0u, 0);
     if (!parse_options(&argc, &argv, &config, &error)) {
         fprintf(stderr, "understudyd: %s\n", error->message);
         return 2;
