@@ -278,7 +278,8 @@ static void close_disk(struct disk *disk)
     g_clear_handle_id(&disk->restart, g_source_remove);
     child_process_free(disk->nbdkit);
     if (disk->map) {
-        bool clean = disk_image_sync(disk->image) == 0 && disk_image_identify(disk->image, &image) == 0;
+        bool clean = !atomic_load(&disk->disks->torn) && disk_image_sync(disk->image) == 0 &&
+                     disk_image_identify(disk->image, &image) == 0;
         disk_map_close(disk->map, clean ? &image : NULL);
     }
     if (disk->shm)
@@ -304,7 +305,7 @@ void disks_close(struct disks *disks)
     while (disks->syncing)
         g_main_context_iteration(NULL, TRUE);
     /* What the journal has is in the images; they are about to be closed cleanly. */
-    if (disks->journal && disks_sync(disks) == 0)
+    if (disks->journal && !atomic_load(&disks->torn) && disks_sync(disks) == 0)
         disk_journal_trim(disks->journal);
     for (unsigned i = 0; i < disks->n; i++)
         close_disk(&disks->disk[i]);

@@ -66,6 +66,8 @@ struct disks {
     GQueue held; /* applier thread: struct held_epoch*, what shared disks may not have yet */
     GMutex mutex;
     char *failure; /* guarded */
+    /* The images have an epoch in part: the journal must keep it. Whoever applies writes, closing reads. */
+    _Atomic bool torn;
     bool closing;
 
     /* make_durable: control thread. */

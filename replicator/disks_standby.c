@@ -70,6 +70,7 @@ static int apply_stream(struct disks *disks, const struct disk_stream *stream, b
             continue;
         status = disk_image_apply(disks->disk[record.disk].image, &record);
         if (status < 0) {
+            atomic_store(&disks->torn, true);
             tell_failure(&disks->disk[record.disk], status);
             return status;
         }
@@ -87,38 +88,93 @@ static int replay_one(void *opaque, uint64_t term, uint64_t epoch, const struct 
     return apply_stream(opaque, writes, false);
 }
 
+static bool is_half_synchronised(const struct disks *disks)
+{
+    g_autofree char *marker = disks_state_path(disks, MARKER);
+    return g_file_test(marker, G_FILE_TEST_EXISTS);
+}
+
 static bool refuse_half_synchronised(struct disks *disks, GError **error)
 {
     g_autofree char *marker = disks_state_path(disks, MARKER);
-    if (disks->config.standby || !g_file_test(marker, G_FILE_TEST_EXISTS))
+    if (disks->config.standby || !is_half_synchronised(disks))
         return true;
-    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                "the disks of VM %s on this host were being overwritten by a synchronisation that did not "
-                "end: start the "
-                "VM on the other host, or remove %s to use them as they are",
-                disks->config.vm_name, marker);
+    g_set_error(
+        error, G_IO_ERROR, G_IO_ERROR_FAILED,
+        "the disks of VM %s on this host are no state that it ever had (a synchronisation did not end, "
+        "or the journal %s was damaged): start the VM on the other host, or remove %s to use them as "
+        "they are",
+        disks->config.vm_name, disks->config.state_dir, marker);
     return false;
+}
+
+static int mark_half_synchronised(const struct disks *disks)
+{
+    g_autofree char *marker = disks_state_path(disks, MARKER);
+    return g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, NULL) ? 0 : -EIO;
+}
+
+/* The next synchronisation compares everything. False: there was no map. */
+static bool forget_map(const struct disks *disks, unsigned number)
+{
+    g_autofree char *name = g_strdup_printf("disk-%u.map", number);
+    g_autofree char *path = disks_state_path(disks, name);
+    return g_unlink(path) == 0;
+}
+
+/*
+ * The journal cannot say which epochs the images have in part. As a standby's they are written over, whatever
+ * differs; nobody starts the VM from them before.
+ */
+static int forget_damaged(struct disks *disks)
+{
+    g_warning("%s: the disks' journal is damaged: they may be no state that the VM ever had, and will be "
+              "compared with the other host's block by block",
+              disks->config.vm_name);
+    int status = mark_half_synchronised(disks);
+    for (unsigned i = 0; i < disks->n; i++)
+        forget_map(disks, i);
+    return status < 0 ? status : disk_journal_trim(disks->journal);
+}
+
+/* The journal is gone, and with it whatever of an epoch that the images have in part should become whole. */
+static void forget_lost(const struct disks *disks)
+{
+    bool had_map = false;
+    for (unsigned i = 0; i < disks->n; i++)
+        had_map |= forget_map(disks, i);
+    if (had_map)
+        g_warning(
+            "%s: the disks' journal was lost; they will be compared with the other host's block by block",
+            disks->config.vm_name);
+}
+
+static int replay(struct disks *disks)
+{
+    int64_t replayed = disk_journal_replay(disks->journal, replay_one, disks);
+    if (replayed == -EBADMSG)
+        return forget_damaged(disks);
+    if (disk_journal_is_new(disks->journal))
+        forget_lost(disks);
+    if (replayed <= 0)
+        return (int)replayed;
+    g_message("%s: wrote %" G_GINT64_FORMAT " epochs from the journal to the disks again",
+              disks->config.vm_name, replayed);
+    int status = disks_sync(disks);
+    return status == 0 ? disk_journal_trim(disks->journal) : status;
 }
 
 bool disks_standby_open(struct disks *disks, GError **error)
 {
     g_autofree char *path = disks_state_path(disks, "journal");
-    if (!refuse_half_synchronised(disks, error))
-        return false;
     int status = disk_journal_open(&disks->journal, path, JOURNAL_LEN(disks->n));
-    int64_t replayed = status < 0 ? status : disk_journal_replay(disks->journal, replay_one, disks);
-    if (replayed > 0) {
-        g_message("%s: wrote %" G_GINT64_FORMAT " epochs from the journal to the disks again",
-                  disks->config.vm_name, replayed);
-        status = disks_sync(disks);
-        if (status == 0)
-            status = disk_journal_trim(disks->journal);
-    }
-    if (replayed >= 0 && status == 0)
-        return true;
-    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(replayed < 0 ? (int)-replayed : -status),
-                "the disks' journal %s cannot be used: %s", path,
-                g_strerror(replayed < 0 ? (int)-replayed : -status));
+    if (status == 0)
+        status = replay(disks);
+    if (status == 0)
+        return refuse_half_synchronised(disks, error);
+    g_autofree char *failure = disks_failure(disks);
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "the disks' journal %s cannot be used: %s",
+                path, failure ? failure : g_strerror(-status));
     return false;
 }
 
@@ -239,14 +295,12 @@ int disks_apply(struct disks *disks, const struct staging *staging, const struct
 
 int disks_begin_synchronisation(struct disks *disks)
 {
-    g_autoptr(GError) error = NULL;
     if (!disks)
         return 0;
-    g_autofree char *marker = disks_state_path(disks, MARKER);
     /* Before the first byte changes, and what the journal has must not come back over newer blocks. */
-    if (!g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, &error))
-        return -EIO;
-    int status = disks_sync(disks);
+    int status = mark_half_synchronised(disks);
+    if (status == 0)
+        status = disks_sync(disks);
     return status == 0 ? disk_journal_trim(disks->journal) : status;
 }
 
