@@ -9,6 +9,7 @@
  * plugin asks for it, as the capture thread does. At the end the figures of the shared memory go to standard
  * error.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,12 +23,28 @@
 #include "replicator/disk_ring.h"
 #include "tests/disk/disk_fixture.h"
 
-#define RING_LEN (64u << 20)
-#define EPOCH_MS 20
+#define RING_LEN      (256u << 20) /* this and the mark: as replicator/disks.c has them */
+#define EPOCH_MS      20
+#define GIVE_BACK_LEN (2u << 20)
 
 static struct disk_fixture fixture;
 static uint8_t *staging;
+static uint64_t taken;
 static atomic_bool stop;
+
+/* As replicator/disks_epoch.c does: the ring's memory is not kept. */
+static void give_back(uint64_t from, uint64_t to)
+{
+    from = (from + 4095) & ~4095ull;
+    to &= ~4095ull;
+    while (from < to) {
+        uint64_t at = from % RING_LEN, len = to - from < RING_LEN - at ? to - from : RING_LEN - at;
+        if (fallocate(fixture.fds.shm, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)(DISK_SHM_RING_OFFSET + at), (off_t)len) < 0)
+            abort();
+        from += len;
+    }
+}
 
 static void copy_out(void)
 {
@@ -35,11 +52,15 @@ static void copy_out(void)
     uint64_t tail = atomic_load(&shm->tail), head = atomic_load_explicit(&shm->head, memory_order_acquire);
     struct disk_stream stream;
     size_t copied = 0;
-    disk_stream_of_ring(&stream, (uint8_t *)shm + DISK_SHM_RING_OFFSET, RING_LEN, tail, head - tail);
+    disk_stream_of_ring(&stream, (uint8_t *)shm + DISK_SHM_RING_OFFSET, RING_LEN, taken, head - taken);
     for (unsigned i = 0; i < 2; i++) {
         memcpy(staging + copied, stream.span[i].iov_base, stream.span[i].iov_len);
         copied += stream.span[i].iov_len;
     }
+    taken = head;
+    if (head - tail < GIVE_BACK_LEN)
+        return;
+    give_back(tail, head);
     atomic_store_explicit(&shm->tail, head, memory_order_release);
     atomic_fetch_add(&shm->room_seq, 1);
     disk_futex_wake(&shm->room_seq);
@@ -81,7 +102,7 @@ int main(int argc, char **argv)
     }
     bool logging = strcmp(argv[2], "logging") == 0;
     disk_fixture_open(&fixture, NULL, strtoull(argv[3], NULL, 10) << 20, RING_LEN);
-    fixture.shm->mark = RING_LEN / 4;
+    fixture.shm->mark = 8u << 20;
     staging = malloc(RING_LEN);
     if (!staging)
         return 1;
