@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The map file's format, for disk_map.c and its tests. Little-endian; the layout is in docs/disks.md.
+ * The map file's format, for disk_map.c and its tests. Little-endian; the layout is in docs/disk-formats.md.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_MAP_INTERNAL_H
 #define UNDERSTUDY_CHECKPOINT_DISK_MAP_INTERNAL_H
