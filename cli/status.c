@@ -156,7 +156,7 @@ static void print_disk(const Understudy__DiskStatus *d)
     if (d->total_bytes && d->done_bytes < d->total_bytes)
         printf(" %3u %% of %" G_GUINT64_FORMAT " MiB", percent(d->done_bytes, d->total_bytes),
                d->total_bytes >> 20);
-    if (d->dirty_bytes)
+    if (d->dirty_bytes && strcmp(d->state, "protected") != 0)
         printf("  differs in %" G_GUINT64_FORMAT " MiB", (d->dirty_bytes + (1 << 20) - 1) >> 20);
     printf("  %s%s%s\n", d->path, d->message[0] ? ": " : "", d->message);
 }
