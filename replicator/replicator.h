@@ -100,7 +100,7 @@ struct replicator {
     /* What waits until the disks have carried out their last order. */
     enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
     uint64_t handover_term, handover_epoch;
-    guint io_retry; /* the guest stands still for a disk's sake: it is tried again now and then */
+    guint io_retry;      /* the guest stands still for a disk's sake: it is tried again now and then */
     bool disks_volatile; /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */

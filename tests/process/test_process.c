@@ -225,7 +225,8 @@ static void test_path_too_long_for_a_socket_is_refused(void **state)
 static void test_descriptors_that_trade_places_arrive_whole(void **state)
 {
     struct fixture *f = *state;
-    static const char *const argv[] = {"sh", "-c", "cd /proc/self/fd && head -c1 60 && head -c1 61 && head -c1 3", NULL};
+    static const char *const argv[] = {"sh", "-c",
+                                       "cd /proc/self/fd && head -c1 60 && head -c1 61 && head -c1 3", NULL};
     int first = fcntl(memfd_of('1'), F_DUPFD_CLOEXEC, 60);
     int second = fcntl(memfd_of('2'), F_DUPFD_CLOEXEC, 61);
     int third = memfd_of('3');
