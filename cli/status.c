@@ -68,10 +68,12 @@ static json_t *disks_json(const Understudy__Status *s)
     for (size_t i = 0; i < s->n_disks; i++) {
         const Understudy__DiskStatus *d = s->disks[i];
         json_array_append_new(
-            disks, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "id", d->id, "path", d->path,
-                             "state", d->state, "done_bytes", (json_int_t)d->done_bytes, "total_bytes",
-                             (json_int_t)d->total_bytes, "dirty_bytes", (json_int_t)d->dirty_bytes,
-                             "log_bytes", (json_int_t)d->log_bytes, "message", d->message));
+            disks,
+            json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "id", d->id, "path", d->path,
+                      "state", d->state, "done_bytes", (json_int_t)d->done_bytes, "total_bytes",
+                      (json_int_t)d->total_bytes, "dirty_bytes", (json_int_t)d->dirty_bytes, "log_bytes",
+                      (json_int_t)d->log_bytes, "candidate_bytes", (json_int_t)d->candidate_bytes,
+                      "sent_bytes", (json_int_t)d->sent_bytes, "message", d->message));
     }
     return disks;
 }

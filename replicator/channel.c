@@ -93,6 +93,8 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
         disks[i].log_bytes = figures.log_bytes;
         disks[i].total_bytes = figures.len;
         disks[i].done_bytes = figures.len - MIN(figures.len, figures.dirty_bytes);
+        disks[i].candidate_bytes = figures.candidate_bytes;
+        disks[i].sent_bytes = figures.sent_bytes;
         disks[i].message = (char *)(figures.trouble ? figures.trouble : "");
         pointers[i] = &disks[i];
     }

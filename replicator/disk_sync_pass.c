@@ -129,6 +129,7 @@ static int64_t put_chunk(struct disk_sync *sync, unsigned disk, uint64_t chunk, 
         if (!is_zero(at + DISK_RECORD_HEADER_LEN, len)) {
             record.type = DISK_RECORD_WRITE;
             record.data_len = (uint32_t)len;
+            disks_count_sent(sync->disks, disk, len);
         }
     }
     disk_record_encode(&record, at);
@@ -188,9 +189,12 @@ void disk_sync_take_confirmations(struct disk_sync *sync)
 
 void disk_sync_begin_pass(struct disk_sync *sync)
 {
-    for (unsigned d = 0; d < disks_count(sync->disks); d++)
-        sync->compare[d] = sync->passes == 0 && disk_map_count(disks_map(sync->disks, d),
-                                                               disks_frozen(sync->disks, d)) > COMPARE_CHUNKS;
+    for (unsigned d = 0; d < disks_count(sync->disks); d++) {
+        uint64_t candidates = disk_map_count(disks_map(sync->disks, d), disks_frozen(sync->disks, d));
+        sync->compare[d] = sync->passes == 0 && candidates > COMPARE_CHUNKS;
+        if (sync->passes == 0)
+            disks_count_candidates(sync->disks, d, candidates * DISK_CHUNK_LEN);
+    }
     sync->ask_disk = 0;
     sync->ask_chunk = 0;
     sync->passes++;

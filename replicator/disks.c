@@ -352,6 +352,17 @@ uint64_t disks_max_section_pages(unsigned ndisks)
     return (uint64_t)ndisks * DISKS_RING_LEN / STAGING_PAGE_LEN + 1;
 }
 
+void disks_count_candidates(struct disks *disks, unsigned disk, uint64_t len)
+{
+    atomic_store_explicit(&disks->disk[disk].candidate_bytes, len, memory_order_relaxed);
+    atomic_store_explicit(&disks->disk[disk].sent_bytes, 0, memory_order_relaxed);
+}
+
+void disks_count_sent(struct disks *disks, unsigned disk, uint64_t len)
+{
+    atomic_fetch_add_explicit(&disks->disk[disk].sent_bytes, len, memory_order_relaxed);
+}
+
 void disks_figures(const struct disks *disks, unsigned number, struct disk_figures *out)
 {
     const struct disk *disk = &disks->disk[number];
@@ -362,6 +373,8 @@ void disks_figures(const struct disks *disks, unsigned number, struct disk_figur
         .len = disks->len[number],
         .log_bytes = MIN(head - tail, disk->ring_len),
         .dirty_bytes = (disk_map_count(disk->map, 0) + disk_map_count(disk->map, 1)) * DISK_CHUNK_LEN,
+        .candidate_bytes = atomic_load_explicit(&disk->candidate_bytes, memory_order_relaxed),
+        .sent_bytes = atomic_load_explicit(&disk->sent_bytes, memory_order_relaxed),
         .server_runs = atomic_load(&disk->server_runs),
         .trouble = disk->trouble,
     };

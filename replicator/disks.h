@@ -157,10 +157,16 @@ int disks_end_standby(struct disks *disks, bool sync);
 /* What went wrong when the images were written last: a sentence (g_free), or NULL. Any thread. */
 char *disks_failure(struct disks *disks);
 
+/* ---- what a synchronisation did: capture thread ---- */
+/* It begins with so many bytes that the maps say may differ. */
+void disks_count_candidates(struct disks *disks, unsigned disk, uint64_t len);
+void disks_count_sent(struct disks *disks, unsigned disk, uint64_t len);
+
 /* ---- status: control thread ---- */
 struct disk_figures {
     const char *id, *path;
     uint64_t len, log_bytes, dirty_bytes; /* dirty: the hosts' images may differ in so much */
+    uint64_t candidate_bytes, sent_bytes; /* of the last synchronisation: what the maps had, what was sent */
     bool server_runs;
     const char *trouble; /* or NULL */
 };

@@ -54,7 +54,8 @@ struct disk {
     /* Shared; control thread. */
     uint64_t released_epoch, told_epoch;
 
-    _Atomic bool server_runs; /* control thread writes */
+    _Atomic bool server_runs;                     /* control thread writes */
+    _Atomic uint64_t candidate_bytes, sent_bytes; /* capture thread writes; of the last synchronisation */
 };
 
 struct disks {

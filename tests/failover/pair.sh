@@ -50,13 +50,14 @@ await() {
 field_is() { [ "$(field "$1" "$2")" = "$3" ]; }
 gone() { [ -z "$(field "$1" state)" ]; }
 
+address_of() { echo "10.77.0.$([ "$1" = a ] && echo 1 || echo 2)"; }
 # Words before the daemon's command line, for a host that is not like the other.
 # shellcheck disable=SC2034 # used by name
 in_daemon_a=() in_daemon_b=()
 start_daemon() {
     local host=$1 address
     local -n before="in_daemon_$host"
-    address=10.77.0.$([ "$host" = a ] && echo 1 || echo 2)
+    address=$(address_of "$host")
     rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
     # shellcheck disable=SC2086 # DAEMON_OPTIONS is a list of words
     hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" ${DAEMON_OPTIONS:-} \

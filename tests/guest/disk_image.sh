@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Disk images for tests: made, and checked afterwards. To be sourced; GUEST is set where disk_check is used.
 
-# disk_make PATH FORMAT SIZE [OPTIONS]: an image with an empty ext4. OPTIONS are qemu-img's, for example subformat=fixed.
+# disk_make PATH FORMAT SIZE [OPTIONS [TREE]]: an image with an ext4 that holds a copy of TREE. OPTIONS are qemu-img's, for example
+# subformat=fixed.
 disk_make() {
     local path=$1 format=$2 size=$3 raw
     raw=$path
@@ -9,8 +10,8 @@ disk_make() {
     rm -f "$path" "$raw"
     truncate -s "$size" "$raw"
     # No lazy initialisation: the guest would go on writing in its own time.
-    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$raw"
-    [ "$format" = raw ] && return
+    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 ${5:+-d "$5"} "$raw"
+    [ "$format" != raw ] || return 0
     qemu-img convert -f raw -O "$format" ${4:+-o "$4"} "$raw" "$path"
     rm -f "$raw"
 }
@@ -45,26 +46,32 @@ disk_recover() {
 }
 
 # disk_check BUILD LOG IMAGE [--bare IMAGE] [MORE]: the file system of a copy of IMAGE is clean, as it is or after a crash's recovery,
-# and it holds what the client's LOG says. MORE goes to understudy-disk-check. IMAGE "-": only the bare one.
+# and it holds what the client's LOG says. MORE goes to understudy-disk-check. IMAGE "-": only the bare one. disk_tree: a folder whose
+# files must be there too, unchanged. disk_clean 0: the disk has failed the guest, so its file system need not be clean, only mendable.
+disk_tree="" disk_clean=1
 disk_check() {
-    local build=$1 log=$2 image=$3 here bare=() status=0
+    local build=$1 log=$2 image=$3 here without=() status=0 file
     shift 3
     here=$(mktemp -d)
     mkdir "$here/files"
     if [ "${1:-}" = --bare ]; then
         disk_raw "$2" "$here/bare" || return 1
-        bare=(--bare "$here/bare")
+        without=(--bare "$here/bare")
         shift 2
     fi
     if [ "$image" != - ]; then
         disk_raw "$image" "$here/raw" || return 1
         if dumpe2fs -h "$here/raw" 2>/dev/null | grep -q needs_recovery; then
-            disk_recover "$here/raw" || { echo "the file system cannot be recovered" >&2; return 1; }
+            disk_recover "$here/raw" || [ $disk_clean -eq 0 ] || { echo "the file system cannot be recovered" >&2; return 1; }
         fi
+        [ $disk_clean -eq 1 ] || e2fsck -fy "$here/raw" >"$here/mended" 2>&1 || [ $? -le 2 ] || cat "$here/mended" >&2
         e2fsck -fn "$here/raw" >"$here/fsck" 2>&1 || { cat "$here/fsck" >&2; return 1; }
         debugfs -R "rdump / $here/files" "$here/raw" >"$here/debugfs" 2>&1 || status=1
+        for file in ${disk_tree:+"$disk_tree"/*}; do
+            cmp "$file" "$here/files/${file##*/}" >&2 || status=1
+        done
     fi
-    "$build/tests/client/understudy-disk-check" "$log" "$here/files" "${bare[@]}" "$@" || status=1
+    "$build/tests/client/understudy-disk-check" "$log" "$here/files" "${without[@]}" "$@" || status=1
     rm -rf "$here"
     return $status
 }

@@ -50,7 +50,7 @@ hosts_exec() {
     # shellcheck disable=SC2016 # the inner shell expands these
     ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
         'mkdir -p /run/understudy /var/lib/understudy /srv && mount --bind "$0" /run/understudy &&
-         mount --bind "$1" /var/lib/understudy && mount --bind "$2" /srv && shift 2 && exec "$@"' \
+         mount --bind "$1" /var/lib/understudy && mount --rbind "$2" /srv && shift 2 && exec "$@"' \
         "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
 }
 

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# What the tests of replicated disks have in common: a pair whose guest runs the disk workload, the client that hears of it, and the
+# checks of both hosts' images. To be sourced after BUILD and GUEST are set.
+#
+# Set before start_disk_pair:
+#   format    of the file system's image: raw, qcow2, vhdx, vpc (raw)
+#   bare      1: a second disk, raw, without a file system (0)
+#   standby   what host b's images hold at first: nothing, or garbage (nothing)
+#   run_options, qemu_options   more for understudy run and for QEMU
+# shellcheck source=tests/failover/pair.sh
+. "$(dirname "${BASH_SOURCE[0]}")/pair.sh"
+# shellcheck source=tests/guest/disk_image.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../guest/disk_image.sh"
+
+format=raw bare=0 standby=nothing run_options=() qemu_options=()
+export INITRD=initrd-disk.img DIRTY=${DIRTY:-100}
+# Data that nobody ever writes again: a resynchronisation must not carry it.
+ballast_mib=96 disk_mib=208 bare_mib=16 nblocks=2048
+disk_name() {
+    case "$format" in
+    vpc) echo disk.vhd ;;
+    *) echo "disk.$format" ;;
+    esac
+}
+disk_path() { echo "$(hosts_disk_dir "$prefix" "$1")/$(disk_name)"; }
+bare_path() { echo "$(hosts_disk_dir "$prefix" "$1")/bare.raw"; }
+disk_options() {
+    case "$format" in
+    vhdx) echo subformat=fixed,block_state_zero=off ;; # else its blocks are allocated when first written, at the end of a file that cannot grow
+    vpc) echo subformat=fixed ;;
+    esac
+}
+
+# Images on both hosts. The standby's has another content (or, for a format with a header, does not exist yet).
+pair_prepare() {
+    disk_tree=$work/tree
+    mkdir -p "$disk_tree"
+    [ -e "$disk_tree/ballast" ] || head -c "${ballast_mib}M" /dev/urandom >"$disk_tree/ballast"
+    disk_make "$(disk_path a)" "$format" "${disk_mib}M" "$(disk_options)" "$disk_tree"
+    [ $bare -eq 0 ] || disk_make_bare "$(bare_path a)" "${bare_mib}M"
+    local path
+    for path in "$(disk_path b)" "$(bare_path b)"; do
+        [ "$path" != "$(bare_path b)" ] || [ $bare -eq 1 ] || continue
+        case $standby:$path in
+        garbage:*) head -c "$(stat -c %s "${path/us-$prefix\/b-disks/us-$prefix/a-disks}")" /dev/urandom >"$path" ;;
+        nothing:*.raw) truncate -s "$(stat -c %s "${path/us-$prefix\/b-disks/us-$prefix/a-disks}")" "$path" ;;
+        esac
+    done
+}
+
+disk_drives() {
+    drives=(-drive "file=/srv/$(disk_name),if=virtio,format=$format,discard=unmap")
+    [ $bare -eq 0 ] || drives+=(-drive "file=/srv/bare.raw,if=virtio,format=raw,discard=unmap")
+}
+
+start_disk_pair() {
+    disk_drives
+    export APPEND="us.disk=vda us.blocks=$nblocks"
+    [ $bare -eq 0 ] || APPEND+=" us.bare=vdb"
+    start_pair "${run_options[@]}" -- "${drives[@]}" "${qemu_options[@]}"
+    await 90 "protection on host a" field_is a state protected
+}
+
+disk_client() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-disk-client" $guest_address "$@"; }
+start_disk_client() {
+    rm -f "$work/progress"
+    disk_client "$work/log" --progress "$work/progress" >"$work/client.json" 2>"$work/client.err" &
+    client=$!
+    await 10 "the client" disk_client_pid_known
+    answers=0
+    await 60 "the first operations" client_goes_on
+}
+disk_client_pid_known() {
+    client_pid=$(for p in $(ip netns pids "$prefix-client"); do
+        ! grep -qx understudy-disk "/proc/$p/comm" 2>/dev/null || echo "$p"
+    done)
+    [ -n "$client_pid" ]
+}
+client_lives() { kill -0 "$client_pid" 2>/dev/null || fail "the client ended: $(cat "$work/client.json" "$work/client.err")"; }
+# The guest has done something since the last call.
+await_operations() {
+    answers=$(client_answers)
+    await 60 "operations $1" client_goes_on
+    client_lives
+}
+# The guest reads everything back, past its caches.
+guest_verifies() {
+    local answer
+    answer=$(disk_client --ask verify) || fail "$1: the guest finds its disk wrong: $answer"
+    [[ "$answer" = "verified "* ]] || fail "$1: the guest does not verify: $answer"
+}
+
+# The guest is stopped by the client, which must have heard of everything.
+stop_disk_guest() {
+    kill -TERM "$client_pid"
+    wait $client || fail "the client: $(cat "$work/client.json")"
+}
+# check_images HOST [MORE]: the image(s) of a host on which nothing runs.
+check_images() {
+    local host=$1 more=()
+    shift
+    [ $bare -eq 0 ] || more=(--bare "$(bare_path "$host")")
+    disk_check "$BUILD" "$work/log" "$(disk_path "$host")" "${more[@]}" "$@" || fail "host $host's image is not what the client was told"
+}
+
+# A figure of a disk in a host's status: disk_field HOST NUMBER NAME.
+disk_field() { understudy "$1" status web --json 2>/dev/null | jq -r ".disks[$2].$3 // empty"; }
+# The host that came back was asked for no more than may differ: not for the ballast, which nobody wrote.
+resync_was_short() {
+    local candidates
+    candidates=$(disk_field "$1" 0 candidate_bytes)
+    [ -n "$candidates" ] || fail "status says nothing of the disk's synchronisation"
+    [ "$candidates" -lt $((ballast_mib << 20)) ] || fail "the resynchronisation looked at $candidates bytes: not only at what differs"
+    echo "   resynchronised: $((candidates >> 10)) KiB that may differ, $(($(disk_field "$1" 0 sent_bytes) >> 10)) KiB sent"
+}
+# All was compared, and what was equal on both hosts was not sent.
+resync_was_full() {
+    local candidates sent
+    candidates=$(disk_field "$1" 0 candidate_bytes)
+    sent=$(disk_field "$1" 0 sent_bytes)
+    [ "$candidates" -ge $((disk_mib << 20)) ] || fail "without a map only $candidates bytes were looked at"
+    [ "$sent" -lt $((ballast_mib << 20)) ] || fail "$sent bytes were sent: also what is equal"
+    echo "   resynchronised: $((candidates >> 10)) KiB compared, $((sent >> 10)) KiB sent"
+}
+# Waits until nothing runs on a host any more.
+kill_host() { hosts_kill "$prefix" "$1" "${2:-}" 2>/dev/null; }
+disk_leftovers() {
+    pair_leftovers
+    ! grep -q "/us-$prefix/" /proc/mounts || fail "mounts are left"
+}
