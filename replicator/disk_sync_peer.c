@@ -38,10 +38,13 @@ static bool take_state(struct disk_sync *sync, const struct transport_message *m
     if (wire_disk_state_decode(&state, message->payload, message->len) < 0)
         return false;
     g_mutex_lock(&sync->mutex);
-    sync->theirs[message->arg] = state;
+    /* Once a connection: the capture thread reads it without the mutex from then on. */
+    bool first = !(sync->heard_of & (1u << message->arg));
+    if (first)
+        sync->theirs[message->arg] = state;
     sync->heard_of |= 1u << message->arg;
     g_mutex_unlock(&sync->mutex);
-    return true;
+    return first;
 }
 
 /* Hashes that nobody waits for any more are dropped. */
