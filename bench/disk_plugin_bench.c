@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "replicator/disk_futex.h"
 #include "replicator/disk_ring.h"
 #include "tests/disk/disk_fixture.h"
 

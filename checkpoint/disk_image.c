@@ -363,7 +363,7 @@ int disk_image_zero(int fd, uint64_t offset, uint64_t len, bool may_trim, bool d
 
 int disk_image_apply(struct disk_image *image, const struct disk_record *record)
 {
-    if (record->offset > image->len || record->len > image->len - record->offset)
+    if (!disk_record_fits(record, image->len))
         return -EINVAL;
     switch (record->type) {
     case DISK_RECORD_WRITE:

@@ -129,8 +129,7 @@ int disk_stream_check(const struct disk_stream *stream, const uint64_t *disk_len
     struct disk_record record;
     int status;
     while ((status = disk_stream_next(&rest, &record)) > 0) {
-        if (record.disk >= ndisks || record.len > disk_len[record.disk] ||
-            record.offset > disk_len[record.disk] - record.len)
+        if (record.disk >= ndisks || !disk_record_fits(&record, disk_len[record.disk]))
             return -EPROTO;
     }
     return status;

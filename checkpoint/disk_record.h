@@ -15,6 +15,7 @@
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_RECORD_H
 #define UNDERSTUDY_CHECKPOINT_DISK_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -39,6 +40,11 @@ struct disk_record {
     unsigned ndata;       /* pieces of data in use */
 };
 
+/* Whether it lies within a disk of that length. */
+static inline bool disk_record_fits(const struct disk_record *record, uint64_t disk_len)
+{
+    return record->offset <= disk_len && record->len <= disk_len - record->offset;
+}
 /* Bytes that the record takes in a stream, padding included. */
 size_t disk_record_len(const struct disk_record *record);
 /* Writes the header; the data and its padding are the caller's to put behind it. */

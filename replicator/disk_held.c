@@ -73,7 +73,7 @@ int disk_held_rebuild(struct disk_held *held, uint64_t head)
         return -EPROTO;
     disk_stream_of_ring(&stream, held->ring, held->ring_len, from, head - from);
     while ((status = disk_stream_next(&stream, &record)) == 1) {
-        if (record.offset > held->export_len || record.len > held->export_len - record.offset)
+        if (!disk_record_fits(&record, held->export_len))
             return -EPROTO;
         status = disk_held_add(held, &record, from);
         if (status < 0)
@@ -85,15 +85,21 @@ int disk_held_rebuild(struct disk_held *held, uint64_t head)
 
 /* ---- reading ---- */
 
-/* From the data of the record at position, `skip` bytes in. */
-static void copy_from_ring(const struct disk_held *held, uint64_t position, uint64_t skip, uint8_t *to,
-                           size_t len)
+/* Where len bytes of a change's data lie, from `skip` on: in two pieces where the ring wraps. */
+static void data_of(const struct disk_held *held, const struct held_change *change, uint64_t skip, size_t len,
+                    struct disk_stream *out)
 {
-    uint64_t at = (position + DISK_RECORD_HEADER_LEN + skip) % held->ring_len, first = held->ring_len - at;
-    if (first > len)
-        first = len;
-    memcpy(to, held->ring + at, first);
-    memcpy(to + first, held->ring, len - first);
+    disk_stream_of_ring(out, held->ring, held->ring_len, change->position + DISK_RECORD_HEADER_LEN + skip,
+                        len);
+}
+
+static void copy_data(const struct disk_held *held, const struct held_change *change, uint64_t skip,
+                      uint8_t *to, size_t len)
+{
+    struct disk_stream data;
+    data_of(held, change, skip, len, &data);
+    memcpy(to, data.span[0].iov_base, data.span[0].iov_len);
+    memcpy(to + data.span[0].iov_len, data.span[1].iov_base, data.span[1].iov_len);
 }
 
 static void lay_over(const struct disk_held *held, const struct held_change *change, uint8_t *buffer,
@@ -105,7 +111,7 @@ static void lay_over(const struct disk_held *held, const struct held_change *cha
     if (from >= end)
         return;
     if (change->type == DISK_RECORD_WRITE)
-        copy_from_ring(held, change->position, from - change->offset, buffer + (from - offset), end - from);
+        copy_data(held, change, from - change->offset, buffer + (from - offset), end - from);
     else
         memset(buffer + (from - offset), 0, end - from);
 }
@@ -128,10 +134,9 @@ static int write_change(const struct disk_held *held, const struct held_change *
     if (change->type != DISK_RECORD_WRITE)
         return disk_image_zero(held->image, change->offset, change->len, change->type == DISK_RECORD_TRIM,
                                false);
-    uint64_t at = (change->position + DISK_RECORD_HEADER_LEN) % held->ring_len, first = held->ring_len - at;
-    struct iovec data[2] = {{held->ring + at, change->len < first ? change->len : first}, {held->ring, 0}};
-    data[1].iov_len = change->len - data[0].iov_len;
-    return disk_image_write(held->image, data, data[1].iov_len ? 2 : 1, change->offset, false);
+    struct disk_stream data;
+    data_of(held, change, 0, change->len, &data);
+    return disk_image_write(held->image, data.span, data.span[1].iov_len ? 2 : 1, change->offset, false);
 }
 
 /* The oldest, if it lies before upto. */

@@ -14,6 +14,7 @@
 
 #include "checkpoint/disk_image.h"
 #include "checkpoint/disk_record.h"
+#include "replicator/disk_futex.h"
 #include "replicator/disk_log_internal.h"
 
 #define KNOWN_FLAGS (DISK_WRITABLE | DISK_LOGGING | DISK_DURABLE | DISK_HELD)
@@ -138,8 +139,7 @@ static int let_go(struct disk_log *log)
     if (status == 0 && (atomic_load(&log->shm->wanted_flags) & DISK_DURABLE) && fdatasync(log->image) < 0)
         status = -errno;
     /* Who waits for room may have it now. */
-    atomic_fetch_add(&log->shm->room_seq, 1);
-    disk_futex_wake(&log->shm->room_seq);
+    disk_futex_raise(&log->shm->room_seq);
     return disk_log_report(log, status, 0);
 }
 
@@ -220,8 +220,7 @@ static void *flush_released(void *opaque)
         bool failed = (atomic_load(&shm->flags) & DISK_HELD) &&
                       disk_log_report(log, disk_held_flush(&log->held, atomic_load(&shm->release)), 0) < 0;
         if (atomic_load(&shm->flushed) != before) {
-            atomic_fetch_add(&shm->room_seq, 1);
-            disk_futex_wake(&shm->room_seq);
+            disk_futex_raise(&shm->room_seq);
             disk_ring_signal(&log->ring, DISK_ATTENTION_FLUSHED);
         }
         disk_futex_wait(&shm->release_seq, seen, failed ? &later : NULL);

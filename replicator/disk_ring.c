@@ -7,24 +7,13 @@
 #include "replicator/disk_ring.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "replicator/disk_chaos.h"
+#include "replicator/disk_futex.h"
 #include "replicator/disk_held.h"
-
-void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
-{
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, until, NULL, FUTEX_BITSET_MATCH_ANY);
-}
-
-void disk_futex_wake(_Atomic uint32_t *word)
-{
-    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
 
 void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention)
 {

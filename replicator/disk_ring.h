@@ -45,8 +45,4 @@ bool disk_ring_is_to_end(const struct disk_ring *ring);
 bool disk_ring_is_detached(const struct disk_ring *ring);
 void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
 
-/* On shared memory. until: CLOCK_MONOTONIC, NULL for ever. May return early; ask again. */
-void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until);
-void disk_futex_wake(_Atomic uint32_t *word);
-
 #endif

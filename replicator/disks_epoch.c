@@ -9,13 +9,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "checkpoint/disk_section.h"
+#include "replicator/disk_futex.h"
 #include "replicator/disks_internal.h"
 
 #define GIVE_BACK_LEN (2u << 20) /* well below the mark, which counts from tail */
@@ -46,17 +42,12 @@ void disks_boundary(struct disks *disks, uint64_t epoch)
 static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
 {
     struct disk_stream stream;
-    struct disk_record record;
-    int status;
+    uint64_t lens[DISK_MAX] = {0}; /* in a disk of no length there is no record */
     if (disk->cut_detached || len > disk->ring_len || len % DISK_RECORD_ALIGN)
         return false;
+    lens[disk->number] = disk->disks->len[disk->number];
     disk_stream_of_ring(&stream, disk->ring, disk->ring_len, tail, len);
-    while ((status = disk_stream_next(&stream, &record)) == 1) {
-        if (record.disk != disk->number || record.len > disk->disks->len[disk->number] ||
-            record.offset > disk->disks->len[disk->number] - record.len)
-            return false;
-    }
-    return status == 0;
+    return disk_stream_check(&stream, lens, disk->number + 1) == 0;
 }
 
 /* The whole pages of [from, to) of the ring go back to the kernel. They are ours: tail has not moved yet. */
@@ -87,8 +78,7 @@ static void take_out(struct disk *disk)
         !disk->shared) /* or nbdkit says nonsense: found out elsewhere */
         give_back(disk, tail, disk->cut);
     atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
-    atomic_fetch_add(&disk->shm->room_seq, 1);
-    syscall(SYS_futex, (uint32_t *)&disk->shm->room_seq, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    disk_futex_raise(&disk->shm->room_seq);
 }
 
 void disks_drop_log(struct disks *disks)

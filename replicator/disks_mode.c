@@ -7,17 +7,9 @@
  */
 #include <errno.h>
 #include <gio/gio.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "replicator/disk_futex.h"
 #include "replicator/disks_internal.h"
-
-static void futex_wake(_Atomic uint32_t *word)
-{
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
 
 static void order_one(struct disk *disk, uint32_t set, uint32_t clear, bool flip)
 {
@@ -27,10 +19,9 @@ static void order_one(struct disk *disk, uint32_t set, uint32_t clear, bool flip
     atomic_store(&shm->wanted_flags, disk->wanted_flags);
     atomic_store(&shm->wanted_map, disk->wanted_map);
     atomic_store(&shm->wanted_seq, ++disk->wanted_seq);
-    futex_wake(&shm->wanted_seq);
+    disk_futex_wake(&shm->wanted_seq);
     /* Who waits for room may not have to any more. */
-    atomic_fetch_add(&shm->room_seq, 1);
-    futex_wake(&shm->room_seq);
+    disk_futex_raise(&shm->room_seq);
 }
 
 void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip)
@@ -67,9 +58,7 @@ void disks_stop_logging(struct disks *disks)
     for (unsigned i = 0; i < disks->n; i++) {
         struct disk *disk = &disks->disk[i];
         if (!(disk->wanted_flags & DISK_HELD))
-            order_one(disk, 0, DISK_LOGGING, false);
-        if ((disk->wanted_flags & DISK_WRITABLE) && !(disk->wanted_flags & DISK_HELD))
-            order_one(disk, DISK_DURABLE, 0, false);
+            order_one(disk, disk->wanted_flags & DISK_WRITABLE ? DISK_DURABLE : 0, DISK_LOGGING, false);
     }
     g_mutex_unlock(&disks->mutex);
 }
@@ -109,8 +98,7 @@ void disks_release(struct disks *disks, uint64_t epoch)
         disk->released_epoch = epoch;
         atomic_store(&disk->shm->release,
                      atomic_load_explicit(&disk->ends[epoch % DISKS_EPOCHS], memory_order_acquire));
-        atomic_fetch_add(&disk->shm->release_seq, 1);
-        futex_wake(&disk->shm->release_seq);
+        disk_futex_raise(&disk->shm->release_seq);
     }
 }
 

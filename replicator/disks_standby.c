@@ -63,8 +63,7 @@ static int apply_stream(struct disks *disks, const struct disk_stream *stream, b
     struct disk_record record;
     int status;
     while ((status = disk_stream_next(&rest, &record)) == 1) {
-        if (record.disk >= disks->n || record.len > disks->len[record.disk] ||
-            record.offset > disks->len[record.disk] - record.len)
+        if (record.disk >= disks->n || !disk_record_fits(&record, disks->len[record.disk]))
             return -EPROTO;
         if (disks->disk[record.disk].shared != shared)
             continue;

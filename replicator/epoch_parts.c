@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "checkpoint/devstate_delta.h"
+#include "proto/crc32c.h"
 
 void bytes_make_room(struct bytes *bytes, size_t len)
 {
@@ -77,6 +78,22 @@ void epoch_encoder_clear(struct epoch_encoder *encoder)
     bytes_free(&encoder->index);
     bytes_free(&encoder->delta);
     bytes_free(&encoder->last_sent);
+}
+
+int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN])
+{
+    if (message->len > TRANSPORT_MAX_PAYLOAD)
+        return -EMSGSIZE;
+    const struct wire_header header = {
+        .type = (uint16_t)message->type,
+        .arg = message->arg,
+        .term = message->term,
+        .epoch = message->epoch,
+        .payload_len = message->len,
+        .payload_crc = crc32c(0, message->payload, message->len),
+    };
+    wire_header_encode(&header, out);
+    return 0;
 }
 
 bool epoch_next_page(struct epoch_pages *pages, const struct staging *staging, uint32_t *slot)

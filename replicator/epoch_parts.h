@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts of an epoch as they travel, whatever carries them: page index, device state delta, commit record.
- * See proto/epoch_wire.h for the bytes. The device state travels as a delta against the last one sent on this
- * connection; both ends keep that last one, and the receiver's changes only when an epoch arrived whole.
+ * The parts of messages and epochs as they travel, whatever carries them: header, page index, device state
+ * delta, commit record. See proto/epoch_wire.h for the bytes. The device state travels as a delta against the
+ * last one sent on this connection; both ends keep that last one, and the receiver's changes only when an
+ * epoch arrived whole.
  *
  * Not thread-safe: an encoder belongs to the connection's sending side, a decoder to its receiving side.
  */
@@ -15,6 +16,7 @@
 
 #include "checkpoint/staging.h"
 #include "proto/epoch_wire.h"
+#include "replicator/transport.h"
 
 #define EPOCH_MAX_DELTA (24u << 20)
 
@@ -38,6 +40,9 @@ struct epoch_encoder {
  */
 int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch, struct wire_epoch *wire);
 void epoch_encoder_clear(struct epoch_encoder *encoder);
+
+/* The header of a small message: 0, or -EMSGSIZE where the payload is longer than any may be. */
+int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN]);
 
 /* Walks the ring pages that travel, in wire order: pages with bytes, then the disk section. Begin with
  * {.epoch = e}. */

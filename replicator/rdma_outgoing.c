@@ -52,20 +52,12 @@ int outgoing_send_message(struct transport *t, const struct transport_message *m
 {
     struct rdma *c = rdma_of(t);
     uint8_t head[WIRE_HEADER_LEN];
-    struct wire_header header = {
-        .type = (uint16_t)message->type,
-        .arg = message->arg,
-        .term = message->term,
-        .epoch = message->epoch,
-        .payload_len = message->len,
-        .payload_crc = crc32c(0, message->payload, message->len),
-    };
-    if (message->len > TRANSPORT_MAX_PAYLOAD)
-        return -EMSGSIZE;
-    wire_header_encode(&header, head);
+    int status = message_encode_header(message, head);
+    if (status < 0)
+        return status;
     pthread_mutex_lock(&c->order_lock);
     size_t done = MIN(message->len, BODY_LEN - sizeof head);
-    int status = outgoing_send_buffer(c, RDMA_WIRE_FIRST, head, sizeof head, message->payload, done);
+    status = outgoing_send_buffer(c, RDMA_WIRE_FIRST, head, sizeof head, message->payload, done);
     while (status == 0 && done < message->len) {
         size_t piece = MIN(message->len - done, BODY_LEN);
         status = outgoing_send_buffer(c, RDMA_WIRE_MORE, NULL, 0, message->payload + done, piece);

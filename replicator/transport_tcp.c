@@ -128,21 +128,13 @@ static int tcp_send_message(struct transport *t, const struct transport_message 
 {
     struct tcp *tcp = tcp_of(t);
     uint8_t head[WIRE_HEADER_LEN];
-    struct wire_header header = {
-        .type = (uint16_t)message->type,
-        .arg = message->arg,
-        .term = message->term,
-        .epoch = message->epoch,
-        .payload_len = message->len,
-        .payload_crc = crc32c(0, message->payload, message->len),
-    };
-    if (message->len > TRANSPORT_MAX_PAYLOAD)
-        return -EMSGSIZE;
-    wire_header_encode(&header, head);
+    int status = message_encode_header(message, head);
+    if (status < 0)
+        return status;
     struct iovec iov[2] = {{.iov_base = head, .iov_len = sizeof head},
                            {.iov_base = (void *)message->payload, .iov_len = message->len}};
     pthread_mutex_lock(&tcp->send_lock);
-    int status = send_all(tcp, iov, message->len ? 2 : 1, false);
+    status = send_all(tcp, iov, message->len ? 2 : 1, false);
     pthread_mutex_unlock(&tcp->send_lock);
     return status;
 }

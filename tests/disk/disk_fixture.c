@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "checkpoint/disk_image.h"
+#include "replicator/disk_futex.h"
 #include "replicator/disk_ring.h"
 
 #define MUST(condition)                                                                                      \

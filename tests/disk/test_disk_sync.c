@@ -15,6 +15,13 @@
 
 #define ALL_CHUNKS (TEST_DISK_LEN / DISK_CHUNK_LEN + 1)
 
+static void put_away(struct pair *pair, struct host *a, struct host *b)
+{
+    pair_free(pair);
+    host_free(a);
+    host_free(b);
+}
+
 static void test_a_standby_with_an_empty_image_gets_everything(void **state)
 {
     (void)state;
@@ -23,9 +30,7 @@ static void test_a_standby_with_an_empty_image_gets_everything(void **state)
     assert_true(pair_synchronise(pair, 0));
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 static void test_a_standby_with_the_same_image_gets_nothing(void **state)
@@ -37,9 +42,7 @@ static void test_a_standby_with_the_same_image_gets_nothing(void **state)
     assert_int_equal(pair_chunks_sent(pair), 0);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 static void test_epochs_are_whole_while_the_guest_writes(void **state)
@@ -54,9 +57,7 @@ static void test_epochs_are_whole_while_the_guest_writes(void **state)
     guest_stop(a);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 static void test_a_broken_synchronisation_goes_on_where_it_was(void **state)
@@ -77,9 +78,7 @@ static void test_a_broken_synchronisation_goes_on_where_it_was(void **state)
     assert_true(sent < ALL_CHUNKS + 5 * 16 * 64);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 static void test_after_a_break_only_what_was_written_since_is_sent(void **state)
@@ -97,9 +96,7 @@ static void test_after_a_break_only_what_was_written_since_is_sent(void **state)
     assert_int_equal(pair_chunks_sent(pair), 3);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 /* a dies with writes that b never got; b goes on; a returns and stands by. */
@@ -120,9 +117,7 @@ static void test_an_old_primary_gets_just_what_differs(void **state)
     assert_int_equal(pair_chunks_sent(pair), 2);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 static void test_without_a_map_hashes_decide(void **state)
@@ -140,9 +135,7 @@ static void test_without_a_map_hashes_decide(void **state)
     assert_int_equal(pair_chunks_sent(pair), 1);
     pair_epoch(pair);
     assert_same_images(a, b);
-    pair_free(pair);
-    host_free(a);
-    host_free(b);
+    put_away(pair, a, b);
 }
 
 /* Links break at random, hosts crash and swap roles, the guest writes all the time. */
@@ -225,11 +218,7 @@ static void test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_re
     assert_int_equal(image_byte_at(a, 8192 + 99), 0);
     assert_int_equal(image_byte_at(a, 65536), 0);
     assert_true(byte_at(a, 65536) != 0);
-    pair_free(pair);
-    host_kill(b);
-    host_kill(a);
-    host_free(b);
-    host_free(a);
+    put_away(pair, a, b);
 }
 
 static void test_a_takeover_of_a_shared_disk_finds_the_epochs_that_were_acked_and_no_more(void **state)
@@ -283,11 +272,7 @@ static void test_going_on_alone_writes_what_was_held_back_of_a_shared_disk(void 
         ;
     assert_int_equal(image_byte_at(a, 4096), byte_at(a, 4096));
     assert_int_equal(image_byte_at(a, 65536), byte_at(a, 65536));
-    pair_free(pair);
-    host_kill(b);
-    host_kill(a);
-    host_free(b);
-    host_free(a);
+    put_away(pair, a, b);
 }
 
 int main(void)

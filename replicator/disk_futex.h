@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Futexes in the memory that the replicator and nbdkit's plugin share (disk_log.h): not the private kind,
+ * since two processes meet on them. See futex(2).
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISK_FUTEX_H
+#define UNDERSTUDY_REPLICATOR_DISK_FUTEX_H
+
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* until: CLOCK_MONOTONIC, NULL for ever. May return early; ask again. */
+static inline void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, until, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static inline void disk_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Whoever waits for word looks again. */
+static inline void disk_futex_raise(_Atomic uint32_t *word)
+{
+    atomic_fetch_add(word, 1);
+    disk_futex_wake(word);
+}
+
+#endif
