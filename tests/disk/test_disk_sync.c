@@ -99,6 +99,33 @@ static void test_after_a_break_only_what_was_written_since_is_sent(void **state)
     put_away(pair, a, b);
 }
 
+static uint64_t dirty_bytes(const struct host *host)
+{
+    struct disk_figures figures;
+    disks_figures(host_disks(host), 0, &figures);
+    return figures.dirty_bytes;
+}
+
+/* Otherwise a resynchronisation would be of all that was ever written. */
+static void test_chunks_whose_epochs_were_applied_are_clean_again(void **state)
+{
+    (void)state;
+    struct host *a = host_new(1, false), *b = host_new(1, true);
+    struct pair *pair = pair_new(a, b);
+    gint64 until = g_get_monotonic_time() + 60 * G_USEC_PER_SEC;
+    assert_true(pair_synchronise(pair, 0));
+    assert_int_equal(host_write(a, 5 * DISK_CHUNK_LEN, DISK_CHUNK_LEN, 1), 0);
+    assert_int_equal(host_write(a, 90 * DISK_CHUNK_LEN, 10, 2), 0);
+    assert_int_equal(dirty_bytes(a), 2 * DISK_CHUNK_LEN);
+    while (dirty_bytes(a) != 0) {
+        assert_true(g_get_monotonic_time() < until);
+        pair_epoch(pair);
+    }
+    assert_int_equal(host_write(a, 7 * DISK_CHUNK_LEN, 10, 3), 0);
+    assert_int_equal(dirty_bytes(a), DISK_CHUNK_LEN);
+    put_away(pair, a, b);
+}
+
 /* a dies with writes that b never got; b goes on; a returns and stands by. */
 static void test_an_old_primary_gets_just_what_differs(void **state)
 {
@@ -283,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_epochs_are_whole_while_the_guest_writes),
         cmocka_unit_test(test_a_broken_synchronisation_goes_on_where_it_was),
         cmocka_unit_test(test_after_a_break_only_what_was_written_since_is_sent),
+        cmocka_unit_test(test_chunks_whose_epochs_were_applied_are_clean_again),
         cmocka_unit_test(test_an_old_primary_gets_just_what_differs),
         cmocka_unit_test(test_without_a_map_hashes_decide),
         cmocka_unit_test(test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_reads_see_them),

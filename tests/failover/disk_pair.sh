@@ -14,8 +14,9 @@
 
 format=raw bare=0 standby=nothing run_options=() qemu_options=()
 export INITRD=initrd-disk.img DIRTY=${DIRTY:-100}
-# Data that nobody ever writes again: a resynchronisation must not carry it.
-ballast_mib=96 disk_mib=208 bare_mib=16 nblocks=2048
+# Data that nobody ever writes again: a resynchronisation must not carry it. It is more than the rest of the disk, so that what is looked
+# at and is less than that cannot be everything, however fast the guest writes.
+ballast_mib=128 disk_mib=240 bare_mib=16 nblocks=2048
 disk_name() {
     case "$format" in
     vpc) echo disk.vhd ;;
