@@ -2,6 +2,7 @@
 /* See cmdline_keys.h. */
 #include "hv-hooks/qemu/cmdline_keys.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void free_key(gpointer opaque)
@@ -48,6 +49,45 @@ GPtrArray *cmdline_keys_parse(const char *text, const char *implied)
             text += len + (text[len] == ',');
         }
     }
+    return keys;
+}
+
+static char *scalar_text(const json_t *value)
+{
+    if (json_is_string(value))
+        return g_strdup(json_string_value(value));
+    if (json_is_boolean(value))
+        return g_strdup(json_is_true(value) ? "on" : "off");
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *copy = g_strdup(text);
+    free(text);
+    return copy;
+}
+
+static void add_tree(GPtrArray *keys, const char *prefix, json_t *tree)
+{
+    const char *key;
+    json_t *child;
+    json_object_foreach (tree, key, child) {
+        g_autofree char *name = g_strconcat(prefix, key, NULL);
+        g_autofree char *below = g_strconcat(name, ".", NULL);
+        if (json_is_object(child))
+            add_tree(keys, below, child);
+        else
+            add(keys, g_steal_pointer(&name), scalar_text(child));
+    }
+}
+
+GPtrArray *cmdline_keys_read(const char *text, const char *implied)
+{
+    if (text[0] != '{')
+        return cmdline_keys_parse(text, implied);
+    json_t *tree = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    if (!tree)
+        return NULL;
+    GPtrArray *keys = g_ptr_array_new_with_free_func(free_key);
+    add_tree(keys, "", tree);
+    json_decref(tree);
     return keys;
 }
 

@@ -17,6 +17,9 @@ struct cmdline_key {
 /* The first element, where it has no '=', is the value of `implied` (may be NULL). Array of struct
  * cmdline_key *. */
 GPtrArray *cmdline_keys_parse(const char *text, const char *implied);
+/* The same of text that may also be a JSON object, as some options take it: booleans are on and off, what
+ * lies within another object has its name before it. NULL where it is not JSON. */
+GPtrArray *cmdline_keys_read(const char *text, const char *implied);
 /* The value that counts, or NULL; the array's. */
 const char *cmdline_keys_get(const GPtrArray *keys, const char *key);
 /* Takes prefix followed by key, each time it stands there, out. */

@@ -41,6 +41,15 @@ static const struct {
     {"qemu-system-x86_64 -m 256 -nodefaults -blockdev driver=file,filename=x,node-name=n,read-only=on", 256,
      0},
     {"qemu-system-x86_64 -machine q35,accel=kvm:tcg -m 256 -nodefaults -cpu host", 256, 0},
+    {"qemu-system-x86_64 -m 256 -m slots=2,maxmem=1G -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -m 512 -nodefaults", 512, 0},
+    {"qemu-system-x86_64 -m 256 -netdev '{\"type\":\"tap\",\"id\":\"a\",\"vhost\":false,\"queues\":1}' "
+     "-device '{\"driver\":\"virtio-net-pci\",\"netdev\":\"a\"}' "
+     "-object '{\"qom-type\":\"rng-random\",\"id\":\"r\"}'",
+     256, 1},
+    {"qemu-system-x86_64 -m 256 -netdev tap,vhost=on,id=a,vhost=off -netdev type=user,id=b,hostname=a,,id=c",
+     256, 2},
+    {"qemu-system-x86_64 -accel hvf -accel tcg -m 256 -nodefaults", 256, 0},
     {"qemu-system-x86_64 -enable-kvm -m 256 -nodefaults -append 'console=ttyS0 quiet'", 256, 0},
 };
 
@@ -75,6 +84,31 @@ static const char *const refused[][2] = {
     {"qemu-system-x86_64 -m 256 -device pc-dimm,memdev=m", "with -m"},
     {"qemu-system-x86_64 -m 256 -object memory-backend-ram,id=m,size=256M", "with -m only"},
     {"qemu-system-x86_64 -m 256 -machine q35,memory-backend=m", "with -m only"},
+    {"qemu-system-x86_64 -m 256 -netdev '{\"type\":\"tap\",\"id\":\"a\",\"vhost\":true}'", "vhost=off"},
+    {"qemu-system-x86_64 -m 256 -netdev '{\"id\":\"a\",\"type\":\"vhost-user\",\"chardev\":\"c\"}'",
+     "vhost back ends"},
+    {"qemu-system-x86_64 -m 256 -netdev '{\"type\":\"user\"}'", "id is missing"},
+    {"qemu-system-x86_64 -m 256 -netdev \"{'type':'user','id':'a'}\"", "not JSON"},
+    {"qemu-system-x86_64 -m 256 -device '{\"driver\":\"vfio-pci\",\"host\":\"01:00.0\"}'", "passed-through"},
+    {"qemu-system-x86_64 -m 256 -device '{\"driver\":\"e1000\",\"driver\":\"vfio-pci\"}'", "each name once"},
+    {"qemu-system-x86_64 -m 256 -object '{\"qom-type\":\"memory-backend-ram\",\"id\":\"m\",\"size\":1}'",
+     "with -m only"},
+    {"qemu-system-x86_64 -m 256 -device host=01:00.0,driver=vfio-pci", "passed-through"},
+    {"qemu-system-x86_64 -m 256 -object qom-type=memory-backend-ram,id=m", "with -m only"},
+    {"qemu-system-x86_64 -m 256 -netdev id=a,type=vhost-user,chardev=c", "vhost back ends"},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,vhost=off,vhost=on", "vhost=off"},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,vhost", "vhost=off"},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,fd=3", "ifname"},
+    {"qemu-system-x86_64 -m 256 -netdev tap,id=a,queues=4", "one queue"},
+    {"qemu-system-x86_64 -m 256 -netdev '{\"type\":\"tap\",\"id\":\"a\",\"queues\":2}'", "one queue"},
+    {"qemu-system-x86_64 -m 256 -nic hubport,hubid=0", "hubs"},
+    {"qemu-system-x86_64 -m 256 -set netdev.a.vhost=on -netdev tap,id=a", "-set"},
+    {"qemu-system-x86_64 -m 256 -add-fd fd=3,set=1", "-add-fd"},
+    {"qemu-system-x86_64 -m 256 -virtfs local,path=/x,mount_tag=t,security_model=none", "-virtfs"},
+    {"qemu-system-x86_64 -m 256 -device virtio-9p-pci,fsdev=f,mount_tag=t", "shared folder"},
+    {"qemu-system-x86_64 -m 256 -run-with user=nobody", "user out"},
+    {"qemu-system-x86_64 -m 256 -machine q35,confidential-guest-support=sev0", "encrypted memory"},
+    {"qemu-system-x86_64 -m 256 -accel xen", "use -accel kvm or -accel tcg"},
     {"qemu-system-x86_64 -m 256 -daemonize", "-daemonize"},
     {"qemu-system-x86_64 -m 256 -incoming tcp:0:1", "-incoming"},
     {"qemu-system-x86_64 -m 256 -loadvm s", "-loadvm"},
@@ -150,6 +184,28 @@ static void test_a_list_of_accelerators_is_understood(void **state)
     }
 }
 
+static void test_only_a_cpu_of_the_host_ties_a_vm_to_it(void **state)
+{
+    static const struct {
+        const char *line;
+        bool host;
+    } cpus[] = {
+        {"qemu-system-x86_64 -m 256 -accel kvm", false},
+        {"qemu-system-x86_64 -m 256 -accel kvm -cpu host", true},
+        {"qemu-system-x86_64 -m 256 -accel kvm -cpu host,migratable=on", true},
+        {"qemu-system-x86_64 -m 256 -cpu max,-avx2 -accel kvm", true},
+        {"qemu-system-x86_64 -m 256 -cpu max", false},
+        {"qemu-system-x86_64 -m 256 -accel kvm -cpu host -cpu qemu64", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(cpus); i++) {
+        struct cmdline *line = parse(cpus[i].line, NULL);
+        assert_non_null(line);
+        assert_int_equal(line->cpu_host, cpus[i].host);
+        cmdline_free(line);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_what_cannot_be_protected_is_refused_with_advice),
         cmocka_unit_test(test_released_frames_cannot_be_caught_again),
         cmocka_unit_test(test_only_the_standby_waits),
+        cmocka_unit_test(test_only_a_cpu_of_the_host_ties_a_vm_to_it),
         cmocka_unit_test(test_a_list_of_accelerators_is_understood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
