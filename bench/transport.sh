@@ -89,46 +89,52 @@ write_mib_per_s() {
     return 1
 }
 
-# All figures against the server at an address, as JSON.
+iperf_mib_per_s() { iperf3 -c "$1" -p $iperf_port -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 8 / 1048576'; }
+mean() { awk -v a="$1" -v b="$2" 'BEGIN {print (a + b) / 2}'; }
+
+# All figures against the server at an address, as JSON. What the link can is measured before and after each of ours: a machine that is
+# busy with something else disturbs both.
 measure() {
-    local i write=()
+    local i before middle after
     for i in "${!batches[@]}"; do
-        say "ib_write_bw, $((batches[i] * 4)) KiB"
-        write+=("$(write_mib_per_s "$i" "$1")")
+        say "$((batches[i] * 4)) KiB: ib_write_bw, understudy over RDMA, ib_write_bw"
+        before=$(write_mib_per_s "$i" "$1")
+        "$bench" send rdma "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/rdma"
+        middle=$(write_mib_per_s "$i" "$1")
+        say "$((batches[i] * 4)) KiB: iperf3, understudy over TCP, iperf3"
+        mean "$before" "$middle" >"$work/write"
+        before=$(iperf_mib_per_s "$1")
+        "$bench" send tcp "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/tcp"
+        after=$(iperf_mib_per_s "$1")
+        mean "$before" "$after" >"$work/iperf"
+        jq -n --slurpfile rdma "$work/rdma" --slurpfile tcp "$work/tcp" --slurpfile write "$work/write" --slurpfile iperf "$work/iperf" '
+            {pages: $rdma[0].pages, ib_write_bw_mib_per_s: $write[0], iperf3_mib_per_s: $iperf[0], rdma: $rdma[0], tcp: $tcp[0],
+             rdma_to_ib_write_bw: ($rdma[0].mib_per_s / $write[0]), tcp_to_iperf3: ($tcp[0].mib_per_s / $iperf[0]),
+             rdma_to_tcp: ($rdma[0].mib_per_s / $tcp[0].mib_per_s)}' >>"$work/batches"
     done
-    say "iperf3"
-    iperf3 -c "$1" -p $iperf_port -t "$seconds" -J >"$work/iperf"
-    say "understudy over TCP"
-    "$bench" send tcp "$1" $bench_port "$seconds" "$rounds" >"$work/tcp"
-    say "understudy over RDMA"
-    "$bench" send rdma "$1" $bench_port "$seconds" "$rounds" >"$work/rdma"
-    jq -n --slurpfile tcp "$work/tcp" --slurpfile rdma "$work/rdma" --slurpfile iperf "$work/iperf" --arg write "${write[*]}" '
-        ($write | split(" ") | map(tonumber)) as $write
-        | ($iperf[0].end.sum_received.bits_per_second / 8 / 1048576) as $iperf
-        | {iperf3_mib_per_s: $iperf, ib_write_bw_mib_per_s: $write, tcp: $tcp[0], rdma: $rdma[0],
-           ratios: [range($write | length) | {pages: $rdma[0].throughput[.].pages,
-               rdma_to_ib_write_bw: ($rdma[0].throughput[.].mib_per_s / $write[.]),
-               tcp_to_iperf3: ($tcp[0].throughput[.].mib_per_s / $iperf),
-               rdma_to_tcp: ($rdma[0].throughput[.].mib_per_s / $tcp[0].throughput[.].mib_per_s)}]}'
+    for i in rdma tcp; do
+        say "commit latencies over $i"
+        "$bench" send $i "$1" $bench_port commit "$rounds" >"$work/commit-$i"
+    done
+    jq -n --slurpfile batches "$work/batches" --slurpfile rdma "$work/commit-rdma" --slurpfile tcp "$work/commit-tcp" \
+        '{throughput: $batches, commit: {rdma: $rdma[0], tcp: $tcp[0]}}'
 }
 
 table() {
     jq -r '
         def r: . * 100 | round / 100;
         "batch KiB | ib_write_bw | RDMA | ratio | iperf3 | TCP | ratio | RDMA/TCP   (MiB/s)",
-        (. as $all | range(.ratios | length) as $i | .ratios[$i]
-         | [.pages * 4, ($all.ib_write_bw_mib_per_s[$i] | round), ($all.rdma.throughput[$i].mib_per_s | round), (.rdma_to_ib_write_bw | r),
-            ($all.iperf3_mib_per_s | round), ($all.tcp.throughput[$i].mib_per_s | round), (.tcp_to_iperf3 | r), (.rdma_to_tcp | r)]
-         | join(" | ")),
+        (.throughput[] | [.pages * 4, (.ib_write_bw_mib_per_s | round), (.rdma.mib_per_s | round), (.rdma_to_ib_write_bw | r),
+            (.iperf3_mib_per_s | round), (.tcp.mib_per_s | round), (.tcp_to_iperf3 | r), (.rdma_to_tcp | r)] | join(" | ")),
         "",
         "epoch pages | RDMA commit p50 us | p99 | TCP p50 | p99",
-        (. as $all | range(.rdma.commit | length) as $i | .rdma.commit[$i]
-         | [.pages, .p50_us, .p99_us, $all.tcp.commit[$i].p50_us, $all.tcp.commit[$i].p99_us] | join(" | ")),
+        (.commit as $c | range($c.rdma | length) as $i
+         | [$c.rdma[$i].pages, $c.rdma[$i].p50_us, $c.rdma[$i].p99_us, $c.tcp[$i].p50_us, $c.tcp[$i].p99_us] | join(" | ")),
         "",
         "processor s per GiB, batch KiB | RDMA sender | receiver | whole host (sender, receiver) | TCP sender | receiver | whole host",
-        (. as $all | range(.rdma.throughput | length) as $i | $all.rdma.throughput[$i] as $r | $all.tcp.throughput[$i] as $t
-         | [$r.pages * 4, $r.sender_s_per_gib, $r.receiver_s_per_gib, "\($r.sender_host_s_per_gib), \($r.receiver_host_s_per_gib)",
-            $t.sender_s_per_gib, $t.receiver_s_per_gib, "\($t.sender_host_s_per_gib), \($t.receiver_host_s_per_gib)"] | join(" | "))' "$1"
+        (.throughput[] | [.pages * 4, .rdma.sender_s_per_gib, .rdma.receiver_s_per_gib,
+            "\(.rdma.sender_host_s_per_gib), \(.rdma.receiver_host_s_per_gib)", .tcp.sender_s_per_gib, .tcp.receiver_s_per_gib,
+            "\(.tcp.sender_host_s_per_gib), \(.tcp.receiver_host_s_per_gib)"] | join(" | "))' "$1"
 }
 
 if [ $mode = inside ]; then
@@ -159,7 +165,7 @@ here)
     export VM_KEEP=$work/vm
     out=/vm/figures
     [ -z "${UNDERSTUDY_RDMA_DEV:-}" ] || out=$work/vm/figures
-    tests/rdma/run.sh build/release/rdma $((300 + 30 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
+    tests/rdma/run.sh build/release/rdma $((300 + 40 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
         --seconds "$seconds" --rounds "$rounds" >&2
     cp "$work/vm/figures" "$work/figures"
     ;;

@@ -7,9 +7,9 @@
  *   transport_bench receive ADDRESS PORT                    serves one connection after the other: RDMA and
  * TCP transport_bench send rdma|tcp ADDRESS PORT SECONDS ROUNDS
  *
- * The sender prints JSON: for batches of some sizes the throughput with up to UNDER_WAY of them under way, as
- * the replicator's sender has them, and the processor time of each side for a GiB; and for epochs of 10 to
- * 10,000 pages how long it takes from the call to the ack, one epoch at a time (the time to commit).
+ * The sender prints JSON. Throughput: of batches of so many pages, with up to UNDER_WAY of them under way, as
+ * the replicator's sender has them, and the processor time of each side for a GiB. Commit: for epochs of 10
+ * to 10,000 pages how long it takes from the call to the ack, one epoch at a time.
  *
  * Threads of the sender: main sends; another receives acks and credits and says so to main.
  */
@@ -256,7 +256,7 @@ static void reap(struct bench *bench, struct staged_epoch **under_way, uint64_t 
     }
 }
 
-static void throughput(struct bench *bench, uint32_t npages, double seconds, bool last)
+static void throughput(struct bench *bench, uint32_t npages, double seconds)
 {
     struct staged_epoch *under_way[UNDER_WAY];
     struct transport_stats stats;
@@ -276,13 +276,13 @@ static void throughput(struct bench *bench, uint32_t npages, double seconds, boo
     double took_s = (double)(bench->acked_ns - began) / 1e9;
     struct used after = used_now(), peer_after = ask_peer_used(bench);
     double bytes = (double)next * npages * STAGING_PAGE_LEN, per_gib = 1e6 * bytes / GIB;
-    printf("    {\"pages\": %" PRIu32 ", \"mib_per_s\": %.1f, \"sender_s_per_gib\": %.3f, "
+    printf("{\"pages\": %" PRIu32 ", \"mib_per_s\": %.1f, \"sender_s_per_gib\": %.3f, "
            "\"receiver_s_per_gib\": %.3f, \"sender_host_s_per_gib\": %.3f, \"receiver_host_s_per_gib\": "
-           "%.3f}%s\n",
+           "%.3f}\n",
            npages, bytes / took_s / (1 << 20), (double)(after.process_us - before.process_us) / per_gib,
            (double)(peer_after.process_us - peer_before.process_us) / per_gib,
            (double)(after.host_us - before.host_us) / per_gib,
-           (double)(peer_after.host_us - peer_before.host_us) / per_gib, last ? "" : ",");
+           (double)(peer_after.host_us - peer_before.host_us) / per_gib);
     fflush(stdout);
 }
 
@@ -312,49 +312,58 @@ static void latency(struct bench *bench, uint32_t npages, unsigned rounds, bool 
     fflush(stdout);
 }
 
-static void send_all(const char *kind, const char *address, const char *port, double seconds, unsigned rounds)
+static void commit_latencies(struct bench *bench, unsigned rounds)
 {
-    static const uint32_t batches[] = {16, 256, 2048}, epochs[] = {10, 100, 1000, LARGEST_PAGES};
-    struct bench bench = {.staging = new_staging()};
+    static const uint32_t epochs[] = {10, 100, 1000, LARGEST_PAGES};
+    puts("[");
+    /* Fewer rounds of the large ones. */
+    for (unsigned i = 0; i < G_N_ELEMENTS(epochs); i++)
+        latency(bench, epochs[i], MAX(MIN(rounds, rounds * 200 / epochs[i]), 5),
+                i + 1 == G_N_ELEMENTS(epochs));
+    puts("]");
+}
+
+static void open_bench(struct bench *bench, const char *kind, const char *address, const char *port)
+{
     g_autofree char *why = NULL;
     pthread_t thread;
-    pthread_mutex_init(&bench.lock, NULL);
-    pthread_cond_init(&bench.changed, NULL);
+    *bench = (struct bench){.staging = new_staging()};
+    pthread_mutex_init(&bench->lock, NULL);
+    pthread_cond_init(&bench->changed, NULL);
     struct endpoint *endpoint = strcmp(kind, "tcp") == 0 ? endpoint_tcp_new(-1, STALL_MS)
-                                                         : new_rdma_endpoint(bench.staging, NULL, port);
+                                                         : new_rdma_endpoint(bench->staging, NULL, port);
     if (!endpoint)
         exit(1);
-    int status = endpoint->ops->dial(endpoint, address, port, DIAL_MS, &bench.transport, &why);
+    int status = endpoint->ops->dial(endpoint, address, port, DIAL_MS, &bench->transport, &why);
     if (status < 0)
         die(why, status);
-    pthread_create(&thread, NULL, take_acks, &bench);
-    printf("{\"transport\": \"%s\",\n  \"throughput\": [\n", kind);
-    for (unsigned i = 0; i < G_N_ELEMENTS(batches); i++)
-        throughput(&bench, batches[i], seconds, i + 1 == G_N_ELEMENTS(batches));
-    printf("  ],\n  \"commit\": [\n");
-    /* A few dozen rounds of the largest are enough. */
-    for (unsigned i = 0; i < G_N_ELEMENTS(epochs); i++)
-        latency(&bench, epochs[i], MAX(MIN(rounds, rounds * 200 / epochs[i]), 5),
-                i + 1 == G_N_ELEMENTS(epochs));
-    printf("  ]}\n");
-    fflush(stdout);
-    _exit(0); /* the other thread is still receiving */
+    pthread_create(&thread, NULL, take_acks, bench);
 }
 
 int main(int argc, char **argv)
 {
+    static struct bench bench;
     signal(SIGPIPE, SIG_IGN);
     if (argc == 4 && strcmp(argv[1], "receive") == 0)
         receive_for_ever(argv[2], argv[3]);
-    double seconds = argc == 7 ? atof(argv[5]) : 0;
-    int rounds = argc == 7 ? atoi(argv[6]) : 0;
-    if (argc != 7 || strcmp(argv[1], "send") != 0 ||
-        (strcmp(argv[2], "rdma") != 0 && strcmp(argv[2], "tcp") != 0) || seconds <= 0 || rounds < 1 ||
-        rounds > (int)MAX_ROUNDS) {
-        fprintf(stderr, "usage: transport_bench receive ADDRESS PORT\n"
-                        "       transport_bench send rdma|tcp ADDRESS PORT SECONDS ROUNDS(1..10000)\n");
+    bool sends = argc > 6 && strcmp(argv[1], "send") == 0 &&
+                 (strcmp(argv[2], "rdma") == 0 || strcmp(argv[2], "tcp") == 0);
+    int count = sends ? atoi(argv[6]) : 0; /* pages, or rounds */
+    if (sends && argc == 8 && strcmp(argv[5], "throughput") == 0 && count >= 1 &&
+        count <= (int)LARGEST_PAGES && atof(argv[7]) > 0) {
+        open_bench(&bench, argv[2], argv[3], argv[4]);
+        throughput(&bench, (uint32_t)count, atof(argv[7]));
+    } else if (sends && argc == 7 && strcmp(argv[5], "commit") == 0 && count >= 1 &&
+               count <= (int)MAX_ROUNDS) {
+        open_bench(&bench, argv[2], argv[3], argv[4]);
+        commit_latencies(&bench, (unsigned)count);
+    } else {
+        fprintf(stderr,
+                "usage: transport_bench receive ADDRESS PORT\n"
+                "       transport_bench send rdma|tcp ADDRESS PORT throughput PAGES(1..10000) SECONDS\n"
+                "       transport_bench send rdma|tcp ADDRESS PORT commit ROUNDS(1..10000)\n");
         return 2;
     }
-    send_all(argv[2], argv[3], argv[4], seconds, (unsigned)rounds);
-    return 0;
+    fflush(stdout);
+    _exit(0); /* the other thread is still receiving */
 }
