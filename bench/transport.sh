@@ -38,9 +38,9 @@ bench=$PWD/build/release/bench/transport_bench
 # Of the tools, fixed, so that the other host's firewall can be told. ib_write_bw's server ends after each client.
 bench_port=17970 iperf_port=17971 write_port=17972
 batches=(16 256 2048) # pages: the batches of transport_bench
-# What ib_write_bw keeps under way: as many messages as make 4 MiB, but four at least, as the sender does. Each asks for a completion, or
+# What ib_write_bw keeps under way: as many messages as make 4 MiB, but eight at least, as the sender does. Each asks for a completion, or
 # a slow link would complete none within the time.
-write_options() { echo "-R -F -Q 1 -f 1 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 4)) -D $seconds"; }
+write_options() { echo "-R -F -Q 1 -f 1 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 8)) -D $seconds"; }
 say() { echo "== [$SECONDS s] $*" >&2; }
 
 background=()

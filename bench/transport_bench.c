@@ -33,7 +33,7 @@
 #define LARGEST_PAGES 10000u
 #define RING_PAGES    (4 * LARGEST_PAGES)
 #define DEVSTATE_LEN  16384u
-#define UNDER_WAY     4u
+#define UNDER_WAY     STAGING_EPOCHS
 #define STALL_MS      20000u
 #define DIAL_MS       5000u
 #define MAX_ROUNDS    10000u
