@@ -404,6 +404,31 @@ static void test_a_committed_epoch_with_any_fault_ends_the_connection_and_leaves
     }
 }
 
+/* Whole and right, and taken before: what is in a record is not what makes it the next. */
+static void test_a_record_committed_again_is_refused(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct blocked receiving;
+    pthread_t thread;
+    struct forged forged = good_forgery();
+    open_scene(&scene);
+    begin(&scene, &receiving, &thread);
+    raw_write_epoch(&scene.raw, &forged);
+    raw_commit(&scene.raw, &forged.record, 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(receiving.status, 0);
+    staging_free(scene.staging, receiving.taken);
+    assert_empty(scene.staging); /* so the same place would do for it again */
+    receiving = (struct blocked){.transport = scene.transport, .staging = scene.staging};
+    assert_int_equal(pthread_create(&thread, NULL, block, &receiving), 0);
+    raw_commit(&scene.raw, &forged.record, 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(receiving.status, -EPROTO);
+    assert_empty(scene.staging);
+    close_scene(&scene);
+}
+
 static void test_a_commit_before_anything_was_granted_is_refused(void **state)
 {
     (void)state;
@@ -551,6 +576,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_forged_epoch_without_fault_is_taken),
         cmocka_unit_test(test_an_epoch_without_its_commit_is_never_there),
         cmocka_unit_test(test_a_committed_epoch_with_any_fault_ends_the_connection_and_leaves_nothing),
+        cmocka_unit_test(test_a_record_committed_again_is_refused),
         cmocka_unit_test(test_a_commit_before_anything_was_granted_is_refused),
         cmocka_unit_test(test_writes_beyond_the_grant_are_refused_by_the_device),
         cmocka_unit_test(test_messages_with_any_fault_end_the_connection),

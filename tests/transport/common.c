@@ -150,9 +150,10 @@ void *block(void *opaque)
 {
     struct blocked *blocked = opaque;
     struct transport *t = blocked->transport;
-    struct transport_received out;
+    struct transport_received out = {0};
     blocked->status = blocked->epoch ? t->ops->send_epoch(t, TERM, blocked->staging, blocked->epoch)
                                      : t->ops->receive(t, blocked->staging, &out);
+    blocked->taken = blocked->status == 0 ? out.epoch : NULL;
     return NULL;
 }
 

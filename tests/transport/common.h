@@ -53,6 +53,7 @@ struct blocked {
     struct transport *transport;
     struct staging *staging;
     struct staged_epoch *epoch; /* to send, or NULL: receive */
+    struct staged_epoch *taken; /* what was received, if it is an epoch */
     int status;
 };
 void *block(void *opaque);
