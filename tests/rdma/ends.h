@@ -44,8 +44,8 @@ extern const struct transport_pairs rdma_pairs;
 /* An epoch goes over and an ack comes back. */
 void exchange_one(struct transport_pair *made, uint64_t number);
 
-/* Runs UNDERSTUDY_RDMA_LINK with this word ("down", "up", "loss", "clean", "gone", "back"). False where it is
- * not set, or fails. */
+/* Runs UNDERSTUDY_RDMA_LINK with this word ("down", "up", "loss", "clean", "gone a", "gone b", "back"). False
+ * where it is not set, or fails. */
 bool wire(const char *what);
 
 #endif

@@ -4,8 +4,9 @@
  * the wire goes dead, the device is taken out. Both directions end in bounded time, nothing half-arrived is
  * staged, and the next connection works. Environment: see test_transport_rdma.c, and
  *
- *   UNDERSTUDY_RDMA_LINK     a command that takes "down", "up", "loss", "clean", "gone" or "back": the wire
- *                            between the two, and the device of the one that listens; or nothing
+ *   UNDERSTUDY_RDMA_LINK     a command that takes "down", "up", "loss", "clean", "gone a", "gone b" or
+ * "back": the wire between the two, and the devices of the one that dials and the one that listens; or
+ * nothing
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -183,14 +184,76 @@ static void test_a_peer_that_stands_still_ends_the_connection_in_bounded_time(vo
     close(told);
 }
 
+struct removal {
+    const char *command;
+    bool done;
+};
+
 static void *remove_device(void *opaque)
 {
-    bool *removed = opaque;
-    *removed = wire("gone");
+    struct removal *removal = opaque;
+    removal->done = wire(removal->command);
     return NULL;
 }
 
-/* The device of the one that listens is taken out while epochs stream, and put back. */
+/* Epochs stream until a device is taken out, which ends both sides. The command goes on until nobody holds
+ * the device any more. */
+static void stream_until_removed(struct transport_pair *made, bool listener, struct removal *removal,
+                                 pthread_t *removing)
+{
+    struct blocked acks = {.transport = made->ends[0]};
+    struct stream streaming = {.transport = made->ends[0], .staging = made->staging[0]};
+    struct drain draining = {.transport = made->ends[1], .staging = made->staging[1]};
+    pthread_t listening, sending, taking;
+    struct transport_stats stats;
+    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+    assert_int_equal(pthread_create(&taking, NULL, drain, &draining), 0);
+    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    made->ends[1]->ops->stats(made->ends[1], &stats);
+    uint64_t before = stats.epochs_received;
+    do
+        made->ends[1]->ops->stats(made->ends[1], &stats);
+    while (stats.epochs_received < before + 5 && streaming.status == 0);
+    assert_int_equal(pthread_create(removing, NULL, remove_device, removal), 0);
+    pthread_join(sending, NULL);
+    pthread_join(listener ? taking : listening, NULL);
+    /* The other side, as the replicator's sender does, or heartbeats that stay away. */
+    made->ends[!listener]->ops->shutdown(made->ends[!listener]);
+    pthread_join(listener ? listening : taking, NULL);
+    assert_true(draining.status < 0 && streaming.status < 0 && acks.status < 0);
+    assert_empty(made->staging[1]);
+    for (int i = 0; i < 2; i++) {
+        made->ends[i]->ops->free(made->ends[i]);
+        made->ends[i] = NULL;
+    }
+}
+
+/* The endpoint that listens hears of it, and lets go. */
+static void let_go_of_listening_device(struct endpoint *endpoint)
+{
+    struct transport *nobody = NULL;
+    while (endpoint->ops->listen_fd(endpoint) >= 0 && endpoint->ops->accept(endpoint, &nobody) == -EAGAIN)
+        sched_yield();
+    assert_null(nobody);
+}
+
+/* The endpoint that dials finds out when it dials again, as a replicator does until it succeeds. */
+static void let_go_of_dialling_device(struct ends *ends, pthread_t removing)
+{
+    struct endpoint *endpoint = ends->endpoint[0];
+    struct transport *nobody = NULL;
+    char service[8], *why = NULL;
+    snprintf(service, sizeof service, "%u", ends->port);
+    do {
+        assert_true(endpoint->ops->dial(endpoint, dial_address(), service, 1000, &nobody, &why) < 0);
+        free(why);
+    } while (pthread_tryjoin_np(removing, NULL) != 0);
+}
+
+/*
+ * Each side's device is taken out while epochs stream, and put back; the other side's after it, whose removal
+ * would never end if anybody of the first had kept a hold of it.
+ */
 static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back(void **state)
 {
     struct transport_pair made = {0};
@@ -201,44 +264,24 @@ static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_
     }
     open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
     struct ends *ends = made.user;
-    struct blocked acks = {.transport = made.ends[0]};
-    struct stream streaming = {.transport = made.ends[0], .staging = made.staging[0]};
-    struct drain draining = {.transport = made.ends[1], .staging = made.staging[1]};
-    pthread_t listening, sending, taking, removing;
-    bool removed = false;
-    struct transport_stats stats;
-    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
-    assert_int_equal(pthread_create(&taking, NULL, drain, &draining), 0);
-    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
-    do
-        made.ends[1]->ops->stats(made.ends[1], &stats);
-    while (stats.epochs_received < 5 && streaming.status == 0);
-    /* It returns when nobody holds the device any more. */
-    assert_int_equal(pthread_create(&removing, NULL, remove_device, &removed), 0);
-    pthread_join(taking, NULL);
-    pthread_join(sending, NULL);
-    made.ends[0]->ops->shutdown(made.ends[0]); /* as the sender of the replicator does */
-    pthread_join(listening, NULL);
-    assert_true(draining.status < 0 && streaming.status < 0 && acks.status < 0);
-    assert_empty(made.staging[1]);
-    for (int i = 0; i < 2; i++) {
-        made.ends[i]->ops->free(made.ends[i]);
-        made.ends[i] = NULL;
+    for (int side = 1; side >= 0; side--) {
+        struct removal removal = {.command = side ? "gone b" : "gone a"};
+        pthread_t removing;
+        stream_until_removed(&made, side == 1, &removal, &removing);
+        if (side == 1) {
+            let_go_of_listening_device(ends->endpoint[1]);
+            pthread_join(removing, NULL);
+        } else {
+            let_go_of_dialling_device(ends, removing);
+        }
+        assert_true(removal.done);
+        assert_true(wire("back"));
+        /* The same endpoints, not new ones: a replicator lives on. It tries to listen once a second. */
+        while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) < 0)
+            usleep(50000);
+        assert_int_equal(connect_ends(ends, dial_address(), ends->port, made.ends), 0);
+        exchange_one(&made, 1);
     }
-    /* What the endpoint that listens is told of it. */
-    struct transport *nobody = NULL;
-    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) >= 0 &&
-           ends->endpoint[1]->ops->accept(ends->endpoint[1], &nobody) == -EAGAIN)
-        sched_yield();
-    assert_null(nobody);
-    pthread_join(removing, NULL);
-    assert_true(removed);
-    assert_true(wire("back"));
-    /* The same endpoints, not new ones: a replicator lives on. It tries to listen once a second. */
-    while (ends->endpoint[1]->ops->listen_fd(ends->endpoint[1]) < 0)
-        usleep(50000);
-    assert_int_equal(connect_ends(ends, dial_address(), ends->port, made.ends), 0);
-    exchange_one(&made, 1);
     close_rdma_pair(&made);
 }
 

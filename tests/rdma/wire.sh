@@ -2,7 +2,7 @@
 # Two soft-RoCE devices on the two ends of a veth pair, in one network namespace (Linux 6.1's rdma_rxe knows no other), with
 # rules that send what goes from one address to the other over the wire instead of through the loopback. To be
 # sourced, or run:
-#   wire.sh make | down | up | loss | silence | mute | clean | gone | back
+#   wire.sh make | down | up | loss | silence | mute | clean | gone SIDE | back
 # a: 10.77.0.1 on rep-a, b: 10.77.0.2 on rep-b; fd00:77::1 and fd00:77::2.
 set -euo pipefail
 
@@ -40,7 +40,7 @@ wire_back() {
         [ -e /sys/class/infiniband/rxe-$side ] || rdma link add rxe-$side type rxe netdev rep-$side
     done
 }
-wire_gone() { rdma link del rxe-b; }
+wire_gone() { rdma link del "rxe-$1"; }
 wire_down() { ip link set rep-b down; }
 wire_up() {
     ip link set rep-b up
@@ -72,5 +72,5 @@ wire_clean() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    "wire_${1:?usage: wire.sh make|down|up|loss|silence|mute|clean|gone|back}"
+    "wire_${1:?usage: wire.sh make|down|up|loss|silence|mute|clean|gone SIDE|back}" "${@:2}"
 fi
