@@ -130,11 +130,10 @@ static void test_a_device_that_works_is_reported_fit(void **state)
     assert_non_null(strstr(good[0], " active, "));
 }
 
-/* What the program does when it is started with little memory to lock: 0 if it was told so. */
-static int try_with_a_low_limit(void)
+/* With this staging and little memory to lock: 0 if both the check and the endpoint say so. */
+static int refused_for_the_limit(struct staging *staging)
 {
     g_autoptr(GError) of_check = NULL, of_endpoint = NULL;
-    struct staging *staging = new_staging(8192);
     struct endpoint_rdma_config config = {.staging = staging,
                                           .stall_ms = PATIENT_MS,
                                           .listen_address = listen_address(),
@@ -156,6 +155,15 @@ static int try_with_a_low_limit(void)
                    strstr(of_endpoint->message, "36 MiB have to be locked in memory and the limit is 8 MiB")
                ? 0
                : 1;
+}
+
+/* What the program does when it is started with little memory to lock. */
+static int try_with_a_low_limit(void)
+{
+    struct staging *staging = new_staging(8192);
+    int status = refused_for_the_limit(staging);
+    staging_close(staging);
+    return status;
 }
 
 /* In a process of its own: the kernel lets nobody use verbs whose capabilities have changed since. */
