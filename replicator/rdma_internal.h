@@ -17,6 +17,8 @@
  * post_lock: the send queue's counters and buffers. Never held while waiting, so that a bare credit can
  * always go out, and the two sides cannot wait for each other.
  *
+ * end_lock: the end of the queue pair, so that whoever shuts down finds it over, whoever began.
+ *
  * room_lock: what the peer has granted and given back; the receiving thread writes, the sending thread waits.
  *
  * Flow control: a SEND or a commit takes one of the peer's receive buffers, and is posted only when one is
@@ -82,7 +84,9 @@ struct rdma {
     struct rdma_cm_id *id;
     bool up;
     unsigned stall_ms;
-    _Atomic bool dead, disconnecting;
+    _Atomic bool dead;
+    pthread_mutex_t end_lock;
+    bool ended; /* under end_lock: nothing that was posted leaves any more */
     int wake_fd;
     struct ibv_comp_channel *send_channel, *receive_channel;
     struct ibv_cq *send_cq, *receive_cq;

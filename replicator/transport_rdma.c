@@ -26,12 +26,23 @@ static void rdma_room(struct transport *t)
     credit_send(rdma_of(t));
 }
 
+/*
+ * When this returns nothing posted leaves any more, whichever thread came first: the sender uses the memory
+ * of what was under way again, and a commit that left after that would stand for pages that are no more.
+ * rdma_disconnect alone does not do on iWARP, where it lets the device finish first.
+ */
 static void rdma_shutdown(struct transport *t)
 {
     struct rdma *c = rdma_of(t);
+    struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
     queue_kill(c);
-    if (c->up && !atomic_exchange(&c->disconnecting, true))
+    pthread_mutex_lock(&c->end_lock);
+    if (c->up && !c->ended) {
+        ibv_modify_qp(c->id->qp, &error, IBV_QP_STATE);
         rdma_disconnect(c->id);
+        c->ended = true;
+    }
+    pthread_mutex_unlock(&c->end_lock);
 }
 
 static void rdma_free(struct transport *t)
@@ -60,6 +71,7 @@ static void rdma_free(struct transport *t)
     bytes_free(&c->payload);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
+    pthread_mutex_destroy(&c->end_lock);
     pthread_mutex_destroy(&c->order_lock);
     pthread_mutex_destroy(&c->post_lock);
     pthread_mutex_destroy(&c->room_lock);
@@ -139,6 +151,7 @@ struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_
     c->id = id;
     c->stall_ms = stall_ms;
     c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&c->end_lock, NULL);
     pthread_mutex_init(&c->order_lock, NULL);
     pthread_mutex_init(&c->post_lock, NULL);
     pthread_mutex_init(&c->room_lock, NULL);

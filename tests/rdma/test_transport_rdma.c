@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "replicator/endpoint.h"
+#include "replicator/rdma_internal.h"
 #include "replicator/rdma_limits.h"
 #include "replicator/transport_rdma.h"
 #include "tests/rdma/ends.h"
@@ -246,6 +247,50 @@ static void test_a_ring_without_room_waits_and_goes_on_when_there_is_some(void *
     close_rdma_pair(&made);
 }
 
+/* ---- the end ---- */
+
+struct ending {
+    struct transport *transport;
+    pthread_barrier_t *together;
+    enum ibv_qp_state state; /* of the queue pair, as soon as shutdown has returned */
+};
+
+static void *end(void *opaque)
+{
+    struct ending *ending = opaque;
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_UNKNOWN};
+    struct ibv_qp_init_attr init;
+    pthread_barrier_wait(ending->together);
+    ending->transport->ops->shutdown(ending->transport);
+    ibv_query_qp(rdma_of(ending->transport)->id->qp, &attr, IBV_QP_STATE, &init);
+    ending->state = attr.qp_state;
+    return NULL;
+}
+
+/* Whoever shuts down may use the memory again: of two at once neither returns before it is so. */
+static void test_nothing_leaves_once_a_shutdown_has_returned_to_anybody(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 20; round++) {
+        struct transport_pair made = {0};
+        struct ending ending[2];
+        pthread_t threads[2];
+        pthread_barrier_t together;
+        open_rdma_pair(&made, PATIENT_MS, CAPACITY, CAPACITY);
+        assert_int_equal(pthread_barrier_init(&together, NULL, 2), 0);
+        for (int i = 0; i < 2; i++) {
+            ending[i] = (struct ending){.transport = made.ends[0], .together = &together};
+            assert_int_equal(pthread_create(&threads[i], NULL, end, &ending[i]), 0);
+        }
+        for (int i = 0; i < 2; i++)
+            pthread_join(threads[i], NULL);
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(ending[i].state, IBV_QPS_ERR);
+        pthread_barrier_destroy(&together);
+        close_rdma_pair(&made);
+    }
+}
+
 /* ---- at rest ---- */
 
 static uint64_t processor_ns(void)
@@ -298,6 +343,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_limit_that_is_too_low_is_told_before_anything_is_made),
         cmocka_unit_test(test_two_epochs_and_more_are_under_way_at_once),
         cmocka_unit_test(test_a_ring_without_room_waits_and_goes_on_when_there_is_some),
+        cmocka_unit_test(test_nothing_leaves_once_a_shutdown_has_returned_to_anybody),
         cmocka_unit_test(test_a_connection_at_rest_uses_no_processor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
