@@ -50,7 +50,7 @@
 #define SIGNAL_EVERY  32u
 #define MAX_SGES      16u
 #define WRITE_MAX     (1u << 20)
-#define METAS         4u /* epochs whose index and device state are under way */
+#define METAS         STAGING_EPOCHS /* epochs whose index and device state are under way */
 #define COMMIT_STRIDE 128u
 #define INLINE_LEN    128u /* asked for; */
 #define INLINE_LEAST  32u  /* a bare credit needs this much */
@@ -86,8 +86,8 @@ struct rdma {
     unsigned stall_ms;
     _Atomic bool dead;
     pthread_mutex_t end_lock;
-    bool ended; /* under end_lock: nothing that was posted leaves any more */
-    int wake_fd;
+    bool ended;            /* under end_lock: nothing that was posted leaves any more */
+    int wake_fd, ready_fd; /* readable once dead; always readable */
     struct ibv_comp_channel *send_channel, *receive_channel;
     struct ibv_cq *send_cq, *receive_cq;
     unsigned max_sges, inline_len;
@@ -100,6 +100,7 @@ struct rdma {
     unsigned next_meta;
     uint64_t ends[STAGING_EPOCHS]; /* where in the send queue each epoch under way ends */
     uint64_t epochs_posted, epochs_completed;
+    int64_t done_told; /* what epochs_done said last */
 
     pthread_mutex_t post_lock;
     uint64_t posted, completed; /* work requests */

@@ -305,30 +305,36 @@ int outgoing_send_epoch(struct transport *t, uint64_t term, const struct staging
     return status;
 }
 
+/* How many epochs are done by the completions there are. post_lock is held. */
+static int64_t count_done(struct rdma *c)
+{
+    int status = queue_reap(c);
+    while (c->epochs_completed < c->epochs_posted &&
+           c->ends[c->epochs_completed % STAGING_EPOCHS] <= c->completed)
+        c->epochs_completed++;
+    return status < 0 ? status : (int64_t)c->epochs_completed;
+}
+
 int64_t outgoing_epochs_done(struct transport *t)
 {
     struct rdma *c = rdma_of(t);
-    for (int round = 0; round < 2; round++) {
-        pthread_mutex_lock(&c->post_lock);
-        int status = queue_reap(c);
-        while (c->epochs_completed < c->epochs_posted &&
-               c->ends[c->epochs_completed % STAGING_EPOCHS] <= c->completed)
-            c->epochs_completed++;
-        pthread_mutex_unlock(&c->post_lock);
-        if (status < 0)
-            return status;
-        if (round == 0) { /* arm done_fd, and look once more: it may have come in between */
-            queue_take_events(c->send_channel);
-            if (ibv_req_notify_cq(c->send_cq, 0) != 0)
-                return -ENOTCONN;
-        }
-    }
-    return (int64_t)c->epochs_completed;
+    pthread_mutex_lock(&c->post_lock);
+    int64_t done = c->done_told = count_done(c);
+    pthread_mutex_unlock(&c->post_lock);
+    return done;
 }
 
+/* Asked for by who is about to wait: only then is the device asked for a wake-up, which is a system call. */
 int outgoing_done_fd(struct transport *t)
 {
-    return rdma_of(t)->send_channel->fd;
+    struct rdma *c = rdma_of(t);
+    queue_take_events(c->send_channel);
+    int armed = ibv_req_notify_cq(c->send_cq, 0);
+    /* Once more: it may have come in between. */
+    pthread_mutex_lock(&c->post_lock);
+    bool news = count_done(c) != c->done_told;
+    pthread_mutex_unlock(&c->post_lock);
+    return news || armed != 0 ? c->ready_fd : c->send_channel->fd;
 }
 
 void outgoing_flush(struct transport *t)

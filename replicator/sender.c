@@ -11,8 +11,7 @@
 #include "checkpoint/page_encoding.h"
 #include "replicator/note.h"
 
-#define UNDER_WAY_MAX 4u /* epochs handed to the transport whose memory it still reads */
-#define STALL_MS      5000
+#define STALL_US (5 * G_USEC_PER_SEC) /* without progress */
 
 struct sender {
     GThread *thread;
@@ -22,10 +21,12 @@ struct sender {
     struct histogram *epoch_bytes;
     sender_room room;
     void *opaque;
-    /* All on one connection. */
-    struct note *under_way[UNDER_WAY_MAX];
+    /* Handed to the transport, which still reads their memory. All on one connection; there is room for
+     * all that staging holds. */
+    struct note *under_way[STAGING_EPOCHS];
     uint64_t first, next; /* counts */
     uint64_t done_before; /* epochs that this connection had sent before first */
+    gint64 progress_us;   /* when one was done last, or the only one was handed over */
 };
 
 static void free_epoch(struct sender *sender, struct note *note)
@@ -41,56 +42,53 @@ static void drop_under_way(struct sender *sender)
 {
     if (sender->first == sender->next)
         return;
-    connection_shutdown(sender->under_way[sender->first % UNDER_WAY_MAX]->connection);
+    connection_shutdown(sender->under_way[sender->first % STAGING_EPOCHS]->connection);
     while (sender->first < sender->next)
-        free_epoch(sender, sender->under_way[sender->first++ % UNDER_WAY_MAX]);
+        free_epoch(sender, sender->under_way[sender->first++ % STAGING_EPOCHS]);
 }
 
-/* Gives back the memory of what has left. */
+/* Gives back the memory of what has left. Drops all where nothing does: a peer, or a device, that stopped. */
 static void reap(struct sender *sender)
 {
     if (sender->first == sender->next)
         return;
-    struct transport *transport = sender->under_way[sender->first % UNDER_WAY_MAX]->connection->transport;
+    struct transport *transport = sender->under_way[sender->first % STAGING_EPOCHS]->connection->transport;
     int64_t done = transport->ops->epochs_done(transport);
     if (done < 0) {
         drop_under_way(sender);
         return;
     }
     while (sender->first < sender->next && sender->done_before < (uint64_t)done) {
-        free_epoch(sender, sender->under_way[sender->first++ % UNDER_WAY_MAX]);
+        free_epoch(sender, sender->under_way[sender->first++ % STAGING_EPOCHS]);
         sender->done_before++;
+        sender->progress_us = g_get_monotonic_time();
     }
+    if (g_get_monotonic_time() - sender->progress_us > STALL_US)
+        drop_under_way(sender);
 }
 
 /* Sleeps until there is a letter, or memory to give back. */
-static void wait_for_work(struct sender *sender, bool letters)
+static void wait_for_work(struct sender *sender)
 {
     struct transport *transport =
-        sender->first < sender->next ? sender->under_way[sender->first % UNDER_WAY_MAX]->connection->transport
-                                     : NULL;
-    struct pollfd fds[] = {{.fd = letters ? sender->box.event_fd : -1, .events = POLLIN},
+        sender->first < sender->next
+            ? sender->under_way[sender->first % STAGING_EPOCHS]->connection->transport
+            : NULL;
+    struct pollfd fds[] = {{.fd = sender->box.event_fd, .events = POLLIN},
                            {.fd = transport ? transport->ops->done_fd(transport) : -1, .events = POLLIN}};
-    int n = poll(fds, G_N_ELEMENTS(fds), transport ? STALL_MS : -1);
-    if (n == 0)
-        drop_under_way(sender); /* a peer, or a device, that stopped */
-    if (n > 0 && fds[0].revents)
+    int timeout_ms =
+        transport ? (int)MAX((sender->progress_us + STALL_US - g_get_monotonic_time()) / 1000 + 1, 0) : -1;
+    if (poll(fds, G_N_ELEMENTS(fds), timeout_ms) > 0 && fds[0].revents)
         mailbox_clear_wake(&sender->box);
 }
 
-/* Waits until one more epoch fits under way, and all that are belong to this connection. */
+/* All that is under way belongs to this connection from here on. */
 static void make_way(struct sender *sender, const struct connection *connection)
 {
     reap(sender);
-    while (sender->first < sender->next) {
-        if (sender->under_way[sender->first % UNDER_WAY_MAX]->connection != connection)
-            drop_under_way(sender); /* of a connection that is gone */
-        else if (sender->next - sender->first < UNDER_WAY_MAX)
-            return;
-        else
-            wait_for_work(sender, false);
-        reap(sender);
-    }
+    if (sender->first < sender->next &&
+        sender->under_way[sender->first % STAGING_EPOCHS]->connection != connection)
+        drop_under_way(sender); /* of a connection that is gone */
 }
 
 /* Takes the note. */
@@ -110,9 +108,11 @@ static void send_epoch(struct sender *sender, struct note *note)
     transport->ops->stats(transport, &before);
     int status = transport->ops->send_epoch(transport, note->term, sender->staging, epoch);
     transport->ops->stats(transport, &after);
-    if (sender->first == sender->next)
+    if (sender->first == sender->next) {
         sender->done_before = before.epochs_sent;
-    sender->under_way[sender->next++ % UNDER_WAY_MAX] = note;
+        sender->progress_us = g_get_monotonic_time();
+    }
+    sender->under_way[sender->next++ % STAGING_EPOCHS] = note;
     if (status < 0) {
         drop_under_way(sender);
         return;
@@ -154,7 +154,7 @@ static gpointer sender_run(gpointer opaque)
         struct note *note = note_take(&sender->box);
         if (!note) {
             reap(sender);
-            wait_for_work(sender, true);
+            wait_for_work(sender);
             continue;
         }
         quit = note->letter.kind == NOTE_QUIT;

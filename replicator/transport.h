@@ -68,9 +68,9 @@ struct transport_ops {
     /* How many of the epochs sent, in order, need their staging memory no more, or -errno. Sender thread. */
     int64_t (*epochs_done)(struct transport *t);
     /*
-     * A descriptor that becomes readable when epochs_done may have grown since it was asked last; -1 where
-     * send_epoch returns with all done. Sender thread; if another thread sends at the same time, it may take
-     * the wake-up.
+     * To be asked for each time before waiting: a descriptor that is readable when epochs_done may have
+     * grown since that was asked last, or becomes it then; -1 where send_epoch returns with all done. Sender
+     * thread; if another thread sends at the same time, it may take the wake-up.
      */
     int (*done_fd)(struct transport *t);
     /* Waits until what was sent has left this host, not long. Before a shutdown that should lose nothing. */

@@ -71,6 +71,8 @@ static void rdma_free(struct transport *t)
     bytes_free(&c->payload);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
+    if (c->ready_fd >= 0)
+        close(c->ready_fd);
     pthread_mutex_destroy(&c->end_lock);
     pthread_mutex_destroy(&c->order_lock);
     pthread_mutex_destroy(&c->post_lock);
@@ -151,6 +153,7 @@ struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_
     c->id = id;
     c->stall_ms = stall_ms;
     c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->ready_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&c->end_lock, NULL);
     pthread_mutex_init(&c->order_lock, NULL);
     pthread_mutex_init(&c->post_lock, NULL);
@@ -159,7 +162,8 @@ struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&c->room_changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (c->wake_fd >= 0 && verbs_make_cq(c->memory->device, QUEUE_LEN, &c->send_cq, &c->send_channel) &&
+    if (c->wake_fd >= 0 && c->ready_fd >= 0 &&
+        verbs_make_cq(c->memory->device, QUEUE_LEN, &c->send_cq, &c->send_channel) &&
         verbs_make_cq(c->memory->device, RECEIVES, &c->receive_cq, &c->receive_channel) && make_buffers(c) &&
         make_queue_pair(c))
         return &c->base;
