@@ -44,6 +44,7 @@ struct vm {
     int qemu_pid;
     char *accel;
     bool ended, asking;
+    bool never_began; /* it ended before its QEMU ran: whoever started it was told why, and it is forgotten */
     gint64 alone_since_us;
     vm_listening listening;
     void *opaque;
@@ -99,6 +100,7 @@ static Understudy__Protection *copy_protection(const Understudy__Protection *pro
 static void answer_listening(struct vm *vm, bool ok, const char *message)
 {
     vm_listening listening = g_steal_pointer(&vm->listening);
+    vm->never_began |= listening && !ok;
     if (listening)
         listening(ok, message, vm->data_port, vm->udp_port, vm->opaque);
 }
@@ -232,7 +234,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
-    bool quiet = vm->ended && strcmp(vm->state, "ended") == 0;
+    bool quiet = vm->never_began || (vm->ended && strcmp(vm->state, "ended") == 0);
     if (quiet)
         g_hash_table_remove(vms, vm->name);
 }

@@ -114,7 +114,7 @@ static void report(struct channel *channel)
     Understudy__Percentiles pause, stop, harvest, save, copy_wait, resume, dirty, bytes, hold;
     Understudy__Status status = UNDERSTUDY__STATUS__INIT;
     struct gate_stats gate = {0};
-    bool primary = r->session.role == SESSION_PRIMARY;
+    bool primary = (r->hv_ready ? r->session.role : r->config.role) == SESSION_PRIMARY;
     uint64_t epochs = primary ? r->session.cut_epoch : r->session.acked_epoch;
 
     percentiles(&pause, figures ? figures->pause_us : NULL);

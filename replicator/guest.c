@@ -56,8 +56,12 @@ static void on_qemu_exit(struct child_process *process, int status, void *opaque
         return;
     g_autofree char *log = g_build_filename(r->config.vm_dir, "console.log", NULL);
     g_autofree char *words = child_process_last_words(log);
-    replicator_error(r, "QEMU ended by itself (%s %d): %s", WIFSIGNALED(status) ? "signal" : "exit status",
-                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
+    if (!r->hv_ready && g_str_has_prefix(words, "understudy: "))
+        replicator_error(r, "%s", words + strlen("understudy: ")); /* the hook refused */
+    else
+        replicator_error(r, "QEMU ended by itself (%s %d): %s",
+                         WIFSIGNALED(status) ? "signal" : "exit status",
+                         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
     if (!r->hv_ready)
         replicator_give_up(r);
     else

@@ -155,6 +155,36 @@ static void say_hello(struct hook *hook, uint32_t verdict, const char *message)
     hook_futex_wake(&hook->shm->hello);
 }
 
+G_NORETURN static void refuse(const char *message)
+{
+    if (the_hook.shm)
+        say_hello(&the_hook, 2, message);
+    fprintf(stderr, "understudy: %s\n", message);
+    _exit(1); /* the guest has not done anything yet; QEMU's exit handlers may trip over what is half begun */
+}
+
+/*
+ * What keeps the machine's state from being saved whole, as QEMU itself would tell its own migration; NULL if
+ * nothing does. The save that checkpoints use does not ask: it would crash on a device without a description
+ * of its state, or leave it out. Image formats that QEMU does not migrate are no hindrance: disks are
+ * replicated below them.
+ */
+static char *what_cannot_be_saved(struct hook *hook)
+{
+    struct Error *error = NULL;
+    if (!hook->qemu.migration_is_blocked || !hook->qemu.migration_is_blocked(&error))
+        return NULL;
+    const char *why = error ? hook->qemu.error_get_pretty(error) : "it does not say why";
+    char *message =
+        strstr(why, "format used by node")
+            ? NULL
+            : g_strdup_printf("QEMU cannot save this guest, so leave out or replace what is in the way: %s",
+                              why);
+    if (error)
+        hook->qemu.error_free(error);
+    return message;
+}
+
 static gboolean on_first_loop(gpointer opaque)
 {
     struct hook *hook = opaque;
@@ -162,20 +192,15 @@ static gboolean on_first_loop(gpointer opaque)
         g_timeout_add(10, on_first_loop, hook);
         return G_SOURCE_REMOVE;
     }
+    g_autofree char *blocked = what_cannot_be_saved(hook);
+    if (blocked)
+        refuse(blocked);
     const char *trouble = hook_clock_probe(hook);
     g_autofree char *message =
         trouble ? g_strdup_printf("the guest's clock loses the length of each pause: %s", trouble)
                 : g_strdup("");
     say_hello(hook, 1, message);
     return G_SOURCE_REMOVE;
-}
-
-G_NORETURN static void refuse(const char *message)
-{
-    if (the_hook.shm)
-        say_hello(&the_hook, 2, message);
-    fprintf(stderr, "understudy: %s\n", message);
-    _exit(1); /* QEMU has not begun: its exit handlers have nothing to undo, and may trip over that */
 }
 
 static int env_fd(const char *env, const char *key)

@@ -65,6 +65,7 @@ struct qemu_symbols {
     int (*qemu_fclose)(struct QEMUFile *f);
     void (*object_unref)(void *obj);
     void (*qmp_xen_save_devices_state)(const char *path, bool has_live, bool live, struct Error **errp);
+    bool (*migration_is_blocked)(struct Error **errp);
     /* errors and versions */
     const char *(*error_get_pretty)(const struct Error *err);
     void (*error_free)(struct Error *err);

@@ -53,6 +53,7 @@ static const struct wanted wanted[] = {
     OPTIONAL(qemu_fclose),
     OPTIONAL(object_unref),
     REQUIRED(qmp_xen_save_devices_state),
+    OPTIONAL(migration_is_blocked),
     REQUIRED(error_get_pretty),
     REQUIRED(error_free),
     OPTIONAL(cpu_enable_ticks),

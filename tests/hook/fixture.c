@@ -83,6 +83,10 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
         g_ptr_array_add(line, g_strdup("-cpu"));
         g_ptr_array_add(line, g_strdup("qemu64,kvmclock=off"));
     }
+    if (options->device) {
+        g_ptr_array_add(line, g_strdup("-device"));
+        g_ptr_array_add(line, g_strdup(options->device));
+    }
     if (options->standby) {
         g_ptr_array_add(line, g_strdup("-incoming"));
         g_ptr_array_add(line, g_strdup("defer"));

@@ -19,12 +19,13 @@
 #define GUEST_MAGIC      0x54534b42u
 
 struct guest_options {
-    const char *image; /* boot sector; NULL: the busy one */
-    const char *fault; /* planted in the hook: loads the hook that has faults in it */
-    const char *hide;  /* a QEMU symbol the hook must not find */
-    const char *accel; /* NULL: UNDERSTUDY_TEST_ACCEL, or tcg */
-    bool portable;     /* as both KVM and TCG can load it: without the paravirtual clock */
-    bool standby;      /* waits for a takeover */
+    const char *image;  /* boot sector; NULL: the busy one */
+    const char *fault;  /* planted in the hook: loads the hook that has faults in it */
+    const char *hide;   /* a QEMU symbol the hook must not find */
+    const char *accel;  /* NULL: UNDERSTUDY_TEST_ACCEL, or tcg */
+    bool portable;      /* as both KVM and TCG can load it: without the paravirtual clock */
+    const char *device; /* one more, as -device takes it */
+    bool standby;       /* waits for a takeover */
 };
 
 struct guest {

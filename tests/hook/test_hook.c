@@ -96,6 +96,18 @@ static void test_qemu_without_a_needed_symbol_is_refused(void **state)
     assert_non_null(strstr(output, "memory_region_from_host"));
 }
 
+static void test_a_device_without_a_saved_state_is_refused(void **state)
+{
+    int status;
+    (void)state;
+    guest_spawn(&guest, &(struct guest_options){.device = "nvme,serial=1"});
+    assert_int_equal(hypervisor_wait_ready(guest.hv, 10000), -ENOEXEC);
+    assert_non_null(strstr(hypervisor_last_message(guest.hv), "nvme"));
+    assert_int_equal(waitpid(guest.pid, &status, 0), guest.pid);
+    guest.pid = 0;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+}
+
 static void test_checkpoints_work_without_the_fast_save(void **state)
 {
     struct hv_checkpoint c;
@@ -585,6 +597,7 @@ int main(void)
         TEST(test_hook_says_hello_and_lists_every_block),
         TEST(test_hook_finds_the_guest_clock),
         TEST(test_qemu_without_a_needed_symbol_is_refused),
+        TEST(test_a_device_without_a_saved_state_is_refused),
         TEST(test_checkpoints_work_without_the_fast_save),
         TEST(test_no_dirty_page_is_lost),
         TEST(test_no_dirty_page_is_lost_would_notice_a_lost_page),
