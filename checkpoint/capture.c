@@ -105,7 +105,7 @@ void capture_close(struct capture *capture)
     free(capture);
 }
 
-static void drop_open(struct capture *capture)
+void capture_drop(struct capture *capture)
 {
     if (capture->open)
         staging_abort(capture->config.staging, capture->open);
@@ -135,7 +135,7 @@ static void mark_present(struct capture *capture)
 
 int capture_start(struct capture *capture)
 {
-    drop_open(capture);
+    capture_drop(capture);
     int status = hypervisor_list_blocks(capture->config.hv);
     if (status == 0)
         status = open_places(capture);
@@ -155,7 +155,7 @@ int capture_start(struct capture *capture)
 
 int capture_stop(struct capture *capture)
 {
-    drop_open(capture);
+    capture_drop(capture);
     return capture->tracker ? tracker_stop(capture->tracker) : 0;
 }
 

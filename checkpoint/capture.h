@@ -56,6 +56,9 @@ void capture_close(struct capture *capture);
 
 /* Starts tracking and marks every present page dirty. Any open epoch is dropped. */
 int capture_start(struct capture *capture);
+/* Drops the open epoch: its staging is free again. Asks nothing of the hypervisor. */
+void capture_drop(struct capture *capture);
+/* Drops it too, and ends tracking. */
 int capture_stop(struct capture *capture);
 
 /* Pages known dirty and not yet staged. */

@@ -108,6 +108,11 @@ int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64
 /* Checkpoint: instead of copied, when the pages did not fit: the guest resumes at once, as after the
  * deadline. */
 void hypervisor_checkpoint_abort(struct hypervisor *hv);
+/*
+ * While it is on, waits for the hypervisor end in -ECANCELED, those of other threads too. What was asked for
+ * goes on there; the next request waits for it. Any thread.
+ */
+void hypervisor_interrupt(struct hypervisor *hv, bool on);
 /* Adds ns to the guest's virtual clock. */
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns);
 

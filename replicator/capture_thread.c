@@ -25,7 +25,8 @@
 #define MAX_EARLY_PASSES   4u
 #define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
 #define IDLE_WAIT_MS       1000
-#define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
+#define STOP_PATIENCE_US   20000 /* then a hypervisor that does not answer is waited for no more */
+#define MAX_UNACKED        32u   /* epochs in flight; below FRAME_STREAM_EPOCHS */
 #define EARLY_BASE_US      300
 #define EARLY_PAGE_NS      900
 
@@ -124,13 +125,21 @@ static int add_disk_section(void *opaque, struct staged_epoch *epoch)
     return disks_collect(t->config.disks, t->config.staging, epoch, wait_for_room, t);
 }
 
-static void let_go(struct capture_thread *t)
+static void drop_work(struct capture_thread *t)
 {
     if (t->syncing_disks)
         disk_sync_end(t->disk_sync);
     if (t->tracking)
+        capture_drop(t->capture);
+    t->syncing_disks = false;
+}
+
+static void let_go(struct capture_thread *t)
+{
+    drop_work(t);
+    if (t->tracking)
         capture_stop(t->capture);
-    t->tracking = t->syncing_disks = false;
+    t->tracking = false;
 }
 
 /* ---- first synchronisation ---- */
@@ -373,11 +382,14 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
 
 static void run_idle(struct capture_thread *t, const struct capture_order *order)
 {
-    let_go(t);
+    drop_work(t);
     g_mutex_lock(&t->mutex);
+    hypervisor_interrupt(t->config.hv, false);
     t->idle_generation = order->generation;
     g_cond_broadcast(&t->idle);
     g_mutex_unlock(&t->mutex);
+    /* Takes as long as the hypervisor likes, with nobody waiting. */
+    let_go(t);
     while (still(t, order))
         mailbox_wait(&t->wake, IDLE_WAIT_MS);
 }
@@ -521,8 +533,14 @@ void capture_thread_last_epoch(struct capture_thread *t)
 void capture_thread_stop(struct capture_thread *t)
 {
     uint64_t generation = t->order.generation + 1;
+    gint64 patience_us = g_get_monotonic_time() + STOP_PATIENCE_US;
     give_order(t, (struct capture_order){.mode = MODE_IDLE, .generation = generation});
     g_mutex_lock(&t->mutex);
+    while (t->idle_generation < generation && g_cond_wait_until(&t->idle, &t->mutex, patience_us))
+        ;
+    /* A hypervisor that stands still must not make this host look dead. */
+    if (t->idle_generation < generation)
+        hypervisor_interrupt(t->config.hv, true);
     while (t->idle_generation < generation)
         g_cond_wait(&t->idle, &t->mutex);
     g_mutex_unlock(&t->mutex);

@@ -53,7 +53,8 @@ void capture_thread_set_disk_sync(struct capture_thread *thread, struct disk_syn
 void capture_thread_precopy(struct capture_thread *thread, struct connection *connection, uint64_t term);
 void capture_thread_epochs(struct capture_thread *thread, uint64_t first_epoch);
 void capture_thread_last_epoch(struct capture_thread *thread);
-/* Returns when the thread no longer touches the hypervisor's tracking; at most one epoch. */
+/* Returns when the thread has let go of connection, staging and epochs: after at most one epoch, which is
+ * given up if the hypervisor does not get on with it. That tracking has ended is not waited for. */
 void capture_thread_stop(struct capture_thread *thread);
 uint64_t capture_thread_generation(const struct capture_thread *thread);
 /* The peer holds the epoch: one more may be put in flight. Control thread. */

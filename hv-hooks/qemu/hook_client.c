@@ -37,6 +37,7 @@ struct hypervisor {
     int pidfd;
     uint32_t seq;
     bool copied; /* this side won the verdict of the present checkpoint */
+    _Atomic bool interrupted;
     struct hv_block blocks[HV_MAX_BLOCKS];
     unsigned nblocks;
     char message[HOOK_MESSAGE_LEN];
@@ -186,6 +187,8 @@ static int wait_for(struct hypervisor *hv, _Atomic uint32_t *word, uint32_t valu
         uint32_t seen = atomic_load_explicit(word, memory_order_acquire);
         if (seen == value)
             return 0;
+        if (atomic_load_explicit(&hv->interrupted, memory_order_acquire))
+            return -ECANCELED;
         now = now_ns();
         if (now - began > (uint64_t)timeout_ms * 1000000)
             return -ETIMEDOUT;
@@ -201,6 +204,24 @@ static int wait_for(struct hypervisor *hv, _Atomic uint32_t *word, uint32_t valu
 static void wake(_Atomic uint32_t *word)
 {
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+void hypervisor_interrupt(struct hypervisor *hv, bool on)
+{
+    atomic_store_explicit(&hv->interrupted, on, memory_order_release);
+    if (on) {
+        wake(&hv->shm->done_seq);
+        wake(&hv->shm->harvested_seq);
+    }
+}
+
+/* What a wait ended with that did not end well. */
+static void explain(struct hypervisor *hv, int status, const char *timed_out)
+{
+    snprintf(hv->message, sizeof hv->message, "%s",
+             status == -ENOTCONN    ? "QEMU is gone"
+             : status == -ECANCELED ? "it was given up"
+                                    : timed_out);
 }
 
 /* What a request says besides its kind. */
@@ -221,9 +242,7 @@ static int wait_until_idle(struct hypervisor *hv)
         return -errno;
     int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
     if (status < 0)
-        snprintf(hv->message, sizeof hv->message, "%s",
-                 status == -ENOTCONN ? "QEMU is gone"
-                                     : "QEMU's main loop is still busy with the last request");
+        explain(hv, status, "QEMU's main loop is still busy with the last request");
     return status;
 }
 
@@ -259,9 +278,7 @@ static int finish_request(struct hypervisor *hv, struct hook_result *result)
 {
     int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
     if (status < 0) {
-        snprintf(hv->message, sizeof hv->message,
-                 status == -ENOTCONN ? "QEMU is gone" : "QEMU's main loop did not answer for %u ms",
-                 REQUEST_TIMEOUT_MS);
+        explain(hv, status, "QEMU's main loop did not answer for " G_STRINGIFY(REQUEST_TIMEOUT_MS) " ms");
         return status;
     }
     return take_result(hv, result);

@@ -41,6 +41,15 @@ kill -CONT "$stopped"
 await 30 "protection by host b after it woke" field_is a state protected
 field_is b guest_here false || fail "host b runs the guest too"
 
+echo "-- a hypervisor that stands still costs protection, not the host its place"
+stopped=$(field a qemu_pid)
+kill -STOP "$stopped"
+# Its checkpoint fails, which ends the connection, and is tried again over the next one.
+await 20 "host a to begin anew, with host b as the standby that it still is" field_is a state synchronising
+kill -CONT "$stopped"
+await 30 "protection by host b once it goes on" field_is a state protected
+field_is b guest_here false || fail "host b runs the guest too"
+
 echo "-- both daemons die and return: protection never ends, and they know the VM again"
 before=$(field a epochs)
 for host in a b; do

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -236,6 +237,45 @@ static void test_request_of_a_dead_engine_that_never_kicked_does_not_block(void 
     assert_int_equal(hypervisor_list_blocks(t.hv), 0);
 }
 
+/* A main loop that stands still: it has seen the request, and goes on when it is told to. */
+static sem_t seen, go_on;
+static void stands_still(struct hook_shm *shm)
+{
+    honest_blocks(shm);
+    sem_post(&seen);
+    sem_wait(&go_on);
+}
+
+static void *ask(void *opaque)
+{
+    *(int *)opaque = hypervisor_list_blocks(t.hv);
+    return NULL;
+}
+
+static void test_a_wait_for_a_hypervisor_that_stands_still_can_be_given_up(void **state)
+{
+    pthread_t asking;
+    int status = 0;
+    (void)state;
+    sem_init(&seen, 0, 0);
+    sem_init(&go_on, 0, 0);
+    t.answer = stands_still;
+    assert_int_equal(pthread_create(&asking, NULL, ask, &status), 0);
+    sem_wait(&seen);
+    hypervisor_interrupt(t.hv, true);
+    pthread_join(asking, NULL);
+    assert_int_equal(status, -ECANCELED); /* and not -ETIMEDOUT */
+    /* The next one waits until the hypervisor is done with that. */
+    hypervisor_interrupt(t.hv, false);
+    assert_int_equal(pthread_create(&asking, NULL, ask, &status), 0);
+    sem_post(&go_on);
+    sem_wait(&seen);
+    sem_post(&go_on);
+    pthread_join(asking, NULL);
+    assert_int_equal(status, 0);
+    assert_int_equal(hypervisor_nblocks(t.hv), 2);
+}
+
 static void test_memory_is_sealed(void **state)
 {
     (void)state;
@@ -258,6 +298,7 @@ int main(void)
         TEST(test_verdict_is_not_the_hooks_to_claim),
         TEST(test_message_without_end_is_cut),
         TEST(test_request_of_a_dead_engine_that_never_kicked_does_not_block),
+        TEST(test_a_wait_for_a_hypervisor_that_stands_still_can_be_given_up),
         TEST(test_memory_is_sealed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
