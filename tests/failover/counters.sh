@@ -3,8 +3,8 @@
 # the counters must be those of one instant, and go on from where the dead host was at most an epoch before.
 #   counters.sh BUILD GUEST(unused) [KILLS]
 # From the environment: ACCEL (kvm, tcg, or kvm-tcg: host b has no KVM), RUN_OPTIONS (words for `understudy run`), HOSTS (a script that replaces tests/net/hosts.sh's
-# functions), PATIENCE (times longer waits: for slow machines), TRANSPORT (what status must say), DISTURB (not
-# empty: first the link is lost and comes back, by HOSTS' hosts_disturb and hosts_mend).
+# functions), PATIENCE (times longer waits: for slow machines), TRANSPORT (what status must say), DISTURB (words:
+# in which ways the link is first lost and comes back, by HOSTS' hosts_disturb and hosts_mend).
 set -euo pipefail
 BUILD=$1 GUEST=$2 kills=${3:-4}
 ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
@@ -77,21 +77,22 @@ check_transport() {
 }
 unprotected() { ! field_is "$1" state protected; }
 
-if [ -n "${DISTURB:-}" ]; then
+for way in ${DISTURB:-}; do
     await $((30 * PATIENCE)) "protection on host a" field_is a state protected
     check_transport a
     before=$(round_of a) || fail "the counters of the primary are not of one instant"
-    echo "protected after $SECONDS s, round $before; the link goes"
-    hosts_disturb
+    echo "protected after $SECONDS s, round $before; the link goes ($way)"
+    hosts_disturb "$way"
     await $((10 * PATIENCE)) "the link to be missed" unprotected a
-    hosts_mend
+    hosts_mend "$way"
     await $((30 * PATIENCE)) "protection to come back by itself" field_is a state protected
     check_transport a
     field_is a guest_here true || fail "the guest has moved, though its host was well"
+    field_is b guest_here false || fail "host b took over from a living host"
     after=$(round_of a) || fail "the counters of the primary are not of one instant"
     [ "$after" -gt "$before" ] || fail "the guest stood still"
     echo "link lost and back: round $before before, $after after"
-fi
+done
 
 here=a there=b
 for ((i = 1; i <= kills; i++)); do

@@ -5,8 +5,8 @@
 rdma_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 rdma_netdev() { rdma link show "$UNDERSTUDY_RDMA_DEV/1" | sed -n 's/.* netdev \([^ ]*\).*/\1/p'; }
-# wire WORD: see tests/rdma/wire.sh; a real wire is left alone.
-rdma_wire() { [ -n "${UNDERSTUDY_RDMA_REAL:-}" ] || "$rdma_folder/wire.sh" "$1"; }
+# rdma_wire WORD...: see tests/rdma/wire.sh; a real wire is left alone.
+rdma_wire() { [ -n "${UNDERSTUDY_RDMA_REAL:-}" ] || "$rdma_folder/wire.sh" "$@"; }
 
 hosts_group() { echo "/sys/fs/cgroup/$1-$2"; }
 
@@ -42,9 +42,20 @@ hosts_kill() {
 
 hosts_links_up() { rdma_wire clean; }
 
-# RDMA's packets are lost, and no others: the hosts go on hearing each other's heartbeats. Not on a real wire.
-hosts_disturb() { rdma_wire mute; }
-hosts_mend() { rdma_wire clean; }
+# mute: RDMA's packets are lost, and no others, so that the hosts go on hearing each other's heartbeats. gone: the standby's device is taken
+# out, which takes until nobody holds it any more. Not on a real wire.
+hosts_disturb() {
+    case "$1" in
+    gone) rdma_wire gone b ;;
+    *) rdma_wire "$1" ;;
+    esac
+}
+hosts_mend() {
+    case "$1" in
+    gone) rdma_wire back ;;
+    *) rdma_wire clean ;;
+    esac
+}
 
 hosts_down() {
     local h group
