@@ -41,6 +41,7 @@ static void draw_bar(const Understudy__Status *status, bool whole)
 static int wait_protected(const char *vm, int seconds)
 {
     gint64 until = g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;
+    g_autofree char *why = NULL;
     while (g_get_monotonic_time() < until) {
         Understudy__Envelope *holder = NULL;
         const Understudy__Status *status = cli_status_of(vm, &holder);
@@ -58,13 +59,16 @@ static int wait_protected(const char *vm, int seconds)
             printf("VM %s is protected by %s\n", vm, status->peer);
         if (failed)
             cli_fail("VM %s: %s", vm, status->last_error[0] ? status->last_error : status->state);
+        g_free(why);
+        why = g_strdup(status->unprotected_why);
         understudy__envelope__free_unpacked(holder, NULL);
         if (is_protected || failed)
             return failed ? EXIT_FAILED : EXIT_OK;
         g_usleep(POLL_US);
     }
-    cli_fail("VM %s runs, but is not protected after %d s; 'understudy status %s' says how far it is", vm,
-             seconds, vm);
+    bool refused = why && why[0];
+    cli_fail("VM %s runs, but is not protected after %d s%s%s; 'understudy status %s' says how far it is", vm,
+             seconds, refused ? ": " : "", refused ? why : "", vm);
     return EXIT_NOT_PROTECTED;
 }
 

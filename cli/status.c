@@ -101,6 +101,7 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(json, "expired", json_integer((json_int_t)s->expired));
     json_object_set_new(json, "transport", json_string(s->transport));
     json_object_set_new(json, "transport_why", json_string(s->transport_why));
+    json_object_set_new(json, "unprotected_why", json_string(s->unprotected_why));
     json_object_set_new(json, "frames_dropped", json_integer((json_int_t)s->frames_dropped));
     json_object_set_new(json, "detect_ms", json_real(s->detect_ms));
     json_object_set_new(json, "promote_ms", json_real(s->promote_ms));
@@ -190,6 +191,8 @@ static void print_table(const Understudy__StatusList *list, bool why)
                s->last_error);
         if (why && s->transport_why[0])
             printf("Checkpoints go over TCP, not RDMA: %s\n", s->transport_why);
+        if (s->unprotected_why[0])
+            printf("  not protected: %s\n", s->unprotected_why);
         for (size_t k = 0; k < s->n_disks; k++)
             print_disk(s->disks[k]);
     }

@@ -6,6 +6,7 @@
  *   server.c    one thread for each connection: CLI (Unix socket) and peer daemons (TCP)
  *   vm.c        VMs and their replicators; main thread only
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
+ *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
  *   disk*.c     the VMs' disks (disks.h)
  *   peer.c      calls to the peer's daemon

@@ -7,7 +7,8 @@
  * QEMU, whose output goes nowhere without it, is killed.
  *
  * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a
- * standby once a second, and the replicator is told where it is.
+ * standby once a second, and the replicator is told where it is. Why it refuses is shown in status. A
+ * standby that failed here is not started again at once (standby_backoff.h).
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -20,6 +21,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disks.h"
+#include "daemon/standby_backoff.h"
 #include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
@@ -28,6 +30,7 @@
 #define QEMU_RAM_FD   63 /* replicator/qemu_process.h */
 #define REPROTECT_S   1
 #define SUN_PATH_MAX  107
+#define WHY_LEN_MAX   1000 /* bytes of the peer's words that are kept */
 
 struct vm {
     char *name;
@@ -46,6 +49,9 @@ struct vm {
     bool ended, asking;
     bool never_began; /* it ended before its QEMU ran: whoever started it was told why, and it is forgotten */
     gint64 alone_since_us;
+    char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
+    char *failure;         /* of the last standby here, or NULL */
+    struct standby_backoff backoff;
     vm_listening listening;
     void *opaque;
 };
@@ -67,6 +73,8 @@ static void free_vm(void *opaque)
     g_free(vm->peer_host);
     g_free(vm->state);
     g_free(vm->accel);
+    g_free(vm->unprotected_why);
+    g_free(vm->failure);
     g_free(vm);
 }
 
@@ -132,6 +140,8 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm->qemu_pid = said->qemu_pid;
     g_free(vm->state);
     vm->state = g_strdup(said->state);
+    if (strcmp(said->state, "protected") == 0)
+        g_clear_pointer(&vm->unprotected_why, g_free);
     if (!alone)
         vm->alone_since_us = 0;
     else if (!vm->alone_since_us)
@@ -139,6 +149,7 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     status.vm = vm->name;
     status.accel = vm->accel ? vm->accel : (char *)"";
     status.peer = vm->peer_host ? vm->peer_host : (char *)"";
+    status.unprotected_why = alone && vm->unprotected_why ? vm->unprotected_why : (char *)"";
     vm_table_put(&status);
 }
 
@@ -171,6 +182,23 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     g_message("VM %s was running when this daemon started: adopted", vm->name);
 }
 
+static void on_ended(struct vm *vm, const char *reason, const char *said)
+{
+    bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0;
+    vm->ended = true;
+    g_message("VM %s ended here: %s%s%s", vm->name, reason, said[0] ? ": " : "", said);
+    if (failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
+        standby_backoff_failed(&vm->backoff, g_get_monotonic_time());
+        g_free(vm->failure);
+        vm->failure = g_strdup(said[0] ? said : reason);
+    }
+    answer_listening(vm, false, said[0] ? said : reason);
+    if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
+        show(vm, reason, said);
+    else
+        show(vm, "ended", reason);
+}
+
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
 {
     struct vm *vm = opaque;
@@ -184,15 +212,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
     } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS && vm->protection) {
         on_status(vm, message->status);
     } else if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_ENDED) {
-        const char *reason = message->ended->reason, *said = message->ended->message;
-        vm->ended = true;
-        g_message("VM %s ended here: %s%s%s", vm->name, reason, said[0] ? ": " : "", said);
-        answer_listening(vm, false, said[0] ? said : reason);
-        if (strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "promote-failed") == 0 ||
-            strcmp(reason, "fenced") == 0)
-            show(vm, reason, said);
-        else
-            show(vm, "ended", reason);
+        on_ended(vm, message->ended->reason, message->ended->message);
     }
 }
 
@@ -305,9 +325,11 @@ bool vm_reserve(const char *name, GError **error)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is being started", name);
         return false;
     }
+    struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
     g_hash_table_remove(vms, name);
     vm = g_new0(struct vm, 1);
     vm->name = g_strdup(name);
+    vm->backoff = backoff;
     g_hash_table_insert(vms, vm->name, vm);
     return true;
 }
@@ -422,10 +444,31 @@ static bool waits_for(const struct vm *vm, const uint8_t *token)
            wire_token_equal(vm->protection->token.data, token);
 }
 
+/*
+ * A standby of the same run has failed here. Trying again at once would cost the primary a synchronisation
+ * each time.
+ */
+static bool is_too_soon(const struct vm *vm, const Understudy__Protection *wanted, char **why)
+{
+    unsigned wait_s = standby_backoff_wait_s(&vm->backoff, g_get_monotonic_time());
+    if (vm->framing || !vm->failure || wait_s == 0 || !vm->protection ||
+        vm->protection->token.len != WIRE_TOKEN_LEN ||
+        !wire_token_equal(vm->protection->token.data, wanted->token.data))
+        return false;
+    *why = g_strdup_printf("%s (the next attempt is in %u s)", vm->failure, wait_s);
+    return true;
+}
+
 enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
                                    uint16_t *udp_port, char **why)
 {
     struct vm *vm = lookup(wanted->vm);
+    if (!name_is_fit(wanted->vm)) {
+        *why = g_strdup("the VM's name is no name");
+        return VM_REFUSED;
+    }
+    if (vm && is_too_soon(vm, wanted, why))
+        return VM_REFUSED;
     if (!vm || !vm->framing)
         return VM_NONE;
     if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= wanted->term) {
@@ -552,17 +595,36 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
         g_task_return_error(task, error);
 }
 
+/* The peer's words, as they can be shown: one line of text, not too long. */
+static char *readable(const char *words)
+{
+    g_autofree char *start = g_strndup(words, WHY_LEN_MAX);
+    char *text = g_utf8_make_valid(start, -1);
+    for (char *at = text; *at; at++)
+        if (g_ascii_iscntrl(*at))
+            *at = ' ';
+    return text;
+}
+
 static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque)
 {
     struct wish *wish = g_task_get_task_data(G_TASK(result));
     struct vm *vm = lookup(wish->name);
     (void)source;
     (void)opaque;
-    bool ok = g_task_propagate_boolean(G_TASK(result), NULL);
+    g_autoptr(GError) error = NULL;
+    bool ok = g_task_propagate_boolean(G_TASK(result), &error);
     if (!vm)
         return;
     vm->asking = false;
     vm->alone_since_us = 0;
+    if (!ok) {
+        g_autofree char *why = readable(error->message);
+        if (g_strcmp0(why, vm->unprotected_why) != 0)
+            g_message("VM %s has no standby: %s", vm->name, why);
+        g_free(vm->unprotected_why);
+        vm->unprotected_why = g_steal_pointer(&why);
+    }
     if (!ok || !vm->framing)
         return;
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
