@@ -216,6 +216,14 @@ const char *disk_image_path(const struct disk_image *image)
     return image->path;
 }
 
+static uint32_t birth_of(int fd)
+{
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) < 0 || !(st.stx_mask & STATX_BTIME))
+        return 0;
+    return (uint32_t)((uint64_t)st.stx_btime.tv_sec * 1000 + st.stx_btime.tv_nsec / 1000000);
+}
+
 int disk_image_identify(const struct disk_image *image, struct disk_map_image *out)
 {
     struct stat st;
@@ -232,6 +240,7 @@ int disk_image_identify(const struct disk_image *image, struct disk_map_image *o
         .len = image->len,
         .device = block ? st.st_rdev : st.st_dev,
         .inode = block ? 0 : st.st_ino,
+        .birth = block ? 0 : birth_of(image->fd),
         .mtime_ns = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec,
     };
     return 0;

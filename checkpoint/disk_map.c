@@ -135,7 +135,7 @@ static bool is_good_for(const struct disk_map_header *header, uint64_t len,
     if (!fixed_is_good(header, len) || header->crc32c != whole_crc(header) || header->paired != 1)
         return false;
     if (header->image_len != image->len || header->image_device != image->device ||
-        header->image_inode != image->inode)
+        header->image_inode != image->inode || header->image_birth != image->birth)
         return false;
     if (header->state == DISK_MAP_CLEAN)
         return header->image_mtime_ns == image->mtime_ns;
@@ -158,6 +158,7 @@ static int make_anew(struct disk_map *map, const struct disk_map_image *image)
         .image_len = image->len,
         .image_device = image->device,
         .image_inode = image->inode,
+        .image_birth = image->birth,
     };
     map->header.fixed_crc32c = fixed_crc(&map->header);
     return 0;

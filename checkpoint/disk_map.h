@@ -35,6 +35,7 @@ struct disk_map;
 /* What says that an image is the one that the map speaks of. */
 struct disk_map_image {
     uint64_t len, device, inode;
+    uint32_t birth; /* when the file was made, in milliseconds, wrapped: inodes are used again. 0: unknown */
     int64_t mtime_ns; /* compared only after a clean close */
 };
 

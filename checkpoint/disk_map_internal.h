@@ -32,7 +32,7 @@ struct disk_map_header {
     int64_t image_mtime_ns;
     uint8_t boot_id[DISK_MAP_BOOT_LEN];
     uint8_t pair_id[DISK_PAIR_ID_LEN];
-    uint32_t zero;
+    uint32_t image_birth;
     uint32_t crc32c; /* of all before */
 };
 _Static_assert(sizeof(struct disk_map_header) == 104, "on-disk format");

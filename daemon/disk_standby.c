@@ -7,6 +7,10 @@
  *
  * An image that is there is overwritten by the synchronisation, so one that is plainly another disk's
  * (another length, another format) is refused rather than lost.
+ *
+ * An image that was made here, or was not fit when it was looked at (somebody else's hands are on it), need
+ * not be the one that its dirty-block map speaks of: the map goes, and the next synchronisation compares
+ * everything.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +50,8 @@ static uint64_t bytes_wanted(const Understudy__Protection *protection, dev_t dev
     return wanted;
 }
 
-static bool has_room(const Understudy__Protection *protection, const char *folder, GError **error)
+static bool has_room(const Understudy__Protection *protection, const Understudy__Disk *disk,
+                     const char *folder, GError **error)
 {
     struct stat where;
     struct statvfs room;
@@ -57,10 +62,10 @@ static bool has_room(const Understudy__Protection *protection, const char *folde
     if (wanted <= free_bytes)
         return true;
     return disks_refuse(error,
-                        "the VM's disks take %" G_GUINT64_FORMAT
+                        "there is no room for %s: the VM's disks take %" G_GUINT64_FORMAT
                         " MiB more, but %s has only %" G_GUINT64_FORMAT
-                        " MiB free: make room, or name an image elsewhere by --peer-disk",
-                        wanted >> 20, folder, free_bytes >> 20);
+                        " MiB free: make room, or name an image elsewhere by --peer-disk %s=PATH",
+                        disk->path, wanted >> 20, folder, free_bytes >> 20, disk->id);
 }
 
 /* ---- one image ---- */
@@ -156,20 +161,21 @@ static const Understudy__DiskSeed *find_seed(const Understudy__PrepareStandby *r
     return NULL;
 }
 
-static bool prepare(const Understudy__PrepareStandby *request, const Understudy__Disk *disk, GError **error)
+static void forget_map(const char *vm_dir, size_t number)
 {
-    g_autofree char *folder = g_path_get_dirname(disk->path);
+    g_autofree char *name = g_strdup_printf("disk-%zu.map", number); /* replicator/disks.c */
+    g_autofree char *path = g_build_filename(vm_dir, name, NULL);
+    g_unlink(path);
+}
+
+/* The image itself: it is there and is fit, or is made. */
+static bool prepare_image(const Understudy__PrepareStandby *request, const Understudy__Disk *disk,
+                          const char *folder, bool *as_it_was, GError **error)
+{
     struct stat status;
-    if (!g_path_is_absolute(disk->path))
-        return disks_refuse(error, "%s is not a whole path", disk->path);
-    if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
-        return disks_refuse(
-            error, "the folder %s does not exist: create it, or name another image by --peer-disk %s=PATH",
-            folder, disk->id);
-    if (!check_backing(disk, error) || !has_room(request->protection, folder, error))
-        return false;
+    *as_it_was = false;
     if (stat(disk->path, &status) == 0)
-        return check_existing(disk, &status, error);
+        return *as_it_was = check_existing(disk, &status, error);
     if (errno != ENOENT || g_file_test(disk->path, G_FILE_TEST_IS_SYMLINK))
         return disks_refuse(error, "%s: %s", disk->path, g_strerror(errno));
     if (disk->shared)
@@ -181,11 +187,31 @@ static bool prepare(const Understudy__PrepareStandby *request, const Understudy_
     return create_image(disk, find_seed(request, disk->id), folder, error);
 }
 
-bool disks_prepare_standby(const Understudy__PrepareStandby *request, GError **error)
+static bool prepare(const Understudy__PrepareStandby *request, size_t number, const char *vm_dir,
+                    GError **error)
+{
+    const Understudy__Disk *disk = request->protection->disks[number];
+    g_autofree char *folder = g_path_get_dirname(disk->path);
+    bool as_it_was;
+    if (!g_path_is_absolute(disk->path))
+        return disks_refuse(error, "%s is not a whole path", disk->path);
+    if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
+        return disks_refuse(
+            error, "the folder %s does not exist: create it, or name another image by --peer-disk %s=PATH",
+            folder, disk->id);
+    if (!check_backing(disk, error) || !has_room(request->protection, disk, folder, error))
+        return false;
+    bool ok = prepare_image(request, disk, folder, &as_it_was, error);
+    if (!as_it_was)
+        forget_map(vm_dir, number);
+    return ok;
+}
+
+bool disks_prepare_standby(const Understudy__PrepareStandby *request, const char *vm_dir, GError **error)
 {
     for (size_t i = 0; i < request->protection->n_disks; i++) {
         const Understudy__Disk *disk = request->protection->disks[i];
-        if (!prepare(request, disk, error)) {
+        if (!prepare(request, i, vm_dir, error)) {
             g_prefix_error(error, "VM %s, disk %s on host %s: ", request->protection->vm, disk->id,
                            g_get_host_name());
             return false;

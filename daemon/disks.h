@@ -49,8 +49,9 @@ bool disk_image_matches(const Understudy__Disk *disk, const char *path, GError *
 int disk_vhdx_is_full(const char *path, uint64_t virtual_len, uint64_t block_len);
 
 /* ---- disk_standby.c ---- */
-/* Makes this host ready to receive the disks: checks the images, creates missing ones. */
-bool disks_prepare_standby(const Understudy__PrepareStandby *request, GError **error);
+/* Makes this host ready to receive the disks: checks the images, creates missing ones. vm_dir: the VM's state
+ * folder, where the dirty-block map of an image that is not what it was is removed. */
+bool disks_prepare_standby(const Understudy__PrepareStandby *request, const char *vm_dir, GError **error);
 
 /* ---- disk_seed.c ---- */
 /* What the standby's QEMU must find in the images of formats that have metadata. Array of DiskSeed *. */

@@ -356,9 +356,10 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     if (ok && !job.force) {
         g_auto(GStrv) argv = copy_argv(protection->qemu_argv, protection->n_qemu_argv);
         struct cmdline *line = check_here(argv, error);
+        g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
         bool fit = line && same_kind_of_host(protection, line, error) &&
                    disks_can_be_served(protection, config->disk_plugin, error) &&
-                   disks_prepare_standby(request, error);
+                   disks_prepare_standby(request, vm_dir, error);
         cmdline_free(line);
         if (!fit)
             return false;

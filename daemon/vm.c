@@ -606,6 +606,22 @@ static char *readable(const char *words)
     return text;
 }
 
+/* Figures aside: how much room there is changes while one looks. */
+static bool says_the_same(const char *a, const char *b)
+{
+    while (a && b) {
+        a += strspn(a, "0123456789");
+        b += strspn(b, "0123456789");
+        if (*a != *b)
+            return false;
+        if (!*a)
+            return true;
+        a++;
+        b++;
+    }
+    return a == b;
+}
+
 static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque)
 {
     struct wish *wish = g_task_get_task_data(G_TASK(result));
@@ -620,7 +636,7 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     vm->alone_since_us = 0;
     if (!ok) {
         g_autofree char *why = readable(error->message);
-        if (g_strcmp0(why, vm->unprotected_why) != 0)
+        if (!says_the_same(why, vm->unprotected_why))
             g_message("VM %s has no standby: %s", vm->name, why);
         g_free(vm->unprotected_why);
         vm->unprotected_why = g_steal_pointer(&why);

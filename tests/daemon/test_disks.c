@@ -95,7 +95,7 @@ static bool prepare(struct fixture *f, GError **error)
     understudy__prepare_standby__pack(&request, packed);
     Understudy__PrepareStandby *received = understudy__prepare_standby__unpack(NULL, len, packed);
     disks_swap_paths(received->protection);
-    bool ok = disks_prepare_standby(received, error);
+    bool ok = disks_prepare_standby(received, f->dir, error);
     understudy__prepare_standby__free_unpacked(received, NULL);
     return ok;
 }
@@ -297,6 +297,30 @@ static void test_image_in_use_is_refused_on_both_hosts(void **state)
     g_subprocess_wait(user, NULL, NULL);
 }
 
+static bool has_map(const struct fixture *f)
+{
+    g_autofree char *map = g_build_filename(f->dir, "disk-0.map", NULL);
+    return g_access(map, F_OK) == 0;
+}
+
+/* The map says what has changed of an image that both hosts had: not of one that is new, or was in other
+ * hands. */
+static void test_map_goes_with_an_image_that_was_made_or_unfit(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GError) error = NULL, other = NULL;
+    shell("truncate -s 8M %s %s && touch %s/disk-0.map", f->a, f->b, f->dir);
+    must(describe(f, ",format=raw", &error), &error);
+    must(prepare(f, &error), &error);
+    assert_true(has_map(f));
+    shell("truncate -s 4M %s", f->b);
+    must_say(prepare(f, &error), &error, "4194304 bytes");
+    assert_false(has_map(f));
+    shell("rm %s && touch %s/disk-0.map", f->b, f->dir);
+    must(prepare(f, &other), &other);
+    assert_false(has_map(f));
+}
+
 static void test_folder_and_room_are_looked_at_before_anything_is_made(void **state)
 {
     struct fixture *f = *state;
@@ -396,6 +420,7 @@ int main(void)
         TEST(test_image_that_cannot_be_replicated_is_refused_with_advice),
         TEST(test_image_that_cannot_stand_by_is_refused_by_name),
         TEST(test_image_in_use_is_refused_on_both_hosts),
+        TEST(test_map_goes_with_an_image_that_was_made_or_unfit),
         TEST(test_folder_and_room_are_looked_at_before_anything_is_made),
         TEST(test_backing_file_must_be_the_same_on_both_hosts),
         TEST(test_options_that_name_no_disk_are_refused_with_the_names_there_are),

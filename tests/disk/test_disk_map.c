@@ -176,12 +176,13 @@ static void test_an_image_changed_after_a_clean_close_is_noticed(void **state)
 static void test_a_map_of_another_image_is_not_trusted(void **state)
 {
     (void)state;
-    struct disk_map_image others[4] = {an_image, an_image, an_image, an_image};
+    struct disk_map_image others[5] = {an_image, an_image, an_image, an_image, an_image};
     others[0].inode++;
     others[1].device++;
     others[2].len--; /* as many chunks */
     others[3].len *= 2;
-    for (unsigned i = 0; i < 4; i++) {
+    others[4].birth++; /* the inode was used again */
+    for (unsigned i = 0; i < 5; i++) {
         for (unsigned clean = 0; clean < 2; clean++) {
             leave_map(clean ? &an_image : NULL);
             assert_empty_and_untrusted(open_map(&others[i], this_boot));
