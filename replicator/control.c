@@ -24,6 +24,7 @@ void replicator_error(struct replicator *r, const char *format, ...)
     va_start(args, format);
     g_free(r->last_error);
     r->last_error = g_strdup_vprintf(format, args);
+    r->last_error_of_disk = false;
     va_end(args);
     g_warning("%s: %s", r->config.vm_name, r->last_error);
     channel_report_soon(r->channel);

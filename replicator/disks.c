@@ -26,21 +26,48 @@
              */
 #define RESTART_MS     100
 #define RESTART_MAX_MS 2000
+#define TROUBLE_OVER_S 5 /* without its coming back */
 
 char *disks_state_path(const struct disks *disks, const char *name)
 {
     return g_build_filename(disks->config.state_dir, name, NULL);
 }
 
-static void trouble(struct disk *disk, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static void trouble(struct disk *disk, const char *format, ...)
+/* passes: it is no trouble any more once nothing is heard of it for some time (trouble_over_soon). */
+static void trouble(struct disk *disk, bool passes, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static void trouble(struct disk *disk, bool passes, const char *format, ...)
 {
     va_list args;
+    g_clear_handle_id(&disk->trouble_over, g_source_remove);
+    disk->trouble_passes = passes;
     va_start(args, format);
     g_free(disk->trouble);
     disk->trouble = g_strdup_vprintf(format, args);
     va_end(args);
     disk->disks->config.trouble(disk->disks->config.opaque, disk->trouble);
+}
+
+static gboolean on_trouble_over(gpointer opaque)
+{
+    struct disk *disk = opaque;
+    disk->trouble_over = 0;
+    if (!atomic_load(&disk->server_runs))
+        return G_SOURCE_REMOVE;
+    g_clear_pointer(&disk->trouble, g_free);
+    disk->disks->config.trouble(disk->disks->config.opaque, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void trouble_over_soon(struct disk *disk)
+{
+    if (disk->trouble && disk->trouble_passes && !disk->trouble_over)
+        disk->trouble_over = g_timeout_add_seconds(TROUBLE_OVER_S, on_trouble_over, disk);
+}
+
+void disks_guest_goes_on(struct disks *disks)
+{
+    for (unsigned i = 0; i < disks_count(disks); i++)
+        trouble_over_soon(&disks->disk[i]);
 }
 
 /* ---- nbdkit ---- */
@@ -72,7 +99,8 @@ static void on_nbdkit_exit(struct child_process *process, int status, void *opaq
     (void)process;
     atomic_store(&disk->server_runs, false);
     disk->quick_ends = quick ? disk->quick_ends + 1 : 0;
-    trouble(disk, "the server of disk %s (%s) ended (%s %d) and is started again; QEMU waits meanwhile%s%s",
+    trouble(disk, true,
+            "the server of disk %s (%s) ended (%s %d) and is started again; QEMU waits meanwhile%s%s",
             disk->id, disk_image_path(disk->image), WIFSIGNALED(status) ? "signal" : "exit status",
             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), WIFSIGNALED(status) ? "" : ": ",
             WIFSIGNALED(status) ? "" : words);
@@ -104,19 +132,23 @@ static void start_nbdkit(struct disk *disk)
     disk->started_us = g_get_monotonic_time();
     disk->nbdkit = nbdkit_process_start(&start, on_nbdkit_exit, disk, &error);
     atomic_store(&disk->server_runs, disk->nbdkit != NULL);
-    if (disk->nbdkit)
+    if (disk->nbdkit) {
+        trouble_over_soon(disk);
         return;
+    }
     disk->quick_ends++;
-    trouble(disk, "the server of disk %s cannot be started: %s", disk->id, error->message);
+    trouble(disk, true, "the server of disk %s (%s) cannot be started: %s", disk->id,
+            disk_image_path(disk->image), error->message);
     restart_later(disk);
 }
 
 static void tell_image_error(struct disk *disk)
 {
     int error = (int)atomic_load(&disk->shm->last_errno);
-    trouble(disk, "disk %s: writing to %s failed at byte %" G_GUINT64_FORMAT ": %s; the guest was told",
-            disk->id, disk_image_path(disk->image), atomic_load(&disk->shm->last_error_offset),
-            g_strerror(error));
+    bool full = error == ENOSPC || error == EDQUOT;
+    trouble(disk, full, "disk %s: %s failed at byte %" G_GUINT64_FORMAT ": %s: %s", disk->id,
+            disk_image_path(disk->image), atomic_load(&disk->shm->last_error_offset), g_strerror(error),
+            full ? "make room there" : "mend that storage, or let the VM go on at the other host");
 }
 
 static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)
@@ -276,6 +308,7 @@ static void close_disk(struct disk *disk)
     struct disk_map_image image;
     g_clear_handle_id(&disk->attention_watch, g_source_remove);
     g_clear_handle_id(&disk->restart, g_source_remove);
+    g_clear_handle_id(&disk->trouble_over, g_source_remove);
     child_process_free(disk->nbdkit);
     if (disk->map) {
         bool clean = !atomic_load(&disk->disks->torn) && disk_image_sync(disk->image) == 0 &&

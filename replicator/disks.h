@@ -49,7 +49,7 @@ struct disks_config {
     void (*detached)(void *opaque, const char *why);
     /* Control thread: a shared disk's image has more of what was held back: see disks_newly_flushed. */
     void (*flushed)(void *opaque, unsigned disk);
-    /* Control thread: a sentence for status. */
+    /* Control thread: a sentence for status. NULL: what was said before is over. */
     void (*trouble)(void *opaque, const char *message);
     void *opaque;
 };
@@ -170,6 +170,8 @@ struct disk_figures {
     bool server_runs;
     const char *trouble; /* or NULL */
 };
+/* The guest stood still for want of space and goes on: unless that is said again, it is over. */
+void disks_guest_goes_on(struct disks *disks);
 void disks_figures(const struct disks *disks, unsigned disk, struct disk_figures *out);
 
 #endif

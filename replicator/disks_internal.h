@@ -37,7 +37,9 @@ struct disk {
     guint attention_watch, restart;
     gint64 started_us;
     unsigned quick_ends; /* in a row */
-    char *trouble;
+    char *trouble;       /* what status says is wrong, or NULL */
+    bool trouble_passes; /* by itself: it is forgotten some time after it was mended */
+    guint trouble_over;
 
     /* Guarded by disks->mutex: the last order. */
     uint32_t wanted_flags, wanted_map, wanted_seq;

@@ -31,11 +31,24 @@ static void keep_failure(struct disks *disks, const char *why)
     g_mutex_unlock(&disks->mutex);
 }
 
+static const char *advice(int status)
+{
+    return status == -ENOSPC || status == -EDQUOT ? "make room there" : "mend that storage";
+}
+
 static void tell_failure(const struct disk *disk, int status)
 {
-    g_autofree char *why = g_strdup_printf("disk %s: writing to %s failed: %s", disk->id,
-                                           disk_image_path(disk->image), g_strerror(-status));
+    g_autofree char *why = g_strdup_printf("disk %s: writing to %s failed: %s: %s", disk->id,
+                                           disk_image_path(disk->image), g_strerror(-status), advice(status));
     keep_failure(disk->disks, why);
+}
+
+static void tell_journal_failure(struct disks *disks, int status)
+{
+    g_autofree char *path = disks_state_path(disks, "journal");
+    g_autofree char *why = g_strdup_printf("writing to the disks' journal %s failed: %s: %s", path,
+                                           g_strerror(-status), advice(status));
+    keep_failure(disks, why);
 }
 
 char *disks_failure(struct disks *disks)
@@ -172,8 +185,10 @@ bool disks_standby_open(struct disks *disks, GError **error)
     if (status == 0)
         return refuse_half_synchronised(disks, error);
     g_autofree char *failure = disks_failure(disks);
-    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "the disks' journal %s cannot be used: %s",
-                path, failure ? failure : g_strerror(-status));
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
+                "the disks' journal %s cannot be used: %s: it takes %" G_GUINT64_FORMAT
+                " MiB in its folder (understudyd --state-dir)",
+                path, failure ? failure : g_strerror(-status), (uint64_t)(JOURNAL_LEN(disks->n) >> 20));
     return false;
 }
 
@@ -278,7 +293,11 @@ int disks_journal(struct disks *disks, const struct staging *staging, const stru
         if (status == 0)
             status = disk_journal_append(disks->journal, term, epoch->epoch, &stream);
     }
-    return status == 0 && durable ? disk_journal_sync(disks->journal) : status;
+    if (status == 0 && durable)
+        status = disk_journal_sync(disks->journal);
+    if (status < 0)
+        tell_journal_failure(disks, status);
+    return status;
 }
 
 int disks_apply(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch)

@@ -50,7 +50,13 @@ static void on_detached(void *opaque, const char *why)
 
 static void on_trouble(void *opaque, const char *message)
 {
-    replicator_error(opaque, "%s", message);
+    struct replicator *r = opaque;
+    if (message) {
+        replicator_error(r, "%s", message);
+        r->last_error_of_disk = true;
+    } else if (r->last_error_of_disk) {
+        g_clear_pointer(&r->last_error, g_free);
+    }
 }
 
 bool guest_disks_open(struct replicator *r, GError **error)
@@ -243,6 +249,7 @@ void guest_disks_io_error(struct replicator *r, const json_t *data)
                      reason ? reason : "I/O error",
                      stops ? "the guest stands still and the request is tried again every second"
                            : "the guest was told");
+    r->last_error_of_disk = true;
     if (stops && !r->io_retry)
         r->io_retry = g_timeout_add(IO_RETRY_MS, on_io_retry, r);
 }
@@ -250,6 +257,7 @@ void guest_disks_io_error(struct replicator *r, const json_t *data)
 void guest_disks_io_resumed(struct replicator *r)
 {
     g_clear_handle_id(&r->io_retry, g_source_remove);
+    disks_guest_goes_on(r->disks);
 }
 
 bool guest_disks_message(struct replicator *r, const struct note *note)

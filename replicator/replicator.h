@@ -83,7 +83,8 @@ struct replicator {
     guint tick_source;
     bool ended;
     int exit_status;
-    char *last_error; /* a sentence for status, or NULL */
+    char *last_error;        /* a sentence for status, or NULL */
+    bool last_error_of_disk; /* it goes when the disk's trouble is over */
 
     struct hv_fds fds;
     struct hypervisor *hv; /* the capture thread's while it captures; else control's */
