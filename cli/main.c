@@ -74,30 +74,6 @@ int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms)
     return code;
 }
 
-int cmd_failover(int argc, char **argv)
-{
-    gboolean planned = FALSE, force = FALSE;
-    const GOptionEntry entries[] = {
-        {"planned", 0, 0, G_OPTION_ARG_NONE, &planned,
-         "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
-        {"force", 0, 0, G_OPTION_ARG_NONE, &force, "Take the VM over now (order it where it stands by)",
-         NULL},
-        {NULL, 0, 0, 0, NULL, NULL, NULL},
-    };
-    g_autoptr(GOptionContext) context = g_option_context_new("NAME");
-    g_autoptr(GError) error = NULL;
-    g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2 || planned == force) {
-        cli_fail("%s", error ? error->message : "usage: understudy failover NAME --planned|--force");
-        return EXIT_USAGE;
-    }
-    Understudy__FailoverRequest failover = UNDERSTUDY__FAILOVER_REQUEST__INIT;
-    failover.vm = argv[1];
-    failover.force = force;
-    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(FAILOVER_REQUEST, failover_request, &failover);
-    return cli_call_simple(&request, 10000);
-}
-
 int cmd_stop(int argc, char **argv)
 {
     if (argc != 2) {

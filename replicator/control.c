@@ -262,16 +262,20 @@ void replicator_event_simple(struct replicator *r, enum session_event_type type)
     handle(r, &event, NULL);
 }
 
-void replicator_heard(struct replicator *r, uint64_t term)
+void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role)
 {
-    struct session_event event = {.type = SESSION_EVENT_HEARTBEAT, .term = term};
+    struct session_event event = {.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role};
     r->last_heard_us = g_get_monotonic_time();
     handle(r, &event, NULL);
 }
 
 static void on_message(struct replicator *r, const struct note *note)
 {
-    struct session_event event = {.term = note->term, .epoch = note->epoch};
+    struct session_event event = {
+        .term = note->term,
+        .epoch = note->epoch,
+        .peer_role = r->session.role == SESSION_PRIMARY ? SESSION_SECONDARY : SESSION_PRIMARY,
+    };
     r->last_heard_us = g_get_monotonic_time();
     switch ((enum message_type)note->arg) {
     case MESSAGE_ACK:
@@ -286,6 +290,10 @@ static void on_message(struct replicator *r, const struct note *note)
     case MESSAGE_GOODBYE:
         event.type = SESSION_EVENT_GOODBYE;
         event.reason = (enum session_end_reason)note->aux;
+        if (r->session.state == SESSION_HANDING_OVER)
+            replicator_error(r,
+                             "the other host could not take VM %s over (%s): its understudyd has logged why",
+                             r->config.vm_name, session_end_reason_name(event.reason));
         break;
     case MESSAGE_FENCED:
         event.type = SESSION_EVENT_FENCED;
@@ -354,7 +362,7 @@ static void on_epoch_received(struct replicator *r, struct note *note)
             applier_post(r->applier, staged, note->term, note->link);
         else
             applier_post_discard(r->applier, staged);
-        replicator_heard(r, note->term);
+        replicator_heard(r, note->term, SESSION_PRIMARY);
         return;
     }
     struct session_event event = {

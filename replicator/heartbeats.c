@@ -48,7 +48,7 @@ static void take(struct replicator *r, const uint8_t *bytes, size_t len, const s
     memcpy(&h->peer, from, from_len);
     h->peer_len = from_len;
     /* A secondary that promoted is a primary of a newer term: the session decides what that means. */
-    replicator_heard(r, beat.term);
+    replicator_heard(r, beat.term, beat.role == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY);
 }
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)

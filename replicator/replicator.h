@@ -137,7 +137,7 @@ struct replicator {
 void replicator_event(struct replicator *r, const struct session_event *event);
 void replicator_event_simple(struct replicator *r, enum session_event_type type);
 void replicator_note(struct replicator *r, struct note *note);
-void replicator_heard(struct replicator *r, uint64_t term);
+void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role);
 void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
                      uint32_t arg);
 G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);

@@ -62,7 +62,7 @@ enum session_event_type {
     SESSION_EVENT_TICK,           /* time passed */
     SESSION_EVENT_LINK_UP,        /* transport connected and HELLO exchanged: peer_term, peer_role */
     SESSION_EVENT_LINK_DOWN,      /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: peer_term */
+    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: peer_term, peer_role */
     SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
     SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
     SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */

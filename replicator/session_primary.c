@@ -136,15 +136,15 @@ static bool primary_common(struct step *step)
         step_fence(step);
         return true;
     case SESSION_EVENT_HEARTBEAT:
-        if (step->event->term > s->term) {
-            /* After a handover the new primary's heart may be heard before its message is read. */
-            if (s->state == SESSION_HANDING_OVER && s->handover_sent)
-                handed_over(step);
-            else
-                step_fence(step);
-            return true;
-        }
-        s->last_heard_ms = step->now_ms;
+        /* In a handover the peer has the newer term from its grant on, and runs the guest only as a primary.
+         */
+        if (step->event->term <= s->term || (s->state == SESSION_HANDING_OVER && s->handover_sent &&
+                                             step->event->peer_role == SESSION_SECONDARY))
+            s->last_heard_ms = step->now_ms;
+        else if (s->state == SESSION_HANDING_OVER && s->handover_sent)
+            handed_over(step); /* its heart is heard before its message is read */
+        else
+            step_fence(step);
         return true;
     case SESSION_EVENT_HYPERVISOR_DIED:
         step_act(step, SESSION_DO_STOP_CAPTURE);
@@ -319,8 +319,12 @@ static void in_handing_over(struct step *step)
             take_back(step, step->event->type != SESSION_EVENT_TICK || step_is_silent(step));
             break;
         }
-        /* It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken.
+        /*
+         * It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken. A
+         * peer that could not promote says so itself, with the term that it was granted: that one is used up.
          */
+        if (step->event->type == SESSION_EVENT_GOODBYE && step->event->term > s->term)
+            s->term = step->event->term;
         step_act(step, SESSION_DO_STOP_CAPTURE);
         step_disconnect(step);
         step_enter(step, SESSION_HANDOVER_UNSURE);

@@ -266,10 +266,14 @@ static void become_primary(struct step *step)
 static void in_promoting(struct step *step)
 {
     if (step->event->type == SESSION_EVENT_PROMOTED) {
-        if (step->event->ok)
+        if (step->event->ok) {
             become_primary(step);
-        else
-            step_end(step, SESSION_END_PROMOTE_FAILED);
+            return;
+        }
+        /* After a handover the old primary still has the guest, and takes it back. */
+        if (step->s->handed_over && step->s->link_up)
+            step_say_goodbye(step, SESSION_END_PROMOTE_FAILED);
+        step_end(step, SESSION_END_PROMOTE_FAILED);
         return;
     }
     promote_when_applied(step);

@@ -340,6 +340,62 @@ static void test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeov
     assert_did(&standby, SESSION_DO_END);
 }
 
+/* Up to the peer's order to promote. */
+static void hand_over(struct side *primary)
+{
+    protect(primary, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(primary, SESSION_EVENT_FAILOVER_PLANNED);
+    assert_did(primary, SESSION_DO_LAST_EPOCH);
+    feed(primary, (struct session_event){.type = SESSION_EVENT_EPOCH_CUT, .term = 1, .epoch = 2, .ok = true});
+    feed_epoch(primary, SESSION_EVENT_EPOCH_SENT, 2);
+    feed_epoch(primary, SESSION_EVENT_ACK, 2);
+    assert_did(primary, SESSION_DO_SEND_HANDOVER);
+}
+
+static void feed_heartbeat(struct side *side, uint64_t term, enum session_role peer_role)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role});
+}
+
+static void test_a_guest_handed_over_is_given_up_only_once_it_runs_there(void **state)
+{
+    struct side side;
+    (void)state;
+    hand_over(&side);
+    feed_heartbeat(&side, 2, SESSION_SECONDARY); /* granted, and still promoting */
+    assert_state(&side, SESSION_HANDING_OVER);
+    assert_did_not(&side, SESSION_DO_QUIT_HYPERVISOR);
+    feed_heartbeat(&side, 2, SESSION_PRIMARY);
+    assert_did(&side, SESSION_DO_QUIT_HYPERVISOR);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_HANDED_OVER);
+}
+
+static void test_a_guest_that_the_peer_could_not_start_is_taken_back(void **state)
+{
+    struct side primary, secondary;
+    (void)state;
+    stand_by(&secondary);
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_HANDOVER, .term = 1, .epoch = 1});
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = 2, .ok = true});
+    assert_did(&secondary, SESSION_DO_PROMOTE);
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = 2});
+    const struct session_action *goodbye = find(&secondary, SESSION_DO_SEND_GOODBYE);
+    assert_non_null(goodbye);
+    assert_true(goodbye < find(&secondary, SESSION_DO_END));
+
+    hand_over(&primary);
+    feed_heartbeat(&primary, 2, SESSION_SECONDARY);
+    feed(&primary, (struct session_event){
+                       .type = SESSION_EVENT_GOODBYE, .term = goodbye->term, .reason = goodbye->reason});
+    /* Term 2 was the peer's. */
+    assert_int_equal(find(&primary, SESSION_DO_ASK_GRANT)->term, 3);
+    assert_did_not(&primary, SESSION_DO_RESUME_GUEST);
+    feed(&primary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = 3, .ok = true});
+    assert_did(&primary, SESSION_DO_RESUME_GUEST);
+    assert_did(&primary, SESSION_DO_RELEASE_ALL);
+    assert_state(&primary, SESSION_CONNECTING);
+}
+
 static void test_every_state_and_event_has_a_name(void **state)
 {
     (void)state;
@@ -371,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_a_standby_that_asked_acks_nothing_more),
         cmocka_unit_test(test_an_epoch_out_of_order_is_not_acked),
         cmocka_unit_test(test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeover),
+        cmocka_unit_test(test_a_guest_handed_over_is_given_up_only_once_it_runs_there),
+        cmocka_unit_test(test_a_guest_that_the_peer_could_not_start_is_taken_back),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

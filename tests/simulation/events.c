@@ -294,7 +294,8 @@ static void on_heartbeat_send(struct world *w, const struct event *event)
     for (int copies = chance(w, 2) ? 2 : 1; copies; copies--) {
         if (!chance(w, 3))
             schedule(w, between(w, 50, chance(w, 2) ? 90000 : 2000),
-                     (struct event){.kind = HEARTBEAT, .host = to, .a = host->session.term});
+                     (struct event){
+                         .kind = HEARTBEAT, .host = to, .a = host->session.term, .b = host->session.role});
     }
 }
 
@@ -325,7 +326,10 @@ void step(struct world *w, const struct event *event)
         break;
     case HEARTBEAT:
         if (!w->cut[event->host])
-            feed(w, event->host, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = event->a});
+            feed(w, event->host,
+                 (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                        .term = event->a,
+                                        .peer_role = (enum session_role)event->b});
         break;
     case GUEST_SENDS:
         for (int h = 0; h < 2; h++) {

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * understudy failover: orders it, then waits until the guest has moved, or until it is clear that it stays.
+ * The daemon answers the order at once; how it went shows in the VM's status, which is asked for again and
+ * again.
+ */
+#include <gio/gio.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "proto/framing.h"
+
+#define ORDER_MS  10000
+#define LONGEST_S 15 /* the hosts give up after some five seconds */
+#define POLL_US   20000
+
+/* The guest left a host if nothing of it is there any more, or only its standby. */
+static bool has_left(const Understudy__Status *status)
+{
+    return !status || strcmp(status->state, "ended") == 0 ||
+           (status->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && !status->guest_here);
+}
+
+static int wait_until_gone(const char *vm, uint64_t term, const char *peer)
+{
+    for (gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;
+         g_get_monotonic_time() < until;) {
+        Understudy__Envelope *holder = NULL;
+        const Understudy__Status *status = cli_status_of(vm, &holder);
+        bool left = has_left(status);
+        /* Taken back: it runs here in a newer term. */
+        bool stays = status && status->guest_here && status->term > term;
+        g_autofree char *why = stays ? g_strdup(status->last_error) : NULL;
+        if (holder)
+            understudy__envelope__free_unpacked(holder, NULL);
+        if (left) {
+            printf("VM %s runs on %s\n", vm, peer);
+            return EXIT_OK;
+        }
+        if (stays)
+            return cli_fail("VM %s stays on this host%s%s", vm, why[0] ? ": " : "", why);
+        g_usleep(POLL_US);
+    }
+    return cli_fail("VM %s has not left this host after %d s; 'understudy status %s' says what it does", vm,
+                    LONGEST_S, vm);
+}
+
+static int wait_until_here(const char *vm)
+{
+    for (gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;
+         g_get_monotonic_time() < until;) {
+        Understudy__Envelope *holder = NULL;
+        const Understudy__Status *status = cli_status_of(vm, &holder);
+        bool here = status && status->guest_here;
+        bool failed = !status || strcmp(status->state, "promote-failed") == 0 ||
+                      strcmp(status->state, "hypervisor-died") == 0 || strcmp(status->state, "ended") == 0;
+        g_autofree char *why = g_strdup(status ? status->last_error : "it is not known here any more");
+        if (holder)
+            understudy__envelope__free_unpacked(holder, NULL);
+        if (here) {
+            printf("VM %s runs on this host\n", vm);
+            return EXIT_OK;
+        }
+        if (failed)
+            return cli_fail("VM %s could not be taken over: %s", vm, why);
+        g_usleep(POLL_US);
+    }
+    return cli_fail("VM %s does not run here after %d s; 'understudy status %s' says what it does", vm,
+                    LONGEST_S, vm);
+}
+
+int cmd_failover(int argc, char **argv)
+{
+    gboolean planned = FALSE, force = FALSE;
+    const GOptionEntry entries[] = {
+        {"planned", 0, 0, G_OPTION_ARG_NONE, &planned,
+         "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
+        {"force", 0, 0, G_OPTION_ARG_NONE, &force, "Take the VM over now (order it where it stands by)",
+         NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("NAME");
+    g_autoptr(GError) error = NULL;
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2 || planned == force) {
+        cli_fail("%s", error ? error->message : "usage: understudy failover NAME --planned|--force");
+        return EXIT_USAGE;
+    }
+    Understudy__Envelope *before = NULL;
+    const Understudy__Status *status = cli_status_of(argv[1], &before);
+    uint64_t term = status ? status->term : 0;
+    g_autofree char *peer = g_strdup(status ? status->peer : "");
+    if (before)
+        understudy__envelope__free_unpacked(before, NULL);
+    Understudy__FailoverRequest failover = UNDERSTUDY__FAILOVER_REQUEST__INIT;
+    failover.vm = argv[1];
+    failover.force = force;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(FAILOVER_REQUEST, failover_request, &failover);
+    int code = cli_call_simple(&request, ORDER_MS);
+    if (code != EXIT_OK)
+        return code;
+    return force ? wait_until_here(argv[1]) : wait_until_gone(argv[1], term, peer);
+}
