@@ -146,8 +146,11 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(argv[1], commands[i].name) != 0)
+            continue;
+        g_autofree char *title = g_strdup_printf("understudy %s", commands[i].name);
+        g_set_prgname(title);
+        return commands[i].run(argc - 1, argv + 1);
     }
     cli_fail("%s is not a command; 'understudy help' lists what there is", argv[1]);
     return EXIT_USAGE;

@@ -12,6 +12,8 @@
 #define PAGE_LEN     4096
 #define BAR_WIDTH    40
 #define WAIT_DEFAULT 300
+#define HEARTBEAT_MS 10 /* the daemon's defaults */
+#define SILENCE_MS   100
 
 /* RAM and disks go side by side: the bar is both, the figures each. */
 static void draw_bar(const Understudy__Status *status, bool whole)
@@ -138,6 +140,14 @@ int cmd_run(int argc, char **argv)
                  "[--on-peer-loss=continue|hold] [--transport auto|rdma|tcp] [--peer-disk ID=PATH] "
                  "[--shared-disk ID] [--durability=memory|disk] "
                  "-- qemu-system-x86_64 ARGS...");
+        return EXIT_USAGE;
+    }
+    /* A silence of fewer heartbeats would be a lost packet or two. */
+    int beat = heartbeat_ms ? heartbeat_ms : HEARTBEAT_MS, silence = silence_ms ? silence_ms : SILENCE_MS;
+    if (deadline_ms < 0 || beat < 0 || silence < 3 * beat) {
+        cli_fail("--deadline-ms, --silence-ms and --heartbeat-ms are numbers above 0, and the silence is "
+                 "three heartbeats "
+                 "or more");
         return EXIT_USAGE;
     }
     g_autofree char *cwd = g_get_current_dir();

@@ -25,7 +25,7 @@ if [ "${1:-}" = --real ]; then
     packages+=(debootstrap)
 fi
 if [ "${1:-}" = --ci ]; then
-    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git)
+    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git groff-base systemd)
 fi
 
 missing=()

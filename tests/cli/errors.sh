@@ -80,6 +80,8 @@ refused 1 "no VM nothere" a failover nothere --planned
 refused 1 "no VM nothere" a stop nothere
 refused 2 "unknown|usage|command" a nonsense
 refused 2 "usage" a run --name bad -- "${vm[@]}"
+refused 2 "three heartbeats" a run --name bad --peer 10.77.0.2 --silence-ms 20 -- "${vm[@]}"
+refused 2 "above 0" a run --name bad --peer 10.77.0.2 --deadline-ms -1 -- "${vm[@]}"
 refused 1 "is no name for a VM" a run --name ../up --peer 10.77.0.2 -- "${vm[@]}"
 
 echo "-- command lines that cannot be protected"
