@@ -25,6 +25,7 @@
 #define REQUEST_TIMEOUT_MS 5000
 #define WAIT_SLICE_NS      50000000ull
 #define SPIN_NS            30000ull
+#define MAX_ERRNO          4095
 
 struct hypervisor {
     struct hook_shm *shm;
@@ -268,10 +269,14 @@ static int take_result(struct hypervisor *hv, struct hook_result *result)
 {
     memcpy(result, &hv->shm->result, sizeof *result);
     result->message[sizeof result->message - 1] = 0;
+    if (result->status > 0 || result->status < -MAX_ERRNO) {
+        snprintf(hv->message, sizeof hv->message, "the hook's answer is no error number");
+        return -EPROTO;
+    }
     if (result->status < 0)
         snprintf(hv->message, sizeof hv->message, "%s",
                  result->message[0] ? result->message : strerror(-result->status));
-    return result->status > 0 ? -EPROTO : result->status;
+    return result->status;
 }
 
 static int finish_request(struct hypervisor *hv, struct hook_result *result)

@@ -138,14 +138,15 @@ LIE(aux_beyond_end, shm->blocks[1].data_off = shm->shm_len - 4096)
 LIE(neither_kind, shm->blocks[1].flags = 0)
 LIE(both_kinds, shm->blocks[1].flags = HOOK_BLOCK_AUX | HOOK_BLOCK_IN_RAM_MEMFD)
 LIE(positive_status, shm->result.status = 5)
+LIE(no_error_number, shm->result.status = INT32_MIN)
 
 static void test_lies_about_blocks_are_refused(void **state)
 {
     static const answer lies[] = {
-        no_blocks,        too_many_blocks, huge_nblocks,    name_without_end, empty_block,   odd_length,
-        longer_than_ram,  huge_length,     used_beyond_max, data_beyond_ram,  data_wraps,    unaligned_data,
-        bitmap_in_header, bitmap_in_aux,   bitmap_wraps,    unaligned_bitmap, aux_in_header, aux_in_bitmaps,
-        aux_beyond_end,   neither_kind,    both_kinds,      positive_status};
+        no_blocks,        too_many_blocks, huge_nblocks,    name_without_end, empty_block,    odd_length,
+        longer_than_ram,  huge_length,     used_beyond_max, data_beyond_ram,  data_wraps,     unaligned_data,
+        bitmap_in_header, bitmap_in_aux,   bitmap_wraps,    unaligned_bitmap, aux_in_header,  aux_in_bitmaps,
+        aux_beyond_end,   neither_kind,    both_kinds,      positive_status,  no_error_number};
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(lies); i++) {
         t.answer = lies[i];
