@@ -45,11 +45,21 @@ case "$accel" in auto | kvm | tcg) ;; *) fail_usage "--accel is auto, kvm or tcg
 for number in "$cpus" "$epoch_ms" "$seconds" "$dirty"; do
     [[ "$number" =~ ^[0-9]+$ ]] || fail_usage "--cpus, --epoch-ms, --seconds and --dirty are numbers"
 done
+[ "$epoch_ms" -ge 1 ] && [ "$epoch_ms" -le 1000 ] || fail_usage "--epoch-ms is from 1 to 1000"
+[ "$cpus" -ge 1 ] && [ "$seconds" -ge 1 ] || fail_usage "--cpus and --seconds are 1 or more"
 [ "$(id -u)" -eq 0 ] || { echo "try.sh: become root: it makes network namespaces" >&2; exit 1; }
+
+# Now, and not after everything else.
+[ -z "$json" ] || { : >>"$json"; } 2>/dev/null || { echo "try.sh: $json cannot be written" >&2; exit 1; }
 
 say() { [ "$quiet" -eq 1 ] || echo "$@"; }
 
-[ "$install" -eq 0 ] || { say "== packages"; scripts/install-deps.sh; }
+if [ "$install" -eq 1 ]; then
+    say "== packages"
+    scripts/install-deps.sh
+elif missing=$(scripts/install-deps.sh --missing) && [ -n "$missing" ]; then
+    echo "try.sh: not installed, and perhaps needed (without --no-install they would be): $missing" >&2
+fi
 say "== build"
 cmake --preset release >/dev/null
 cmake --build --preset release -- --quiet | { grep -v '^ninja: no work to do' || true; }

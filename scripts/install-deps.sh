@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what understudy needs, from Debian 12's own packages, and only what is missing.
 #   scripts/install-deps.sh        to build, run and test
+#   scripts/install-deps.sh --missing   install nothing: print what is missing for that
 #   scripts/install-deps.sh --ci   also the linters, the fuzzer and the sanitizers' clang
 #   scripts/install-deps.sh --real    also what tests/real needs to make a Debian guest
 #   scripts/install-deps.sh --bench   also what the benchmarks compare with
@@ -33,6 +34,11 @@ for package in "${packages[@]}"; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
+if [ "${1:-}" = --missing ]; then
+    # Elsewhere than on Debian nobody knows what is installed.
+    ! command -v dpkg-query >/dev/null || echo "${missing[*]}"
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     echo "install-deps: this script knows Debian's apt-get only; install these yourself: ${missing[*]}" >&2
