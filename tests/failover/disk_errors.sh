@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What can be wrong with a disk, at the start and while the guest runs, on either host: each time the guest pauses or goes on as
-# docs/operations.md says, a message names the disk, nothing is lost, and nothing is left behind.
+# docs/operations.md says, a message names the disk, nothing is lost, and nothing is left behind. (What is refused without starting
+# anything, and of a standby, is in tests/cli/disk_errors.sh.)
 #   disk_errors.sh BUILD GUEST [CASE]...
 set -euo pipefail
 BUILD=$1 GUEST=$2
@@ -10,6 +11,8 @@ shift 2
 ballast_mib=8 disk_mib=96 nblocks=1024
 only=("$@")
 image=/srv/disk.raw
+# The guest writes to new places all the time, but not for ever: in this much room it does not finish.
+room_mib=3
 
 # What is wrong is done to the hosts by `spoil` after their images are there and before their daemons start.
 eval "images_$(declare -f pair_prepare)"
@@ -22,30 +25,58 @@ begin() {
     if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" ${FUNCNAME[1]} "* ]]; then
         return 1
     fi
+    began=$SECONDS
     echo "-- ${FUNCNAME[1]//_/ }"
 }
 # No leftovers after each case, not only at the end.
 end() {
-    local pid
-    for pid in "${helpers[@]}"; do
-        kill -KILL "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    helpers=()
+    helpers_end
     hosts_down "$prefix"
     ! grep -q "/us-$prefix/" /proc/mounts || fail "mounts are left"
     [ ! -e "/run/us-$prefix" ] || fail "files are left in /run"
     spoil() { :; }
     unset UNDERSTUDY_NBDKIT_FILTERS
     rm -f "$work"/*.log "$work/trigger"
+    echo "   $((SECONDS - began)) s"
 }
+# Processes that a case started: their end is awaited.
 helpers=()
-helpers_end() { [ ${#helpers[@]} -eq 0 ] || kill -KILL "${helpers[@]}" 2>/dev/null || true; }
+helpers_end() {
+    local pid
+    for pid in "${helpers[@]}"; do
+        kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    helpers=()
+}
 trap 'helpers_end; pair_cleanup' EXIT
 
-status_says() { understudy "$1" status web --json 2>/dev/null | grep -Eqi "$2"; }
-# host a does not start the VM, and says why in a sentence with the path.
+# One sentence of a host's status, in JSON and for people, has what matches and the image's path.
+says() {
+    local form
+    for form in --json ''; do
+        # shellcheck disable=SC2086 # none or one word
+        understudy "$1" status web $form 2>/dev/null | grep -Ei "$2" | grep -qF "$image" || return 1
+    done
+}
+await_words() {
+    local until=$((SECONDS + 60))
+    until says "$1" "$2"; do
+        [ $SECONDS -lt $until ] || fail "status of host $1 does not say '$2' of $image: $(understudy "$1" status web --json)"
+        sleep 0.05
+    done
+    echo "   host $1: $(understudy "$1" status web --json | grep -Ei "$2" | grep -F -m 1 "$image" | sed 's/^ *//')"
+}
+# What was wrong and is mended is not told for ever.
+await_no_words() { await 30 "status of host $1 to complain no more" complains_not "$1"; }
+complains_not() {
+    understudy "$1" status web --json 2>/dev/null |
+        jq -e '.last_error == "" and .unprotected_why == "" and all(.disks[]; .message == "")' >/dev/null
+}
+
+# Host a does not start the VM, and says why in a sentence with the path.
 refused() {
+    local path=${2:-$image}
     build_guest
     hosts_up "$prefix"
     pair_prepare
@@ -53,43 +84,21 @@ refused() {
     start_daemon a
     disk_drives
     guest_command
-    ! understudy a run --name web --peer 10.77.0.2 --no-wait -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 || ended_with "$1"
-    grep -Eqi "$1" "$work/run.log" || ended_with "$1"
-    grep -q "$image" "$work/run.log" || fail "the message does not name the disk: $(cat "$work/run.log")"
+    ! understudy a run --name web --peer 10.77.0.2 --no-wait -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 || wrongly "$1" "$path"
+    grep -Ei "$1" "$work/run.log" | grep -qF "$path" || wrongly "$1" "$path"
     sed 's/^/   /' "$work/run.log"
     await 10 "nothing to be left on host a" nothing_runs a
+    await 10 "nothing to be left on host b" nothing_runs b
 }
-ended_with() { fail "not refused with a sentence about '$1': $(cat "$work/run.log") $(understudy a status web --json 2>/dev/null || true)"; }
+wrongly() { fail "not refused with a sentence about '$1' that names $2: $(cat "$work/run.log") $(understudy a status web --json 2>/dev/null || true)"; }
 nothing_runs() {
     ! for p in $(ip netns pids "$prefix-$1"); do cat "/proc/$p/comm" 2>/dev/null; done | grep -Eq 'qemu|nbdkit|understudy-rep'
-}
-
-# The guest runs on host a without protection, since host b's image is no good, and status says why; mended, it is protected.
-not_protected_until() {
-    local says=$1
-    shift
-    build_guest
-    hosts_up "$prefix"
-    pair_prepare
-    start_daemon b
-    start_daemon a
-    disk_drives
-    APPEND="us.disk=vda us.blocks=$nblocks" guest_command
-    understudy a run --name web --peer 10.77.0.2 --no-wait -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 || fail "the VM did not start"
-    await 60 "the guest to come up" guest_ready
-    await 30 "status to say '$says'" status_says a "$says"
-    status_says a "$image" || fail "the message does not name the disk: $(understudy a status web --json)"
-    understudy a status web --json | grep -Ei "$says" | head -n 1
-    start_disk_client
-    await_operations "without protection"
-    "$@"
-    await 60 "protection by host b" field_is a state protected
-    survives
 }
 
 # Under protection: writes go on, the guest verifies, host b takes over with everything, and the images are right.
 survives() {
     await 90 "protection on host a" field_is a state protected
+    await_no_words a
     await_operations "under protection"
     kill_host a
     await 20 "host b to take over" field_is b guest_here true
@@ -99,85 +108,137 @@ survives() {
     kill_host b
     check_images b --stopped
 }
+# Host b dies, and its image is spoilt before it returns: the guest goes on without protection, and status says why. What the command
+# mends brings protection back.
+returns_unfit() {
+    local says=$1
+    shift
+    start_disk_pair
+    start_disk_client
+    await_operations "under protection"
+    kill_host b
+    await 20 "host a to notice" field_is a state connecting
+    spoil_b
+    revive b
+    await_words a "$says"
+    field_is a guest_here true || fail "the guest is not here any more"
+    await_operations "without protection"
+    "$@"
+    survives
+}
 
-small_tmpfs() { mount -t tmpfs -o "size=$2" tmpfs "$(hosts_disk_dir "$prefix" "$1")"; }
-larger_tmpfs() { mount -o remount,size=512M "$(hosts_disk_dir "$prefix" "$1")"; }
+tmpfs() { mount -t tmpfs -o "size=$2" tmpfs "$1"; }
+disks_tmpfs() { tmpfs "$(hosts_disk_dir "$prefix" "$1")" "$2"; }
+# A host's images in a file system with so much room as they take, and a little more.
+little_room() {
+    local used
+    used=$(du -m "$(disk_path a)" | cut -f1)
+    disks_tmpfs "$1" 512M
+    images_pair_prepare
+    mount -o "remount,size=$((used + room_mib))M" "$(hosts_disk_dir "$prefix" "$1")"
+}
+more_room() { mount -o remount,size=512M "$(hosts_disk_dir "$prefix" "$1")"; }
+lock_image() {
+    rm -f "$work/nbd"
+    qemu-nbd --socket="$work/nbd" --format=raw "$(disk_path "$1")" &
+    helpers+=($!)
+    await 10 "the other process to open the image" test -S "$work/nbd"
+}
 pid_of() { for p in $(ip netns pids "$prefix-$1"); do ! grep -qx "$2" "/proc/$p/comm" 2>/dev/null || echo "$p"; done | head -n 1; }
 
 the_image_is_missing() {
     begin || return 0
     spoil() { rm "$(disk_path a)"; }
-    refused "no such file|does not exist|missing"
+    refused "does not exist: create it"
     end
 }
 the_image_is_a_folder() {
     begin || return 0
     spoil() { rm "$(disk_path a)" && mkdir "$(disk_path a)"; }
-    refused "directory|folder|not a (regular )?file"
+    refused "is a directory: name an image file"
     end
 }
 the_image_is_in_a_read_only_file_system() {
     begin || return 0
     spoil() {
-        small_tmpfs a 256M
+        disks_tmpfs a 256M
         images_pair_prepare
         mount -o remount,ro "$(hosts_disk_dir "$prefix" a)"
     }
-    refused "read-only"
+    refused "mounted read-only: remount it"
     end
 }
 the_image_is_locked_by_another_process() {
     begin || return 0
+    spoil() { lock_image a; }
+    refused "in use by another process"
+    end
+}
+# The journal has its room before the VM starts.
+a_state_folder_is_full() {
+    begin || return 0
+    spoil() { tmpfs "$(hosts_state_dir "$prefix" a)" 16M; }
+    refused "No space left on device.*MiB" /var/lib/understudy/web/journal
+    hosts_down "$prefix"
+    spoil() { tmpfs "$(hosts_state_dir "$prefix" b)" 16M; }
+    refused "the peer 10.77.0.2 refused:.*No space left on device.*MiB" /var/lib/understudy/web/journal
+    end
+}
+
+# The daemon needs a file there, its socket; what programs print is not worth failing for.
+the_run_folder_is_full() {
+    local got=0 run
+    begin || return 0
+    hosts_up "$prefix"
+    run=$(hosts_run_dir "$prefix" a)
+    mount -t tmpfs -o size=4k,nr_inodes=1 tmpfs "$run"
+    hosts_exec "$prefix" a "$BUILD/daemon/understudyd" --listen 10.77.0.1:7070 >"$work/run.log" 2>&1 || got=$?
+    [ $got -eq 1 ] && grep -q "/run/understudy/control.sock cannot be made: No space left on device" "$work/run.log" ||
+        fail "a daemon without room for its socket ended with $got: $(cat "$work/run.log")"
+    sed 's/^/   /' "$work/run.log"
+    hosts_down "$prefix"
     spoil() {
-        qemu-nbd --socket="$work/nbd" --format=raw "$(disk_path a)" &
-        helpers+=($!)
-        await 10 "the other process to open the image" test -S "$work/nbd"
+        run=$(hosts_run_dir "$prefix" a)
+        mount -t tmpfs -o size=4k tmpfs "$run"
+        head -c 4096 /dev/zero >"$run/full"
     }
-    refused "lock|in use|another process"
+    start_disk_pair
+    start_disk_client
+    survives
     end
 }
 
 the_standbys_image_is_missing() {
     begin || return 0
-    spoil() { mv "$(disk_path b)" "$(hosts_disk_dir "$prefix" b)/elsewhere"; }
-    not_protected_until "no such file|does not exist|missing" mv "/run/us-$prefix/b-disks/elsewhere" "/run/us-$prefix/b-disks/disk.raw"
+    spoil() { rm "$(disk_path b)"; }
+    start_disk_pair
+    start_disk_client
+    survives
     end
 }
 the_standbys_image_is_too_small() {
     begin || return 0
-    spoil() { truncate -s 1M "$(disk_path b)"; }
-    not_protected_until "small|short|length|size|bytes" truncate -s "${disk_mib}M" "/run/us-$prefix/b-disks/disk.raw"
+    spoil_b() { truncate -s 1M "$(disk_path b)"; }
+    returns_unfit "has 1048576 bytes, the disk $((disk_mib << 20)): remove it, resize it" truncate -s "${disk_mib}M" "/run/us-$prefix/b-disks/disk.raw"
     end
 }
 the_standbys_image_is_locked_by_another_process() {
     begin || return 0
-    spoil() {
-        rm -f "$work/nbd"
-        qemu-nbd --socket="$work/nbd" --format=raw "$(disk_path b)" &
-        helpers+=($!)
-        await 10 "the other process to open the image" test -S "$work/nbd"
-    }
-    not_protected_until "lock|in use|another process" eval 'kill -TERM "${helpers[0]}"'
+    spoil_b() { lock_image b; }
+    returns_unfit "in use by another process" helpers_end
     end
 }
 
 # The guest waits where QEMU has it wait (werror=enospc is QEMU's default), and goes on when there is space again.
 the_primary_has_no_space_left() {
     begin || return 0
-    spoil() {
-        small_tmpfs a 100M
-        rm -rf "$work/tree"
-        images_pair_prepare
-        local used
-        used=$(df --output=used -m "$(hosts_disk_dir "$prefix" a)" | tail -n 1)
-        mount -o "remount,size=$((used + 3))M" "$(hosts_disk_dir "$prefix" a)"
-    }
+    spoil() { little_room a; }
     start_disk_pair
     start_disk_client
-    await 60 "status to say that there is no space" status_says a "no space left"
-    status_says a "$image" || fail "the message does not name the disk"
-    field_is a guest_here true || fail "the guest is not here any more"
-    larger_tmpfs a
+    await_words a "no space left on device: make room there"
+    understudy a status web --json | grep -q "the guest stands still" || fail "status does not say that the guest stands still"
+    field_is a guest_here true && field_is a state protected || fail "protection has ended: $(understudy a status web --json)"
+    more_room a
     await_operations "with space again"
     guest_verifies "with space again"
     survives
@@ -185,9 +246,14 @@ the_primary_has_no_space_left() {
 }
 the_standby_has_no_space_left() {
     begin || return 0
-    spoil() { small_tmpfs b 12M && images_pair_prepare_b; }
-    images_pair_prepare_b() { truncate -s "${disk_mib}M" "$(disk_path b)"; }
-    not_protected_until "no space left" larger_tmpfs b
+    spoil() { little_room b; }
+    start_disk_pair
+    start_disk_client
+    await_words a "the peer 10.77.0.2 refused:.*(no space left on device: make room there.*next attempt|MiB free: make room)"
+    field_is b guest_here false 2>/dev/null || gone b || fail "host b runs the guest from images that are no whole epoch"
+    await_operations "without protection"
+    more_room b
+    survives
     end
 }
 
@@ -203,26 +269,30 @@ fuse_image() {
     helpers+=($!)
     await 10 "the FUSE file" test -s "$(disk_path "$1")"
 }
+many_operations() { [ "$(client_answers)" -gt 100 ]; }
 # As on a machine alone: the guest is told, and what it had been told before holds.
 the_primarys_disk_fails() {
     begin || return 0
     spoil() { fuse_image a; }
     start_disk_pair
     start_disk_client
-    await_operations "before the fault"
+    await 60 "operations before the fault" many_operations
     touch "$work/trigger"
-    await 30 "status to say that the disk fails" status_says a "input/output error"
-    status_says a "$image" || fail "the message does not name the disk"
+    await_words a "input/output error: mend that storage"
     rm "$work/trigger"
+    field_is a state protected || fail "protection has ended: $(understudy a status web --json)"
     ask_guest next >/dev/null || fail "the guest does not answer any more"
     kill -INT "$client_pid"
     wait $client || true
     jq -e '.operations_missing == 0 and .operations_repeated == 0 and .disagreements == 0 and .tcp_resets == 0' "$work/client.json" >/dev/null ||
         fail "the client: $(cat "$work/client.json")"
     kill_host a
+    await 20 "host b to take over" field_is b guest_here true
+    ask_guest next >/dev/null || fail "the guest does not answer on host b"
     kill_host b
     disk_clean=0
     check_images a
+    check_images b
     disk_clean=1
     end
 }
@@ -231,17 +301,15 @@ the_standbys_disk_fails() {
     spoil() { fuse_image b; }
     start_disk_pair
     start_disk_client
-    await_operations "before the fault"
+    await 60 "operations before the fault" many_operations
     touch "$work/trigger"
-    await 30 "host a to lose its standby" field_is_not a state protected
-    await 30 "a message that names the disk" status_says a "$image.*input/output error|input/output error.*$image"
+    await_words a "the peer 10.77.0.2 refused:.*input/output error: mend that storage.*next attempt"
     field_is b guest_here false 2>/dev/null || gone b || fail "host b runs the guest from a disk that fails"
     await_operations "without protection"
     rm "$work/trigger"
     survives
     end
 }
-field_is_not() { [ "$(field "$1" "$2")" != "$3" ]; }
 
 both_disks_are_slow() {
     begin || return 0
@@ -260,10 +328,12 @@ nbdkit_is_killed_on_either_host() {
         killed=$(pid_of $host nbdkit)
         [ -n "$killed" ] || fail "host $host has no nbdkit"
         kill -KILL "$killed"
+        await_words $host "the server of disk disk0 .* ended .signal 9. and is started again"
         await 10 "another nbdkit on host $host" another_nbdkit $host
         await_operations "with another nbdkit on host $host"
         guest_verifies "with another nbdkit on host $host"
     done
+    field_is a state protected || fail "protection has ended: $(understudy a status web --json)"
     survives
     end
 }
@@ -273,6 +343,8 @@ the_image_is_missing
 the_image_is_a_folder
 the_image_is_in_a_read_only_file_system
 the_image_is_locked_by_another_process
+a_state_folder_is_full
+the_run_folder_is_full
 the_standbys_image_is_missing
 the_standbys_image_is_too_small
 the_standbys_image_is_locked_by_another_process
