@@ -194,7 +194,7 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
     }
     answer_listening(vm, false, said[0] ? said : reason);
     if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
-        show(vm, reason, said);
+        show(vm, vm->never_began ? "failed" : reason, said);
     else
         show(vm, "ended", reason);
 }
@@ -254,7 +254,9 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
-    bool quiet = vm->never_began || (vm->ended && strcmp(vm->state, "ended") == 0);
+    /* One that fails again and again is shown, and not tried without a pause. */
+    bool again = vm->backoff.failures > 1;
+    bool quiet = (vm->never_began && !again) || (vm->ended && strcmp(vm->state, "ended") == 0);
     if (quiet)
         g_hash_table_remove(vms, vm->name);
 }

@@ -185,10 +185,16 @@ bool disks_standby_open(struct disks *disks, GError **error)
     if (status == 0)
         return refuse_half_synchronised(disks, error);
     g_autofree char *failure = disks_failure(disks);
-    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
-                "the disks' journal %s cannot be used: %s: it takes %" G_GUINT64_FORMAT
-                " MiB in its folder (understudyd --state-dir)",
-                path, failure ? failure : g_strerror(-status), (uint64_t)(JOURNAL_LEN(disks->n) >> 20));
+    g_autofree char *room = g_strdup_printf(" (it takes %" G_GUINT64_FORMAT
+                                            " MiB there: make room, or see understudyd --state-dir)",
+                                            (uint64_t)(JOURNAL_LEN(disks->n) >> 20));
+    if (failure)
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
+                    "what the journal %s holds could not be written: %s", path, failure);
+    else
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
+                    "the disks' journal %s cannot be used: %s%s", path, g_strerror(-status),
+                    status == -ENOSPC ? room : "");
     return false;
 }
 
