@@ -38,9 +38,13 @@ bench=$PWD/build/release/bench/transport_bench
 # Of the tools, fixed, so that the other host's firewall can be told. ib_write_bw's server ends after each client.
 bench_port=17970 iperf_port=17971 write_port=17972
 batches=(16 256 2048) # pages: the batches of transport_bench
-# What ib_write_bw keeps under way: as many messages as make 4 MiB, but eight at least, as the sender does. Each asks for a completion, or
-# a slow link would complete none within the time.
-write_options() { echo "-R -F -Q 1 -f 1 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 8)) -D $seconds"; }
+# ib_write_bw measures for so long, all but its first and last second: a few dozen messages at least.
+write_seconds() { echo $((batches[$1] < 2048 ? seconds : 2 * seconds + 2)); }
+# What it keeps under way: as many messages as make 4 MiB, but eight at least, as the sender does. Each asks for a completion, or a slow
+# link would complete none within the time. Packets are sent again after as long as ours are.
+write_options() {
+    echo "-R -F -Q 1 -f 1 -u 16 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 8)) -D $(write_seconds "$1")"
+}
 say() { echo "== [$SECONDS s] $*" >&2; }
 
 background=()
@@ -76,13 +80,15 @@ serve() {
     done
 }
 
-# MiB/s of ib_write_bw for messages of so many bytes. Its server may still be coming up.
+# MiB/s of ib_write_bw for messages of one size, by the messages it counts: its own average is wrong where they are few. Its server may
+# still be coming up.
 write_mib_per_s() {
     local i=$1 out try
     for try in 1 2 3 4 5 6 7 8; do
         # shellcheck disable=SC2046 # a list of words
-        out=$(timeout $((seconds * 3 + 20)) ib_write_bw $(write_options "$i") "$2" 2>&1) &&
-            awk -v size=$((batches[i] * 4096)) '$1 == size && $4 > 0 {print $4; found = 1} END {exit !found}' <<<"$out" && return 0
+        out=$(timeout $((seconds * 4 + 20)) ib_write_bw $(write_options "$i") "$2" 2>&1) &&
+            awk -v size=$((batches[i] * 4096)) -v took=$(($(write_seconds "$i") - 2)) \
+                '$1 == size && $2 > 0 {print $2 * size / 1048576 / took; found = 1} END {exit !found}' <<<"$out" && return 0
         sleep "$try"
     done
     echo "bench/transport.sh: ib_write_bw does not work on this link: $(tail -n 3 <<<"$out")" >&2
@@ -165,7 +171,7 @@ here)
     export VM_KEEP=$work/vm
     out=/vm/figures
     [ -z "${UNDERSTUDY_RDMA_DEV:-}" ] || out=$work/vm/figures
-    tests/rdma/run.sh build/release/rdma $((300 + 40 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
+    tests/rdma/run.sh build/release/rdma $((300 + 60 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
         --seconds "$seconds" --rounds "$rounds" >&2
     cp "$work/vm/figures" "$work/figures"
     ;;

@@ -22,6 +22,10 @@ wire_make() {
         ip route add "$other/32" dev rep-$side src "$address" table $table
         table=102
     done
+    # Each end takes its packets on one processor. On whichever the sender happens to be they would overtake each other, as on no real
+    # wire, and an RDMA device takes that for loss and sends again.
+    echo 1 >/sys/class/net/rep-a/queues/rx-0/rps_cpus
+    echo 2 >/sys/class/net/rep-b/queues/rx-0/rps_cpus
     # The local table comes after these rules.
     ip rule add pref 100 lookup local
     ip rule del pref 0
