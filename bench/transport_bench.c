@@ -114,13 +114,15 @@ static void serve(struct transport *transport, struct staging *staging)
 {
     struct transport_received received;
     while (transport->ops->receive(transport, staging, &received) == 0) {
-        struct used used = used_now();
+        struct used used;
         struct transport_message answer = {.type = MESSAGE_ACK, .epoch = received.message.epoch};
         if (received.epoch)
             staging_free(staging, received.epoch);
-        if (received.message.type == MESSAGE_KEEPALIVE)
+        if (received.message.type == MESSAGE_KEEPALIVE) {
+            used = used_now();
             answer = (struct transport_message){
                 .type = MESSAGE_KEEPALIVE, .len = sizeof used, .payload = (const uint8_t *)&used};
+        }
         if (transport->ops->send_message(transport, &answer) < 0)
             break;
         transport->ops->room(transport);

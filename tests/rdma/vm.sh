@@ -47,7 +47,7 @@ chmod 755 "$share/command"
 rm -f "$share/status"
 timeout --foreground "$limit_s" "${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${VM_MEMORY:-2048}" \
     -nodefaults -nographic -no-reboot -serial stdio -kernel "$out/vmlinuz" -initrd "$out/initrd.img" \
-    -append "console=ttyS0 quiet panic=-1 net.ifnames=0" -device virtio-rng-pci \
+    -append "console=ttyS0 quiet panic=-1 net.ifnames=0 tsc=reliable clocksource=tsc" -device virtio-rng-pci \
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
     -virtfs "local,path=$share,mount_tag=work,security_model=none" </dev/null || {
     echo "vm.sh: the machine did not end within $limit_s s, or its QEMU failed" >&2
