@@ -32,16 +32,15 @@ int rdma_wire_prefix_decode(struct rdma_wire_prefix *prefix, const uint8_t *byte
     return prefix->kind >= RDMA_WIRE_CREDIT && prefix->kind <= RDMA_WIRE_GRANT ? 0 : -EPROTO;
 }
 
-/* ring address 0, commit address 8, rkeys 16 and 20, capacity 24, next slot 28, page head 32, page tail 40,
- * epoch head 48, epoch tail 56, zero 64 */
+/* ring address 0, rkey 8, capacity 12, next slot 16, zero 20, page head 24, page tail 32, epoch head 40,
+ * epoch tail 48, zero 56 */
 void rdma_wire_grant_encode(const struct rdma_wire_grant *grant, uint8_t out[RDMA_WIRE_GRANT_LEN])
 {
     uint8_t *at = put64(out, grant->ring_address);
-    at = put64(at, grant->commit_address);
     at = put32(at, grant->ring_rkey);
-    at = put32(at, grant->commit_rkey);
     at = put32(at, grant->capacity_pages);
     at = put32(at, grant->next_slot);
+    at = put32(at, 0);
     at = put64(at, grant->page_head);
     at = put64(at, grant->page_tail);
     at = put64(at, grant->epoch_head);
@@ -55,15 +54,13 @@ int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, 
         return -EPROTO;
     *grant = (struct rdma_wire_grant){
         .ring_address = get64(bytes),
-        .commit_address = get64(bytes + 8),
-        .ring_rkey = get32(bytes + 16),
-        .commit_rkey = get32(bytes + 20),
-        .capacity_pages = get32(bytes + 24),
-        .next_slot = get32(bytes + 28),
-        .page_head = get64(bytes + 32),
-        .page_tail = get64(bytes + 40),
-        .epoch_head = get64(bytes + 48),
-        .epoch_tail = get64(bytes + 56),
+        .ring_rkey = get32(bytes + 8),
+        .capacity_pages = get32(bytes + 12),
+        .next_slot = get32(bytes + 16),
+        .page_head = get64(bytes + 24),
+        .page_tail = get64(bytes + 32),
+        .epoch_head = get64(bytes + 40),
+        .epoch_tail = get64(bytes + 48),
     };
     return grant->capacity_pages > 0 && grant->next_slot < grant->capacity_pages &&
                    grant->page_head >= grant->page_tail && grant->epoch_head >= grant->epoch_tail &&
@@ -72,18 +69,17 @@ int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, 
                : -EPROTO;
 }
 
-/* first page 0, zero 4, header 8, commit record 56 */
+/* sequence 0, header 8, commit record 56 */
 void rdma_wire_commit_encode(const struct rdma_wire_commit *commit, uint8_t out[RDMA_WIRE_COMMIT_LEN])
 {
-    uint8_t *at = put32(out, commit->first_page);
-    at = put32(at, 0);
+    uint8_t *at = put64(out, commit->sequence);
     wire_header_encode(&commit->header, at);
     wire_commit_encode(&commit->commit, at + WIRE_HEADER_LEN);
 }
 
 int rdma_wire_commit_decode(struct rdma_wire_commit *commit, const uint8_t bytes[RDMA_WIRE_COMMIT_LEN])
 {
-    commit->first_page = get32(bytes);
+    commit->sequence = get64(bytes);
     int status = wire_header_decode(&commit->header, bytes + 8);
     return status < 0 ? status : wire_commit_decode(&commit->commit, bytes + 8 + WIRE_HEADER_LEN);
 }

@@ -12,9 +12,9 @@
 
 #include "proto/epoch_wire.h"
 
-#define RDMA_WIRE_VERSION     2u
+#define RDMA_WIRE_VERSION     3u
 #define RDMA_WIRE_PREFIX_LEN  32u
-#define RDMA_WIRE_GRANT_LEN   72u
+#define RDMA_WIRE_GRANT_LEN   64u
 #define RDMA_WIRE_COMMIT_LEN  (8u + WIRE_HEADER_LEN + WIRE_COMMIT_LEN)
 #define RDMA_WIRE_PRIVATE_LEN (8u + WIRE_TOKEN_LEN)
 
@@ -37,8 +37,8 @@ int rdma_wire_prefix_decode(struct rdma_wire_prefix *prefix, const uint8_t *byte
 
 /* The secondary's ring, and where it stands. */
 struct rdma_wire_grant {
-    uint64_t ring_address, commit_address;
-    uint32_t ring_rkey, commit_rkey;
+    uint64_t ring_address;
+    uint32_t ring_rkey;
     uint32_t capacity_pages, next_slot;
     uint64_t page_head, page_tail, epoch_head, epoch_tail;
 };
@@ -46,12 +46,12 @@ void rdma_wire_grant_encode(const struct rdma_wire_grant *grant, uint8_t out[RDM
 int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, size_t len);
 
 /*
- * Written by WRITE_WITH_IMM into one of STAGING_EPOCHS records; the immediate is the record's number. The
- * checksum in it is over struct wire_epoch, index and device state; the pages have the device's, which is in
- * each packet.
+ * What an epoch in the ring begins with. It counts once the last of its writes, a WRITE_WITH_IMM whose
+ * immediate is the ring page where it begins, has come. The checksum in it is over struct wire_epoch, index
+ * and device state; the pages have the device's, which is in each packet.
  */
 struct rdma_wire_commit {
-    uint32_t first_page; /* of the ring: index and device state, then pages */
+    uint64_t sequence; /* epochs taken before it, as in the grant */
     struct wire_header header;
     struct wire_commit commit;
 };

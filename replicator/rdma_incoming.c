@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What an RDMA connection receives; see rdma_internal.h. Pages are in the ring before anything is heard of
- * them; an epoch exists only once its commit record came and all of it was checked: before that not even its
+ * them; an epoch exists only once its last write came and all of it was checked: before that not even its
  * descriptor is taken, so what half arrived is never seen, and the next connection writes over it. Runs on
  * the receiving thread, which polls for a moment where that pays and sleeps otherwise.
  */
@@ -75,60 +75,56 @@ static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t
 
 /* All that is checked between the open epoch and its commit. */
 static int take_parts(struct rdma *c, struct staging *staging, struct staged_epoch *epoch,
-                      const struct rdma_wire_commit *record, const struct wire_epoch *wire)
+                      uint32_t first_page, const struct rdma_wire_commit *record,
+                      const struct wire_epoch *wire)
 {
-    size_t index_len = (size_t)wire->npages * 8, len = WIRE_EPOCH_LEN + index_len + wire->delta_len;
-    uint32_t nmeta = pages_of(len), nslots = wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
-    int status = staging_place(staging, epoch, record->first_page);
-    if (status == 0 && staging_reserve(staging, epoch, nmeta + nslots) < 0)
+    size_t index_len = (size_t)wire->npages * 8, parts_len = WIRE_EPOCH_LEN + index_len + wire->delta_len;
+    size_t len = RDMA_WIRE_COMMIT_LEN + parts_len;
+    uint32_t nmeta = pages_of(len), nslots = nmeta + wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
+    int status = staging_place(staging, epoch, first_page);
+    if (status == 0 && staging_reserve(staging, epoch, nslots) < 0)
         status = -EPROTO; /* the peer was told how much room there is */
     if (status < 0)
         return -EPROTO;
     bytes_make_room(&c->payload, len);
-    copy_from_ring(staging, record->first_page, c->payload.at, len);
-    uint32_t first = (record->first_page + nmeta) % staging_capacity_pages(staging);
-    status = epoch_take_index(staging, epoch, wire, c->payload.at + WIRE_EPOCH_LEN, first);
+    copy_from_ring(staging, first_page, c->payload.at, len);
+    const uint8_t *parts = c->payload.at + RDMA_WIRE_COMMIT_LEN, *index = parts + WIRE_EPOCH_LEN;
+    uint32_t first_data = (uint32_t)(((uint64_t)first_page + nmeta) % staging_capacity_pages(staging));
+    status = epoch_take_index(staging, epoch, wire, index, first_data);
     if (status < 0)
         return status;
     epoch->nblocks = wire->nblocks;
     memcpy(epoch->block_used_len, wire->used_len, sizeof epoch->block_used_len);
-    status = epoch_check_commit(&record->header, wire, &record->commit, crc32c(0, c->payload.at, len));
+    status = epoch_check_commit(&record->header, wire, &record->commit, crc32c(0, parts, parts_len));
     if (status < 0)
         return status;
-    atomic_fetch_add_explicit(&c->bytes_received,
-                              len + (uint64_t)nslots * STAGING_PAGE_LEN + RDMA_WIRE_COMMIT_LEN,
-                              memory_order_relaxed);
-    return epoch_take_devstate(&c->decoder, epoch, c->payload.at + WIRE_EPOCH_LEN + index_len,
-                               wire->delta_len);
+    atomic_fetch_add_explicit(&c->bytes_received, (uint64_t)nslots * STAGING_PAGE_LEN, memory_order_relaxed);
+    return epoch_take_devstate(&c->decoder, epoch, index + index_len, wire->delta_len);
 }
 
-/* The commit record with this number was written. 1: *out is an epoch. */
-static int take_epoch(struct rdma *c, uint32_t number, struct transport_received *out)
+/* The last write of the epoch that begins at this page has come. 1: *out is an epoch. */
+static int take_epoch(struct rdma *c, uint32_t first_page, struct transport_received *out)
 {
     struct staging *staging = c->receiving;
     struct staging_position position;
     struct rdma_wire_commit record;
     struct wire_epoch wire;
-    uint8_t bytes[RDMA_WIRE_COMMIT_LEN], fixed[WIRE_EPOCH_LEN];
-    if (!staging || c->assembling)
+    uint8_t head[RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN];
+    if (!staging || c->assembling || first_page >= staging_capacity_pages(staging))
         return -EPROTO;
     staging_position(staging, &position);
-    if (number != position.epoch_head % STAGING_EPOCHS)
+    copy_from_ring(staging, first_page, head, sizeof head);
+    int status = rdma_wire_commit_decode(&record, head);
+    if (status < 0 || record.sequence != position.epoch_head || record.header.type != MESSAGE_EPOCH)
         return -EPROTO;
-    memcpy(bytes, c->arena->commits[number], sizeof bytes);
-    int status = rdma_wire_commit_decode(&record, bytes);
-    if (status < 0 || record.first_page >= staging_capacity_pages(staging) ||
-        record.header.type != MESSAGE_EPOCH)
-        return -EPROTO;
-    copy_from_ring(staging, record.first_page, fixed, sizeof fixed);
-    status = wire_epoch_decode(&wire, fixed, record.header.payload_len, staging_capacity_pages(staging),
-                               EPOCH_MAX_DELTA);
+    status = wire_epoch_decode(&wire, head + RDMA_WIRE_COMMIT_LEN, record.header.payload_len,
+                               staging_capacity_pages(staging), EPOCH_MAX_DELTA);
     if (status < 0)
         return status;
     struct staged_epoch *epoch = staging_begin(staging, record.header.epoch, (enum staged_kind)wire.kind);
     if (!epoch)
         return -EPROTO;
-    status = take_parts(c, staging, epoch, &record, &wire);
+    status = take_parts(c, staging, epoch, first_page, &record, &wire);
     if (status < 0) {
         staging_abort(staging, epoch);
         return status;
@@ -207,9 +203,7 @@ static int send_grant(struct rdma *c, struct staging *staging)
     staging_position(staging, &position);
     struct rdma_wire_grant grant = {
         .ring_address = (uintptr_t)staging_region(staging, &len),
-        .commit_address = (uintptr_t)c->arena->commits,
         .ring_rkey = c->memory->staging_mr->rkey,
-        .commit_rkey = c->commits_mr->rkey,
         .capacity_pages = staging_capacity_pages(staging),
         .next_slot = position.next_slot,
         .page_head = position.page_head,

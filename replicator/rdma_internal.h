@@ -9,8 +9,8 @@
  *   rdma_outgoing.c   messages and epochs on their way out
  *   rdma_incoming.c   messages and epochs coming in
  *
- * The send queue is counted: work requests posted and completed, ever. Only SENDs, commits and every
- * SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done.
+ * The send queue is counted: work requests posted and completed, ever. Only SENDs, an epoch's last write and
+ * every SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done.
  *
  * order_lock: whole messages and epochs, one after the other. Its holder may wait, at most stall_ms a step.
  *
@@ -51,26 +51,22 @@
 #define MAX_SGES      16u
 #define WRITE_MAX     (1u << 20)
 #define METAS         STAGING_EPOCHS /* epochs whose index and device state are under way */
-#define COMMIT_STRIDE 128u
-#define INLINE_LEN    128u /* asked for; */
-#define INLINE_LEAST  32u  /* a bare credit needs this much */
+#define INLINE_LEN    128u           /* asked for; */
+#define INLINE_LEAST  32u            /* a bare credit needs this much */
 #define SPIN_NS       20000u
 #define IDLE_POLL_MS  3000
 #define FLUSH_MS      500
 #define BODY_LEN      (BUFFER_LEN - RDMA_WIRE_PREFIX_LEN)
 
-G_STATIC_ASSERT(RDMA_WIRE_COMMIT_LEN <= INLINE_LEN && INLINE_LEN <= COMMIT_STRIDE);
 G_STATIC_ASSERT(RDMA_WIRE_PREFIX_LEN <= INLINE_LEAST);
 
 /* One mapping for all small buffers of a connection. */
 struct arena {
     uint8_t receives[RECEIVES][BUFFER_LEN];
     uint8_t sends[SENDS][BUFFER_LEN];
-    uint8_t records[STAGING_EPOCHS][COMMIT_STRIDE]; /* commit records on their way to the peer */
-    uint8_t commits[STAGING_EPOCHS][COMMIT_STRIDE]; /* the peer writes its own here */
 };
 
-/* Index and device state of an epoch on its way. */
+/* What stands before the pages of an epoch on its way. */
 struct meta {
     uint8_t *at;
     size_t capacity;
@@ -92,7 +88,7 @@ struct rdma {
     struct ibv_cq *send_cq, *receive_cq;
     unsigned max_sges, inline_len;
     struct arena *arena;
-    struct ibv_mr *arena_mr, *commits_mr;
+    struct ibv_mr *arena_mr;
 
     pthread_mutex_t order_lock; /* see above */
     struct epoch_encoder encoder;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What an RDMA connection sends; see rdma_internal.h. Messages go by SEND in pieces of a buffer. An epoch
- * goes by RDMA WRITE into the peer's ring: one small buffer with counts, index and device state, then the
- * pages straight from staging, neighbours together; a WRITE_WITH_IMM of its commit record ends it.
+ * goes by RDMA WRITE into the peer's ring: a small buffer with the commit record, counts, index and device
+ * state, then the pages straight from staging, neighbours together. The last write carries an immediate,
+ * which tells the peer of the epoch when all of it is there.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -96,58 +97,82 @@ static void gather_init(struct gather *g, struct rdma *c)
     g->bytes = 0;
 }
 
-/* Hands over what was put together, and after it another request, or NULL. */
-static int gather_post(struct gather *g, struct ibv_send_wr *last)
+/* Hands over what was put together. */
+static int gather_post(struct gather *g, bool signal)
 {
-    struct ibv_send_wr *first = g->nwrs ? g->wrs : last;
     for (unsigned i = 0; i < g->nwrs; i++)
-        g->wrs[i].next = i + 1 < g->nwrs ? &g->wrs[i + 1] : last;
-    int status = first ? queue_post_when_free(g->c, first, last != NULL) : 0;
+        g->wrs[i].next = i + 1 < g->nwrs ? &g->wrs[i + 1] : NULL;
+    int status = g->nwrs ? queue_post_when_free(g->c, g->wrs, signal) : 0;
     atomic_fetch_add_explicit(&g->c->bytes_sent, g->bytes, memory_order_relaxed);
     g->nwrs = 0;
     g->bytes = 0;
     return status;
 }
 
-/* The open one is done. */
-static int gather_close(struct gather *g)
+/* The open one is done, be it empty. */
+static struct ibv_send_wr *gather_close(struct gather *g, enum ibv_wr_opcode opcode)
 {
-    if (g->nsges == 0)
-        return 0;
-    g->wrs[g->nwrs] = (struct ibv_send_wr){
+    struct ibv_send_wr *wr = &g->wrs[g->nwrs];
+    *wr = (struct ibv_send_wr){
         .sg_list = g->sges[g->nwrs],
         .num_sge = g->nsges,
-        .opcode = IBV_WR_RDMA_WRITE,
-        .wr.rdma = {.remote_addr = g->remote, .rkey = g->c->grant.ring_rkey},
+        .opcode = opcode,
+        .wr.rdma = {.remote_addr = g->nsges ? g->remote : g->c->grant.ring_address,
+                    .rkey = g->c->grant.ring_rkey},
     };
     g->nwrs++;
     g->bytes += g->len;
     g->nsges = 0;
     g->len = 0;
-    return g->nwrs == CHAIN_LEN ? gather_post(g, NULL) : 0;
+    return wr;
 }
 
-/* The next page of the peer's ring gets len bytes (a page, or the beginning of one). */
-static int gather_page(struct gather *g, const uint8_t *at, uint32_t len, uint32_t lkey)
+static int gather_write(struct gather *g)
+{
+    if (g->nsges == 0)
+        return 0;
+    gather_close(g, IBV_WR_RDMA_WRITE);
+    return g->nwrs == CHAIN_LEN ? gather_post(g, false) : 0;
+}
+
+/* The next page of the peer's ring. */
+static int gather_page(struct gather *g, const uint8_t *at, uint32_t lkey)
 {
     struct ibv_sge *last = g->nsges ? &g->sges[g->nwrs][g->nsges - 1] : NULL;
     int status = 0;
     if (last && last->lkey == lkey && last->addr + last->length == (uintptr_t)at && g->len < WRITE_MAX) {
-        last->length += len;
+        last->length += STAGING_PAGE_LEN;
     } else {
         if (g->nsges == (int)g->c->max_sges || g->len >= WRITE_MAX)
-            status = gather_close(g);
+            status = gather_write(g);
         if (g->nsges == 0)
             g->remote = g->c->grant.ring_address + (uint64_t)g->slot * STAGING_PAGE_LEN;
-        g->sges[g->nwrs][g->nsges++] = (struct ibv_sge){.addr = (uintptr_t)at, .length = len, .lkey = lkey};
+        g->sges[g->nwrs][g->nsges++] =
+            (struct ibv_sge){.addr = (uintptr_t)at, .length = STAGING_PAGE_LEN, .lkey = lkey};
     }
-    g->len += len;
-    if (++g->slot == g->c->grant.capacity_pages || len < STAGING_PAGE_LEN) {
-        /* The ring's end; or a part of a page, after which the next one does not follow directly. */
+    g->len += STAGING_PAGE_LEN;
+    if (++g->slot == g->c->grant.capacity_pages) {
         if (status == 0)
-            status = gather_close(g);
-        g->slot %= g->c->grant.capacity_pages;
+            status = gather_write(g);
+        g->slot = 0;
     }
+    return status;
+}
+
+/*
+ * The last write of an epoch: the peer learns of it by the immediate, when all before it is written. A write
+ * of nothing, where the ring's end has just ended the one before it.
+ */
+static int gather_commit(struct gather *g, uint32_t first_page)
+{
+    struct rdma *c = g->c;
+    struct ibv_send_wr *wr = gather_close(g, IBV_WR_RDMA_WRITE_WITH_IMM);
+    wr->imm_data = htonl(first_page);
+    int status = credit_take_receive(c);
+    if (status == 0)
+        status = gather_post(g, true);
+    if (status == 0)
+        c->ends[c->epochs_posted++ % STAGING_EPOCHS] = wr->wr_id;
     return status;
 }
 
@@ -186,65 +211,40 @@ static struct meta *take_meta(struct rdma *c, size_t len, int *status)
     return meta;
 }
 
-static int post_meta(struct gather *g, const struct meta *meta, size_t len)
+static int gather_meta(struct gather *g, const struct meta *meta, uint32_t npages)
 {
     int status = 0;
-    for (size_t done = 0; status == 0 && done < len; done += STAGING_PAGE_LEN)
-        status = gather_page(g, meta->at + done, (uint32_t)MIN(len - done, STAGING_PAGE_LEN), meta->mr->lkey);
-    return status == 0 ? gather_close(g) : status;
+    for (uint32_t i = 0; status == 0 && i < npages; i++)
+        status = gather_page(g, meta->at + (size_t)i * STAGING_PAGE_LEN, meta->mr->lkey);
+    return status;
 }
 
 /* Untouched by this processor: no checksum of ours, since each packet carries the device's own. */
-static int post_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
+static int gather_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
 {
     struct epoch_pages pages = {.epoch = epoch};
     uint32_t slot;
     int status = 0;
-    while (status == 0 && epoch_next_page(&pages, staging, &slot)) {
-        status =
-            gather_page(g, staging_slot(staging, slot), STAGING_PAGE_LEN, g->c->memory->staging_mr->lkey);
-    }
-    return status == 0 ? gather_close(g) : status;
+    while (status == 0 && epoch_next_page(&pages, staging, &slot))
+        status = gather_page(g, staging_slot(staging, slot), g->c->memory->staging_mr->lkey);
+    return status;
 }
 
-/*
- * WRITE_WITH_IMM of the commit record, after all that was put together: the peer learns of the epoch by it,
- * when all before it is written.
- */
-static int post_commit(struct gather *g, const struct rdma_wire_commit *commit, unsigned record)
+/* What comes before the pages: commit record, counts, index, device state, and zeroes to the page's end. */
+static void fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire,
+                      struct rdma_wire_commit *commit, uint8_t *out, size_t len)
 {
-    struct rdma *c = g->c;
-    uint8_t *bytes = c->arena->records[record]; /* its last use is over: the peer has given that epoch back */
-    struct ibv_sge sge = {
-        .addr = (uintptr_t)bytes, .length = RDMA_WIRE_COMMIT_LEN, .lkey = c->arena_mr->lkey};
-    struct ibv_send_wr wr = {
-        .sg_list = &sge,
-        .num_sge = 1,
-        .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
-        .send_flags = RDMA_WIRE_COMMIT_LEN <= c->inline_len ? IBV_SEND_INLINE : 0,
-        .imm_data = htonl(record),
-        .wr.rdma = {.remote_addr = c->grant.commit_address + (uint64_t)record * COMMIT_STRIDE,
-                    .rkey = c->grant.commit_rkey},
-    };
-    rdma_wire_commit_encode(commit, bytes);
-    g->bytes += RDMA_WIRE_COMMIT_LEN;
-    int status = credit_take_receive(c);
-    if (status == 0)
-        status = gather_post(g, &wr);
-    if (status < 0)
-        return status;
-    c->ends[c->epochs_posted++ % STAGING_EPOCHS] = wr.wr_id;
-    return 0;
-}
-
-/* What comes before the pages, in one buffer: counts, index, device state. */
-static size_t fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire, uint8_t *at)
-{
+    uint8_t *parts = out + RDMA_WIRE_COMMIT_LEN, *at = parts;
     wire_epoch_encode(wire, at);
-    memcpy(at + WIRE_EPOCH_LEN, encoder->index.at, encoder->index.len);
+    at += WIRE_EPOCH_LEN;
+    memcpy(at, encoder->index.at, encoder->index.len);
+    at += encoder->index.len;
     if (wire->delta_len)
-        memcpy(at + WIRE_EPOCH_LEN + encoder->index.len, encoder->delta.at, wire->delta_len);
-    return WIRE_EPOCH_LEN + encoder->index.len + wire->delta_len;
+        memcpy(at, encoder->delta.at, wire->delta_len);
+    at += wire->delta_len;
+    memset(at, 0, len - (size_t)(at - out));
+    commit->commit.crc = crc32c(0, parts, (size_t)(at - parts));
+    rdma_wire_commit_encode(commit, out);
 }
 
 static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging *staging,
@@ -254,36 +254,36 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
     int status = epoch_encode(&c->encoder, epoch, &wire);
     if (status < 0)
         return status;
-    size_t meta_len = WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len;
-    uint32_t npages = pages_of(meta_len) + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
+    uint32_t nmeta = pages_of(RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len);
+    uint32_t npages = nmeta + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
+    size_t meta_len = (size_t)nmeta * STAGING_PAGE_LEN;
     status = credit_wait_ring(c, npages);
     struct meta *meta = status == 0 ? take_meta(c, meta_len, &status) : NULL;
     if (!meta)
         return status;
-    fill_meta(&c->encoder, &wire, meta->at);
-    uint32_t crc = crc32c(0, meta->at, meta_len);
-    struct gather gather;
-    gather_init(&gather, c);
-    status = post_meta(&gather, meta, meta_len);
-    if (status == 0)
-        status = post_pages(&gather, staging, epoch);
+    uint32_t first_page = c->grant.next_slot;
     struct rdma_wire_commit commit = {
-        .first_page = c->grant.next_slot,
+        .sequence = c->grant.epoch_head,
         .header = {.type = MESSAGE_EPOCH,
                    .term = term,
                    .epoch = epoch->epoch,
                    .payload_len = wire_epoch_payload_len(&wire)},
-        .commit = {
-            .crc = crc, .term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
+        .commit = {.term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
+    fill_meta(&c->encoder, &wire, &commit, meta->at, meta_len);
+    struct gather gather;
+    gather_init(&gather, c);
+    status = gather_meta(&gather, meta, nmeta);
+    if (status == 0)
+        status = gather_pages(&gather, staging, epoch);
     if (status < 0)
         return status;
     /* Before the commit: the peer may have given the epoch back by the time it is posted. */
     pthread_mutex_lock(&c->room_lock);
-    unsigned record = (unsigned)(c->grant.epoch_head++ % STAGING_EPOCHS);
+    c->grant.epoch_head++;
     c->grant.page_head += npages;
     c->grant.next_slot = gather.slot;
     pthread_mutex_unlock(&c->room_lock);
-    status = post_commit(&gather, &commit, record);
+    status = gather_commit(&gather, first_page);
     if (status < 0)
         return status;
     pthread_mutex_lock(&c->post_lock);

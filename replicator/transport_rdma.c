@@ -57,7 +57,6 @@ static void rdma_free(struct transport *t)
     verbs_drop_cq(c->receive_cq, c->receive_channel);
     for (unsigned i = 0; i < METAS; i++)
         outgoing_free_meta(&c->metas[i]);
-    verbs_drop_mr(c->commits_mr);
     verbs_drop_mr(c->arena_mr);
     if (c->arena)
         munmap(c->arena, sizeof *c->arena);
@@ -111,11 +110,8 @@ static bool make_buffers(struct rdma *c)
     if (at == MAP_FAILED)
         return false;
     c->arena = at;
-    c->arena_mr =
-        verbs_make_mr(c->memory->pd, c->arena, offsetof(struct arena, commits), IBV_ACCESS_LOCAL_WRITE);
-    c->commits_mr = verbs_make_mr(c->memory->pd, c->arena->commits, sizeof c->arena->commits,
-                                  IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-    return c->arena_mr && c->commits_mr;
+    c->arena_mr = verbs_make_mr(c->memory->pd, c->arena, sizeof *c->arena, IBV_ACCESS_LOCAL_WRITE);
+    return c->arena_mr != NULL;
 }
 
 static bool make_queue_pair(struct rdma *c)

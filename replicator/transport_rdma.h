@@ -2,10 +2,10 @@
 /*
  * The RDMA transport, over a reliable connection of rdma_cm. docs/rdma.md has the protocol.
  *
- * The secondary grants its whole staging ring; the primary writes an epoch's index, device state and pages
- * into the next free ring pages by RDMA WRITE and commits with one WRITE_WITH_IMM of a commit record. What
- * both rings hold is counted: the secondary tells with each message how many pages and epochs it has given
- * back.
+ * The secondary grants its whole staging ring; the primary writes an epoch's commit record, index, device
+ * state and pages into the next free ring pages by RDMA WRITE, and the immediate of the last one commits.
+ * What both rings hold is counted: the secondary tells with each message how many pages and epochs it has
+ * given back.
  */
 #ifndef UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H
 #define UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H

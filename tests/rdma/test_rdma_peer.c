@@ -28,7 +28,7 @@
 #define NPAGES    5u
 #define NDATA     3u
 #define DELTA_LEN 4u /* a delta of no records: the total length alone */
-#define META_LEN  (WIRE_EPOCH_LEN + 8 * NPAGES + DELTA_LEN)
+#define META_LEN  (RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + 8 * NPAGES + DELTA_LEN)
 #define BUFFER    4096u
 
 /* What the hostile side sends; a test changes it as it likes. */
@@ -37,7 +37,7 @@ struct forged {
     uint64_t index[NPAGES];
     uint8_t delta[DELTA_LEN];
     struct rdma_wire_commit record;
-    uint32_t immediate;
+    uint32_t immediate; /* page of the ring */
     bool crc_is_right;
 };
 
@@ -166,19 +166,13 @@ static enum ibv_wc_status raw_send(struct raw *raw, const void *bytes, size_t le
     return raw_await_sent(raw);
 }
 
-static void raw_commit(struct raw *raw, const struct rdma_wire_commit *record, uint32_t immediate)
+/* A write of nothing, which needs no key, with an immediate: what was written before counts. */
+static void raw_commit(struct raw *raw, uint32_t immediate)
 {
-    uint8_t *at = raw->buffer + BUFFER;
-    struct ibv_sge sge = {.addr = (uintptr_t)at, .length = RDMA_WIRE_COMMIT_LEN, .lkey = raw->mr->lkey};
-    struct ibv_send_wr wr = {.sg_list = &sge,
-                             .num_sge = 1,
-                             .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
                              .send_flags = IBV_SEND_SIGNALED,
-                             .imm_data = htonl(immediate),
-                             .wr.rdma = {.remote_addr = raw->grant.commit_address,
-                                         .rkey = raw->grant.commit_rkey}},
+                             .imm_data = htonl(immediate)},
                        *bad;
-    rdma_wire_commit_encode(record, at);
     assert_int_equal(ibv_post_send(raw->id->qp, &wr, &bad), 0);
     raw_await_sent(raw); /* what became of it is the receiver's to say */
 }
@@ -203,15 +197,16 @@ static struct forged good_forgery(void)
     return forged;
 }
 
-/* Counts, index, device state; then pages; no commit. */
+/* Commit record, counts, index, device state; then pages; no immediate. */
 static void raw_write_epoch(struct raw *raw, struct forged *forged)
 {
-    uint8_t meta[META_LEN], page[STAGING_PAGE_LEN];
-    wire_epoch_encode(&forged->epoch, meta);
-    memcpy(meta + WIRE_EPOCH_LEN, forged->index, sizeof forged->index);
-    memcpy(meta + WIRE_EPOCH_LEN + sizeof forged->index, forged->delta, DELTA_LEN);
+    uint8_t meta[META_LEN], page[STAGING_PAGE_LEN], *parts = meta + RDMA_WIRE_COMMIT_LEN;
+    wire_epoch_encode(&forged->epoch, parts);
+    memcpy(parts + WIRE_EPOCH_LEN, forged->index, sizeof forged->index);
+    memcpy(parts + WIRE_EPOCH_LEN + sizeof forged->index, forged->delta, DELTA_LEN);
     if (forged->crc_is_right)
-        forged->record.commit.crc = crc32c(0, meta, sizeof meta);
+        forged->record.commit.crc = crc32c(0, parts, META_LEN - RDMA_WIRE_COMMIT_LEN);
+    rdma_wire_commit_encode(&forged->record, meta);
     assert_int_equal(raw_write(raw, meta, sizeof meta, raw->grant.ring_address, raw->grant.ring_rkey),
                      IBV_WC_SUCCESS);
     for (unsigned i = 0; i < NDATA; i++) {
@@ -267,7 +262,7 @@ static void test_a_forged_epoch_without_fault_is_taken(void **state)
     open_scene(&scene);
     begin(&scene, &receiving, &thread);
     raw_write_epoch(&scene.raw, &forged);
-    raw_commit(&scene.raw, &forged.record, forged.immediate);
+    raw_commit(&scene.raw, forged.immediate);
     pthread_join(thread, NULL);
     assert_int_equal(receiving.status, 0); /* so the faults below are what is refused */
     assert_int_equal(staging_free_epochs(scene.staging), STAGING_EPOCHS - 1);
@@ -296,21 +291,21 @@ static void test_an_epoch_without_its_commit_is_never_there(void **state)
 
 /* ---- faults of a committed epoch ---- */
 
-static void other_record(struct forged *forged)
+static void another_turn(struct forged *forged)
 {
-    forged->immediate = 1;
-}
-static void record_beyond_the_last(struct forged *forged)
-{
-    forged->immediate = 4000000000u;
+    forged->record.sequence = 1;
 }
 static void page_beyond_the_ring(struct forged *forged)
 {
-    forged->record.first_page = CAPACITY;
+    forged->immediate = CAPACITY;
 }
-static void meta_where_there_is_none(struct forged *forged)
+static void page_far_beyond_the_ring(struct forged *forged)
 {
-    forged->record.first_page = CAPACITY / 2;
+    forged->immediate = 4000000000u;
+}
+static void a_place_where_there_is_nothing(struct forged *forged)
+{
+    forged->immediate = CAPACITY / 2;
 }
 static void wrong_checksum(struct forged *forged)
 {
@@ -370,10 +365,10 @@ static void test_a_committed_epoch_with_any_fault_ends_the_connection_and_leaves
         const char *name;
         void (*spoil)(struct forged *forged);
     } faults[] = {
-        {"another record than the next", other_record},
-        {"a record beyond the last", record_beyond_the_last},
+        {"another epoch's turn", another_turn},
         {"a first page beyond the ring", page_beyond_the_ring},
-        {"index where nothing was written", meta_where_there_is_none},
+        {"a first page far beyond the ring", page_far_beyond_the_ring},
+        {"a first page where nothing was written", a_place_where_there_is_nothing},
         {"a wrong checksum", wrong_checksum},
         {"a record that is no epoch's", no_epoch_at_all},
         {"another epoch in the commit", other_epoch_in_the_commit},
@@ -395,7 +390,7 @@ static void test_a_committed_epoch_with_any_fault_ends_the_connection_and_leaves
         open_scene(&scene);
         begin(&scene, &receiving, &thread);
         raw_write_epoch(&scene.raw, &forged);
-        raw_commit(&scene.raw, &forged.record, forged.immediate);
+        raw_commit(&scene.raw, forged.immediate);
         pthread_join(thread, NULL);
         if (receiving.status != -EPROTO)
             fail_msg("%s: %d", faults[i].name, receiving.status);
@@ -415,14 +410,14 @@ static void test_a_record_committed_again_is_refused(void **state)
     open_scene(&scene);
     begin(&scene, &receiving, &thread);
     raw_write_epoch(&scene.raw, &forged);
-    raw_commit(&scene.raw, &forged.record, 0);
+    raw_commit(&scene.raw, 0);
     pthread_join(thread, NULL);
     assert_int_equal(receiving.status, 0);
     staging_free(scene.staging, receiving.taken);
     assert_empty(scene.staging); /* so the same place would do for it again */
     receiving = (struct blocked){.transport = scene.transport, .staging = scene.staging};
     assert_int_equal(pthread_create(&thread, NULL, block, &receiving), 0);
-    raw_commit(&scene.raw, &forged.record, 0);
+    raw_commit(&scene.raw, 0);
     pthread_join(thread, NULL);
     assert_int_equal(receiving.status, -EPROTO);
     assert_empty(scene.staging);
@@ -435,16 +430,12 @@ static void test_a_commit_before_anything_was_granted_is_refused(void **state)
     struct scene scene;
     struct blocked receiving;
     pthread_t thread;
-    struct forged forged = good_forgery();
     open_scene(&scene);
     /* The first message is awaited without staging: nothing is granted, and the peer cannot know where to
-     * write. It sends an immediate all the same, with a write of no bytes, which needs no key. */
+     * write. It sends an immediate all the same. */
     receiving = (struct blocked){.transport = scene.transport};
     assert_int_equal(pthread_create(&thread, NULL, block, &receiving), 0);
-    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE_WITH_IMM, .send_flags = IBV_SEND_SIGNALED}, *bad;
-    (void)forged;
-    assert_int_equal(ibv_post_send(scene.raw.id->qp, &wr, &bad), 0);
-    raw_await_sent(&scene.raw);
+    raw_commit(&scene.raw, 0);
     pthread_join(thread, NULL);
     assert_int_equal(receiving.status, -EPROTO);
     assert_empty(scene.staging);
@@ -455,7 +446,7 @@ static void test_writes_beyond_the_grant_are_refused_by_the_device(void **state)
 {
     (void)state;
     uint8_t page[STAGING_PAGE_LEN] = {0};
-    /* Behind the ring, before it, and into the ring by the key of the commit records. */
+    /* Behind the ring, before it, and into the ring by another key. */
     for (int i = 0; i < 3; i++) {
         struct scene scene;
         struct blocked receiving;
@@ -465,7 +456,7 @@ static void test_writes_beyond_the_grant_are_refused_by_the_device(void **state)
         const struct rdma_wire_grant *grant = &scene.raw.grant;
         uint64_t end = grant->ring_address + (uint64_t)CAPACITY * STAGING_PAGE_LEN;
         uint64_t at = i == 0 ? end - 1 : i == 1 ? grant->ring_address - 8 : grant->ring_address;
-        uint32_t key = i == 2 ? grant->commit_rkey : grant->ring_rkey;
+        uint32_t key = i == 2 ? grant->ring_rkey ^ 0x100 : grant->ring_rkey;
         assert_int_equal(raw_write(&scene.raw, page, sizeof page, at, key), IBV_WC_REM_ACCESS_ERR);
         /* It costs the peer its connection. */
         pthread_join(thread, NULL);

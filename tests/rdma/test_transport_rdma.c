@@ -247,6 +247,44 @@ static void test_a_ring_without_room_waits_and_goes_on_when_there_is_some(void *
     close_rdma_pair(&made);
 }
 
+/* Its last page is the ring's: what tells of it is a write of nothing. The next one begins at the ring's
+ * first. */
+static void test_epochs_that_end_with_the_ring_arrive_too(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    open_rdma_pair(&made, PATIENT_MS, CAPACITY, 11); /* one page for what stands before ten */
+    for (uint64_t number = 1; number <= 3; number++) {
+        struct transport_received out;
+        struct staged_epoch *epoch = staging_begin(made.staging[0], number, STAGED_PRECOPY);
+        int64_t slot = staging_reserve(made.staging[0], epoch, 10);
+        for (uint32_t i = 0; i < 10; i++) {
+            epoch->pages[i] = (struct staged_page){.ref = page_ref_make(0, i, 0), .slot = (uint32_t)slot + i};
+            memset(staging_slot(made.staging[0], (uint32_t)slot + i), (int)(number * 16 + i),
+                   STAGING_PAGE_LEN);
+        }
+        epoch->npages = 10;
+        epoch->nblocks = 1;
+        epoch->block_used_len[0] = 10 * STAGING_PAGE_LEN;
+        staging_commit(made.staging[0], epoch);
+        struct blocked acks = {.transport = made.ends[0]};
+        struct blocked sending = {.transport = made.ends[0], .staging = made.staging[0], .epoch = epoch};
+        struct transport_message ack = {.type = MESSAGE_ACK, .epoch = number};
+        pthread_t listening, feeding;
+        assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
+        assert_int_equal(pthread_create(&feeding, NULL, block, &sending), 0);
+        assert_int_equal(made.ends[1]->ops->receive(made.ends[1], made.staging[1], &out), 0);
+        pthread_join(feeding, NULL);
+        assert_int_equal(sending.status, 0);
+        assert_same(made.staging[0], epoch, made.staging[1], out.epoch);
+        staging_free(made.staging[1], out.epoch);
+        assert_int_equal(made.ends[1]->ops->send_message(made.ends[1], &ack), 0);
+        pthread_join(listening, NULL);
+        staging_free(made.staging[0], epoch);
+    }
+    close_rdma_pair(&made);
+}
+
 /* ---- the end ---- */
 
 struct ending {
@@ -343,6 +381,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_limit_that_is_too_low_is_told_before_anything_is_made),
         cmocka_unit_test(test_two_epochs_and_more_are_under_way_at_once),
         cmocka_unit_test(test_a_ring_without_room_waits_and_goes_on_when_there_is_some),
+        cmocka_unit_test(test_epochs_that_end_with_the_ring_arrive_too),
         cmocka_unit_test(test_nothing_leaves_once_a_shutdown_has_returned_to_anybody),
         cmocka_unit_test(test_a_connection_at_rest_uses_no_processor),
     };
