@@ -98,7 +98,7 @@ int cmd_run(int argc, char **argv)
 {
     g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL,
                     *durability = NULL;
-    g_auto(GStrv) peer_disks = NULL, shared_disks = NULL;
+    g_auto(GStrv) peer_disks = NULL, shared_disks = NULL, paths = NULL;
     int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
     gboolean no_wait = FALSE;
     const GOptionEntry entries[] = {
@@ -109,6 +109,8 @@ int cmd_run(int argc, char **argv)
         {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms,
          "Silence after which a host counts as dead (default 100)", "N"},
         {"heartbeat-ms", 0, 0, G_OPTION_ARG_INT, &heartbeat_ms, "Time between heartbeats (default 10)", "N"},
+        {"heartbeat-path", 0, 0, G_OPTION_ARG_STRING_ARRAY, &paths,
+         "Both hosts' addresses on another network, to be heard there too (may be repeated)", "HERE=THERE"},
         {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss,
          "When the standby is lost: go on, or hold output (default continue)", "continue|hold"},
         {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)",
@@ -169,6 +171,8 @@ int cmd_run(int argc, char **argv)
     run.n_peer_disk = peer_disks ? g_strv_length(peer_disks) : 0;
     run.shared_disk = shared_disks;
     run.n_shared_disk = shared_disks ? g_strv_length(shared_disks) : 0;
+    run.heartbeat_path = paths;
+    run.n_heartbeat_path = paths ? g_strv_length(paths) : 0;
     run.durability = g_strcmp0(durability, "disk") == 0 ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
                                                         : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);

@@ -10,6 +10,7 @@
 
 #define STATUS_MS 5000
 #define WATCH_US  500000
+#define SILENT_MS 1000 /* a path is worth a line after this */
 
 /* reset: the figures begin anew after the ones that come back. */
 static Understudy__Envelope *ask(const char *vm, bool reset)
@@ -78,6 +79,15 @@ static json_t *disks_json(const Understudy__Status *s)
     return disks;
 }
 
+static json_t *heartbeats_json(const Understudy__Status *s)
+{
+    json_t *paths = json_array();
+    for (size_t i = 0; i < s->n_heartbeats; i++)
+        json_array_append_new(paths, json_pack("{s:s, s:I}", "there", s->heartbeats[i]->there, "silent_ms",
+                                               (json_int_t)s->heartbeats[i]->silent_ms));
+    return paths;
+}
+
 static json_t *status_json(const Understudy__Status *s)
 {
     json_t *parts =
@@ -114,6 +124,7 @@ static json_t *status_json(const Understudy__Status *s)
         json, "durability",
         json_string(s->durability == UNDERSTUDY__DURABILITY__DURABILITY_DISK ? "disk" : "memory"));
     json_object_set_new(json, "disks", disks_json(s));
+    json_object_set_new(json, "heartbeats", heartbeats_json(s));
     json_object_set_new(json, "last_error", json_string(s->last_error));
     return json;
 }
@@ -174,6 +185,15 @@ static void print_line(const Understudy__Status *s)
     print_sync(s);
 }
 
+/* A network that has failed, where the peer is heard by another one. */
+static void print_path(const Understudy__Status *s, const Understudy__HeartbeatStatus *path)
+{
+    bool paired = strcmp(s->state, "protected") == 0 || strcmp(s->state, "standby") == 0;
+    if (paired && s->n_heartbeats > 1 && path->silent_ms > SILENT_MS)
+        printf("  no heartbeat by way of %s for %" G_GUINT64_FORMAT " s\n", path->there,
+               path->silent_ms / 1000);
+}
+
 /* why: also say why a link is not RDMA, where it might have been. */
 static void print_table(const Understudy__StatusList *list, bool why)
 {
@@ -195,6 +215,8 @@ static void print_table(const Understudy__StatusList *list, bool why)
             printf("  not protected: %s\n", s->unprotected_why);
         for (size_t k = 0; k < s->n_disks; k++)
             print_disk(s->disks[k]);
+        for (size_t k = 0; k < s->n_heartbeats; k++)
+            print_path(s, s->heartbeats[k]);
     }
 }
 

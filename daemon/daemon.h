@@ -48,6 +48,12 @@ char **host_disks_report(const struct daemon_config *config, char ***faults);
 
 /* ---- peer.c: any thread but the main one (blocks) ---- */
 /* "host", "host:port" or "[v6]:port" taken apart. */
+/* heartbeat_paths.c: the request's HERE=THERE into the protection (clear frees them), and the other host's
+ * view. */
+bool heartbeat_paths_describe(Understudy__Protection *protection, const Understudy__RunRequest *request,
+                              GError **error);
+void heartbeat_paths_clear(Understudy__Protection *protection);
+void heartbeat_paths_swap(Understudy__Protection *protection);
 bool peer_split(const char *text, char **host, uint16_t *port);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
 Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,

@@ -306,10 +306,12 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
         protection.n_qemu_argv = g_strv_length(argv);
         protection.qemu_version = version;
         protection.cpu_model = cpu;
-        ok = disks_describe(&protection, line, request, error) &&
+        ok = heartbeat_paths_describe(&protection, request, error) &&
+             disks_describe(&protection, line, request, error) &&
              disks_can_be_served(&protection, config->disk_plugin, error) &&
              start_pair(&protection, peer_host, peer_port, error);
         disks_clear(&protection);
+        heartbeat_paths_clear(&protection);
     }
     cmdline_free(line);
     return ok;
@@ -347,6 +349,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         return false;
     }
     disks_swap_paths(protection);
+    heartbeat_paths_swap(protection);
     struct job job = {.name = protection->vm,
                       .protection = protection,
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,

@@ -104,6 +104,18 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
                                                 : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
 }
 
+static void fill_heartbeats(const struct replicator *r, Understudy__Status *status,
+                            Understudy__HeartbeatStatus *paths, Understudy__HeartbeatStatus **pointers)
+{
+    for (unsigned i = 0; i < heartbeats_count(r); i++) {
+        understudy__heartbeat_status__init(&paths[i]);
+        paths[i].there = (char *)heartbeats_silence(r, i, &paths[i].silent_ms);
+        pointers[i] = &paths[i];
+    }
+    status->heartbeats = pointers;
+    status->n_heartbeats = heartbeats_count(r);
+}
+
 /* What an error says, and where it stands, fills one envelope. */
 static void report(struct channel *channel)
 {
@@ -169,6 +181,8 @@ static void report(struct channel *channel)
     status.guest_here = r->guest_runs_here;
     Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];
     fill_disks(r, &status, disks, disk_pointers);
+    Understudy__HeartbeatStatus paths[1 + HEARTBEAT_PATHS_MAX], *path_pointers[1 + HEARTBEAT_PATHS_MAX];
+    fill_heartbeats(r, &status, paths, path_pointers);
     status.qemu_pid = r->qemu && !r->qemu_gone ? child_process_pid(r->qemu) : 0;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
     framing_send(channel->framing, &envelope);
@@ -250,6 +264,11 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->deadline_ms = CLAMP(p->deadline_ms, 1, 1000);
     config->silence_ms = CLAMP(p->silence_ms, 10, 60000);
     config->heartbeat_ms = CLAMP(p->heartbeat_ms, 1, 10000);
+    config->nheartbeat_paths = (unsigned)MIN(p->n_heartbeat_paths, HEARTBEAT_PATHS_MAX);
+    for (unsigned i = 0; i < config->nheartbeat_paths; i++) {
+        config->heartbeat_paths[i].here = g_strdup(p->heartbeat_paths[i]->here);
+        config->heartbeat_paths[i].there = g_strdup(p->heartbeat_paths[i]->there);
+    }
     config->on_peer_loss = p->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
                                ? SESSION_ON_PEER_LOSS_HOLD
                                : SESSION_ON_PEER_LOSS_CONTINUE;

@@ -42,6 +42,12 @@
 
 enum replicator_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
 
+/* Another network that joins the hosts: this one's address there and the other's. Strings are owned. */
+struct heartbeat_path {
+    char *here, *there;
+};
+#define HEARTBEAT_PATHS_MAX 3 /* besides the way to peer_host */
+
 /* What the daemon asked for. Strings are owned. */
 struct replicator_config {
     enum session_role role;
@@ -54,6 +60,8 @@ struct replicator_config {
     uint8_t token[WIRE_TOKEN_LEN];
     uint64_t term;
     unsigned epoch_ms, deadline_ms, silence_ms, heartbeat_ms;
+    struct heartbeat_path heartbeat_paths[HEARTBEAT_PATHS_MAX];
+    unsigned nheartbeat_paths;
     int nice; /* of QEMU and this process; 0: as they are */
     enum session_peer_loss on_peer_loss;
     char *listen_address;
@@ -190,6 +198,9 @@ bool guest_disks_message(struct replicator *r, const struct note *note);
 /* heartbeats.c */
 bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);
 void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port);
+unsigned heartbeats_count(const struct replicator *r);
+/* Where path i leads ("" if that is not known yet), and for how long nothing has come by it. */
+const char *heartbeats_silence(const struct replicator *r, unsigned i, uint64_t *silent_ms);
 void heartbeats_stop(struct replicator *r);
 
 #endif

@@ -77,6 +77,10 @@ kill -STOP "$stranger"
 run_refused "10.77.0.2" --peer 10.77.0.2 -- "${vm[@]}"
 kill -CONT "$stranger"
 
+run_refused "the other network" --heartbeat-path 10.78.0.1 --peer 10.77.0.2 -- "${vm[@]}"
+run_refused "refused: .*10.78.0.99" --heartbeat-path 10.78.0.1=10.78.0.99 --peer 10.77.0.2 -- "${vm[@]}"
+run_refused "^understudy: VM bad: .*10.78.0.99" --heartbeat-path 10.78.0.99=10.78.0.2 --peer 10.77.0.2 -- "${vm[@]}"
+
 echo "-- a port that is taken, and a name that is taken"
 got=0
 timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" --run-dir "$work/second" --listen 10.77.0.1:7070 2>"$work/err.txt" || got=$?

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Networks besides the peer's own address by which two hosts hear each other: from the user's words into a
+ * protection. */
+#include <gio/gio.h>
+#include <string.h>
+
+#include "daemon/daemon.h"
+#include "replicator/replicator.h"
+
+static bool add_path(Understudy__Protection *protection, const char *word, GError **error)
+{
+    g_auto(GStrv) sides = g_strsplit(word, "=", -1);
+    if (g_strv_length(sides) != 2 || !sides[0][0] || !sides[1][0]) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "--heartbeat-path %s: give this host's address on the other network, '=', and the peer's",
+                    word);
+        return false;
+    }
+    Understudy__HeartbeatPath *path = g_new(Understudy__HeartbeatPath, 1);
+    understudy__heartbeat_path__init(path);
+    path->here = g_steal_pointer(&sides[0]);
+    path->there = g_steal_pointer(&sides[1]);
+    protection->heartbeat_paths[protection->n_heartbeat_paths++] = path;
+    return true;
+}
+
+bool heartbeat_paths_describe(Understudy__Protection *protection, const Understudy__RunRequest *request,
+                              GError **error)
+{
+    if (request->n_heartbeat_path > HEARTBEAT_PATHS_MAX) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "at most %d --heartbeat-path can be given, besides the way to --peer",
+                    HEARTBEAT_PATHS_MAX);
+        return false;
+    }
+    protection->heartbeat_paths = g_new0(Understudy__HeartbeatPath *, request->n_heartbeat_path + 1);
+    for (size_t i = 0; i < request->n_heartbeat_path; i++) {
+        if (!add_path(protection, request->heartbeat_path[i], error))
+            return false;
+    }
+    return true;
+}
+
+void heartbeat_paths_clear(Understudy__Protection *protection)
+{
+    for (size_t i = 0; i < protection->n_heartbeat_paths; i++) {
+        g_free(protection->heartbeat_paths[i]->here);
+        g_free(protection->heartbeat_paths[i]->there);
+        g_free(protection->heartbeat_paths[i]);
+    }
+    g_clear_pointer(&protection->heartbeat_paths, g_free);
+    protection->n_heartbeat_paths = 0;
+}
+
+void heartbeat_paths_swap(Understudy__Protection *protection)
+{
+    for (size_t i = 0; i < protection->n_heartbeat_paths; i++) {
+        Understudy__HeartbeatPath *path = protection->heartbeat_paths[i];
+        char *here = path->here;
+        path->here = path->there;
+        path->there = here;
+    }
+}
