@@ -41,8 +41,11 @@
 #define DISK_SHM_VERSION     2u
 #define DISK_SHM_RING_OFFSET 4096u
 #define DISK_ROOM_WAIT_MS    2000
-/* With DISK_HELD there is no image to write to instead: after this the write fails. */
-#define DISK_HELD_WAIT_MS 30000
+/*
+ * With DISK_HELD there is no image to write to instead: after this the write fails with ENOSPC, for which
+ * QEMU stops the guest. Less than after what a guest gives a disk up (30 s, SCSI and ATA in Linux).
+ */
+#define DISK_HELD_WAIT_MS 10000
 /* Descriptors that nbdkit inherits; the plugin's parameters name them: shm=, image=, map=, attention=. */
 
 enum disk_shm_flags {

@@ -37,8 +37,8 @@ static int begin_change(struct disk_log *log, struct range *range, uint64_t offs
         range_release(&log->ranges, range);
         return -EPERM;
     }
-    /* Held back, it is no change of the image yet; and a shared image needs no map. */
-    if (!disk_chaos_has("mark-last") && !(*flags & DISK_HELD))
+    /* A shared image is the other host's too: nothing is ever to be synchronised, so it needs no map. */
+    if (!disk_chaos_has("mark-last") && !log->shared)
         disk_map_mark(&log->map, atomic_load(&log->shm->active_map), offset, len);
     disk_chaos_step("marked");
     return 0;
@@ -94,11 +94,11 @@ static int end_change(struct disk_log *log, struct range *range, uint64_t offset
     return disk_log_report(log, status, offset);
 }
 
-/* The image has nothing of it yet. */
+/* The image has nothing of it yet. No room in the ring is no failure of the image. */
 static int end_held(struct disk_log *log, struct range *range, uint64_t offset, int status)
 {
     range_release(&log->ranges, range);
-    return disk_log_report(log, status, offset);
+    return status == -ENOSPC ? status : disk_log_report(log, status, offset);
 }
 
 int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset)
@@ -112,12 +112,15 @@ int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_
         return status;
     atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
-    if (flags & DISK_HELD)
+    struct iovec iov = {(void *)(uintptr_t)data, len};
+    if (flags & DISK_HELD) {
+        if (disk_chaos_has("not-held"))
+            disk_image_write(log->image, &iov, 1, offset, false);
         return end_held(log, &range, offset, log_change(log, DISK_RECORD_WRITE, offset, len, data));
+    }
     if (flags & DISK_LOGGING)
         log_change(log, DISK_RECORD_WRITE, offset, len, data);
     disk_chaos_step("appended");
-    struct iovec iov = {(void *)(uintptr_t)data, len};
     status = disk_image_write(log->image, &iov, 1, offset, flags & DISK_DURABLE);
     return end_change(log, &range, offset, len, flags, status);
 }

@@ -181,7 +181,7 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
         if (ring->head - tail > ring->shm->mark)
             ask_for_epoch(ring, tail);
     } else if (is_held(ring->shm)) {
-        status = -EIO;
+        status = -ENOSPC; /* for which QEMU stops the guest, which is all that can be done */
     } else if (disk_ring_is_to_end(ring)) {
         disk_ring_end(ring);
     } else {

@@ -163,7 +163,7 @@ static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)
     if (bits & DISK_ATTENTION_ERROR)
         tell_image_error(disk);
     if (bits & DISK_ATTENTION_FLUSHED)
-        disks->config.flushed(disks->config.opaque, disk->number);
+        disks->config.flushed(disks->config.opaque);
     if (bits & DISK_ATTENTION_DETACHED) {
         g_autofree char *why =
             g_strdup_printf("disk %s was written to faster than checkpoints could take it: its log "

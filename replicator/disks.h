@@ -47,8 +47,9 @@ struct disks_config {
     void (*changed)(void *opaque, bool urgent);
     /* Control thread: what was logged is not whole: nothing may be sent until a new synchronisation. */
     void (*detached)(void *opaque, const char *why);
-    /* Control thread: a shared disk's image has more of what was held back: see disks_newly_flushed. */
-    void (*flushed)(void *opaque, unsigned disk);
+    /* Control thread: a shared disk's image has more of what was held back: see disks_newly_flushed, of all
+     * disks. */
+    void (*flushed)(void *opaque);
     /* Control thread: a sentence for status. NULL: what was said before is over. */
     void (*trouble)(void *opaque, const char *message);
     void *opaque;

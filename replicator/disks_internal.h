@@ -66,7 +66,8 @@ struct disks {
     uint64_t len[DISK_MAX]; /* exported bytes */
     unsigned n;
     struct disk_journal *journal;
-    GQueue held; /* applier thread: struct held_epoch*, what shared disks may not have yet */
+    GQueue held;       /* applier thread: struct held_epoch*, what shared disks may not have yet */
+    size_t held_bytes; /* applier thread: of them all */
     GMutex mutex;
     char *failure; /* guarded */
     /* The images have an epoch in part: the journal must keep it. Whoever applies writes, closing reads. */

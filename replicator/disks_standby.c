@@ -200,7 +200,10 @@ bool disks_standby_open(struct disks *disks, GError **error)
 
 /* ---- what shared disks may not have yet ---- */
 
-/* An epoch's writes. The primary writes them to the shared images itself; if it dies before, we have to. */
+/*
+ * An epoch's writes, if there are any to a shared disk. The primary writes them to the shared images itself;
+ * if it dies before, we have to.
+ */
 struct held_epoch {
     uint64_t epoch;
     struct disk_stream stream;
@@ -210,14 +213,24 @@ struct held_epoch {
 
 #define HELD_MAX (2ull * DISKS_RING_LEN * DISK_MAX)
 
+static bool has_shared(const struct disks *disks, const struct disk_stream *stream)
+{
+    struct disk_stream rest = *stream;
+    struct disk_record record;
+    while (disk_stream_next(&rest, &record) == 1)
+        if (record.disk < disks->n && disks->disk[record.disk].shared)
+            return true;
+    return false;
+}
+
 static int keep_held(struct disks *disks, const struct disk_stream *stream, uint64_t epoch, size_t len)
 {
-    size_t all = len;
-    for (GList *at = disks->held.head; at; at = at->next)
-        all += ((struct held_epoch *)at->data)->len;
-    struct held_epoch *held = all > HELD_MAX ? NULL : g_try_malloc(sizeof *held + len);
+    struct held_epoch *held = NULL;
+    if (disks->held_bytes + len <= HELD_MAX)
+        held = g_try_malloc(sizeof *held + len);
     if (!held)
         return -ENOMEM;
+    disks->held_bytes += len;
     *held = (struct held_epoch){.epoch = epoch, .len = len};
     memcpy(held->bytes, stream->span[0].iov_base, stream->span[0].iov_len);
     if (stream->span[1].iov_len)
@@ -235,8 +248,10 @@ void disks_flushed(struct disks *disks, unsigned number, uint64_t epoch)
     for (unsigned i = 0; i < disks->n; i++)
         if (disks->disk[i].shared)
             all = MIN(all, disks->disk[i].told_epoch);
-    for (struct held_epoch *held; (held = g_queue_peek_head(&disks->held)) && held->epoch <= all;)
+    for (struct held_epoch *held; (held = g_queue_peek_head(&disks->held)) && held->epoch <= all;) {
+        disks->held_bytes -= held->len;
         g_free(g_queue_pop_head(&disks->held));
+    }
 }
 
 void disks_forget_held(struct disks *disks)
@@ -244,6 +259,7 @@ void disks_forget_held(struct disks *disks)
     for (unsigned i = 0; i < disks->n; i++)
         disks->disk[i].told_epoch = 0;
     g_queue_clear_full(&disks->held, g_free);
+    disks->held_bytes = 0;
 }
 
 /*
@@ -313,8 +329,9 @@ int disks_apply(struct disks *disks, const struct staging *staging, const struct
         return 0;
     disk_section_stream(staging, epoch, &stream);
     int status = apply_stream(disks, &stream, false);
-    return status == 0 && disks_any_shared(disks) ? keep_held(disks, &stream, epoch->epoch, epoch->disk_len)
-                                                  : status;
+    if (status < 0 || epoch->kind != STAGED_EPOCH || !has_shared(disks, &stream))
+        return status;
+    return keep_held(disks, &stream, epoch->epoch, epoch->disk_len);
 }
 
 int disks_begin_synchronisation(struct disks *disks)

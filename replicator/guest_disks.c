@@ -30,13 +30,16 @@ static void on_changed(void *opaque, bool urgent)
     carry_on(r);
 }
 
-/* The standby need not keep what the shared image has. */
-static void on_flushed(void *opaque, unsigned disk)
+/* The standby need not keep what the shared images have. A disk that is idle flushes nothing, but has it all.
+ */
+static void on_flushed(void *opaque)
 {
     struct replicator *r = opaque;
-    uint64_t epoch = disks_newly_flushed(r->disks, disk);
-    if (epoch && r->session.role == SESSION_PRIMARY)
-        replicator_send(r, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
+    for (unsigned disk = 0; disk < disks_count(r->disks); disk++) {
+        uint64_t epoch = disks_newly_flushed(r->disks, disk);
+        if (epoch && r->session.role == SESSION_PRIMARY)
+            replicator_send(r, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
+    }
 }
 
 /* The log lacks writes: no epoch can be sent until everything has been compared again. */

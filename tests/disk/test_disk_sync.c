@@ -248,6 +248,19 @@ static void test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_re
     put_away(pair, a, b);
 }
 
+static void test_a_shared_disk_is_never_synchronised_however_busy_it_is(void **state)
+{
+    (void)state;
+    struct host *a = host_new_shared(0), *b = host_new_sharing(a);
+    struct pair *pair = pair_new(a, b);
+    guest_start(a, 4);
+    bool synchronised = pair_synchronise(pair, 0);
+    guest_stop(a);
+    assert_true(synchronised);
+    assert_int_equal(pair_chunks_sent(pair), 0);
+    put_away(pair, a, b);
+}
+
 static void test_a_takeover_of_a_shared_disk_finds_the_epochs_that_were_acked_and_no_more(void **state)
 {
     (void)state;
@@ -314,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_an_old_primary_gets_just_what_differs),
         cmocka_unit_test(test_without_a_map_hashes_decide),
         cmocka_unit_test(test_a_shared_disk_gets_writes_only_once_their_epoch_is_acked_and_reads_see_them),
+        cmocka_unit_test(test_a_shared_disk_is_never_synchronised_however_busy_it_is),
         cmocka_unit_test(test_a_takeover_of_a_shared_disk_finds_the_epochs_that_were_acked_and_no_more),
         cmocka_unit_test(test_a_shared_disk_is_not_taken_over_while_the_other_host_has_it),
         cmocka_unit_test(test_going_on_alone_writes_what_was_held_back_of_a_shared_disk),

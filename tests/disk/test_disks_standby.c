@@ -29,6 +29,8 @@
 #define PER_DISK 3u /* writes of an epoch */
 
 static char *folder;
+static bool shares;                      /* the last disk is shared */
+static unsigned nwritten_disks = NDISKS; /* by an epoch: the first ones */
 static const uint8_t a_pair[DISK_PAIR_ID_LEN] = "a pair";
 
 /* ---- dying in a write ---- */
@@ -73,10 +75,9 @@ static void nothing_changed(void *opaque, bool urgent)
     (void)urgent;
 }
 
-static void nothing_flushed(void *opaque, unsigned disk)
+static void nothing_flushed(void *opaque)
 {
     (void)opaque;
-    (void)disk;
 }
 
 static void nothing_told(void *opaque, const char *message)
@@ -95,7 +96,7 @@ static char *path_of(const char *name)
 static struct disks *try_open(bool standby, GError **error)
 {
     struct disk_config list[NDISKS] = {{.id = (char *)"disk0", .path = path_of("image-0")},
-                                       {.id = (char *)"disk1", .path = path_of("image-1")}};
+                                       {.id = (char *)"disk1", .path = path_of("image-1"), .shared = shares}};
     const struct disks_config config = {
         .vm_name = "vm",
         .vm_dir = folder,
@@ -158,12 +159,12 @@ static int remove_host(void **state)
 static void stage(struct staging *staging, struct staged_epoch *epoch)
 {
     static uint8_t record_bytes[DISK_RECORD_HEADER_LEN + 8192];
-    uint64_t each = sizeof record_bytes, len = (uint64_t)NDISKS * PER_DISK * each, at = 0;
+    uint64_t each = sizeof record_bytes, len = (uint64_t)nwritten_disks * PER_DISK * each, at = 0;
     assert_int_equal(disk_section_reserve(staging, epoch, len), 0);
-    for (unsigned i = 0; i < NDISKS * PER_DISK; i++, at += each) {
+    for (unsigned i = 0; i < nwritten_disks * PER_DISK; i++, at += each) {
         struct disk_record record = {.type = DISK_RECORD_WRITE,
-                                     .disk = (uint16_t)(i % NDISKS),
-                                     .offset = 4096 + i / NDISKS * 100000ull,
+                                     .disk = (uint16_t)(i % nwritten_disks),
+                                     .offset = 4096 + i / nwritten_disks * 100000ull,
                                      .len = 8192,
                                      .data_len = 8192};
         disk_record_encode(&record, record_bytes);
@@ -172,9 +173,9 @@ static void stage(struct staging *staging, struct staged_epoch *epoch)
     }
 }
 
-static struct staged_epoch *new_epoch(struct staging *staging, uint64_t number)
+static struct staged_epoch *new_staged(struct staging *staging, uint64_t number, enum staged_kind kind)
 {
-    struct staged_epoch *epoch = staging_begin(staging, number, STAGED_EPOCH);
+    struct staged_epoch *epoch = staging_begin(staging, number, kind);
     assert_non_null(epoch);
     stage(staging, epoch);
     staging_commit(staging, epoch);
@@ -183,7 +184,7 @@ static struct staged_epoch *new_epoch(struct staging *staging, uint64_t number)
 
 static int take_epoch(struct disks *disks, struct staging *staging, uint64_t number)
 {
-    struct staged_epoch *epoch = new_epoch(staging, number);
+    struct staged_epoch *epoch = new_staged(staging, number, STAGED_EPOCH);
     int status = disks_check(disks, staging, epoch);
     if (status == 0)
         status = disks_journal(disks, staging, epoch, TERM, number % 2);
@@ -353,6 +354,35 @@ static void test_a_lost_journal_makes_the_maps_untrusted(void **state)
     disks_close(disks);
 }
 
+/* Whatever else is written, and by whom, the standby's memory holds only what the shared image may lack. */
+static void
+test_only_epochs_with_writes_to_a_shared_disk_are_kept_and_only_until_its_image_has_them(void **state)
+{
+    (void)state;
+    shares = true;
+    struct disks *disks = open_standby();
+    struct staging *staging = new_staging();
+    struct staged_epoch *batch = new_staged(staging, 9, STAGED_PRECOPY);
+    assert_int_equal(disks_apply(disks, staging, batch), 0);
+    staging_free(staging, batch);
+    assert_int_equal(disks->held_bytes, 0);
+    nwritten_disks = 1;
+    assert_int_equal(take_epoch(disks, staging, 1), 0);
+    assert_int_equal(disks->held_bytes, 0);
+    nwritten_disks = NDISKS;
+    assert_int_equal(take_epoch(disks, staging, 2), 0);
+    assert_int_equal(take_epoch(disks, staging, 3), 0);
+    size_t two = disks->held_bytes;
+    assert_true(two > 0);
+    disks_flushed(disks, 1, 2);
+    assert_int_equal(disks->held_bytes, two / 2);
+    disks_flushed(disks, 1, 3);
+    assert_int_equal(disks->held_bytes, 0);
+    staging_close(staging);
+    disks_close(disks);
+    shares = false;
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_host, remove_host)
 
 int main(void)
@@ -362,6 +392,7 @@ int main(void)
         TEST(test_an_image_that_failed_gets_the_rest_of_the_epoch_when_the_standby_returns),
         TEST(test_a_damaged_journal_makes_the_standby_start_over_and_nobody_else_starts),
         TEST(test_a_lost_journal_makes_the_maps_untrusted),
+        TEST(test_only_epochs_with_writes_to_a_shared_disk_are_kept_and_only_until_its_image_has_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

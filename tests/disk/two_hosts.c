@@ -128,10 +128,9 @@ static void nothing_changed(void *opaque, bool urgent)
     (void)urgent;
 }
 
-static void nothing_flushed(void *opaque, unsigned disk)
+static void nothing_flushed(void *opaque)
 {
     (void)opaque;
-    (void)disk;
 }
 
 static void tell(void *opaque, const char *message)

@@ -5,6 +5,7 @@
 #   disk_kills.sh BUILD GUEST [COUNT] [OPTIONS]     COUNT 20 kills; 0: without end
 #   --format F      raw, qcow2, vhdx, vpc (raw)
 #   --bare          a second disk, without a file system
+#   --shared        the file system's image is one file, which both hosts reach (with --bare: the second disk is replicated)
 #   --garbage       the standby's images are full of garbage at first
 #   --kill WHO      primary (default); secondary; both: at the last kill both die at one moment, and the images are looked at
 #   --full          before each host returns it loses its dirty-block maps: all is compared again
@@ -23,6 +24,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
     --format) format=$2; shift ;;
     --bare) bare=1 ;;
+    --shared) shared=1 ;;
     --garbage) standby=garbage ;;
     --kill) kill=$2; shift ;;
     --full) full=1 ;;
@@ -63,6 +65,8 @@ for ((i = 1; count == 0 || i <= count; i++)); do
     *)
         kill_host $here "$how"
         await 20 "host $there to take over" field_is $there guest_here true
+        # Before anything is written that would cover up what a shared disk should not have.
+        [ $shared -eq 0 ] || guest_verifies "after kill $i, at once"
         await_operations "after the takeover"
         echo "kill $i: host $there took over (detected after $(field $there detect_ms) ms, running $(field $there promote_ms) ms later)"
         returns $here

@@ -5,6 +5,7 @@
 # Set before start_disk_pair:
 #   format    of the file system's image: raw, qcow2, vhdx, vpc (raw)
 #   bare      1: a second disk, raw, without a file system (0)
+#   shared    1: the file system's image is one file, which both hosts reach (0)
 #   standby   what host b's images hold at first: nothing, or garbage (nothing)
 #   run_options, qemu_options   more for understudy run and for QEMU
 # shellcheck source=tests/failover/pair.sh
@@ -12,7 +13,7 @@
 # shellcheck source=tests/guest/disk_image.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../guest/disk_image.sh"
 
-format=raw bare=0 standby=nothing run_options=() qemu_options=()
+format=raw bare=0 shared=0 standby=nothing run_options=() qemu_options=()
 export INITRD=initrd-disk.img DIRTY=${DIRTY:-100}
 # Data that nobody ever writes again: a resynchronisation must not carry it. It is more than the rest of the disk, so that what is looked
 # at and is less than that cannot be everything, however fast the guest writes.
@@ -24,6 +25,8 @@ disk_name() {
     esac
 }
 disk_path() { echo "$(hosts_disk_dir "$prefix" "$1")/$(disk_name)"; }
+# Where both hosts see one file by the path that they call theirs.
+shared_path() { echo "$(hosts_dir "$prefix/shared")/$(disk_name)"; }
 bare_path() { echo "$(hosts_disk_dir "$prefix" "$1")/bare.raw"; }
 disk_options() {
     case "$format" in
@@ -37,11 +40,18 @@ pair_prepare() {
     disk_tree=$work/tree
     mkdir -p "$disk_tree"
     [ -e "$disk_tree/ballast" ] || head -c "${ballast_mib}M" /dev/urandom >"$disk_tree/ballast"
-    disk_make "$(disk_path a)" "$format" "${disk_mib}M" "$(disk_options)" "$disk_tree"
+    if [ $shared -eq 1 ]; then
+        disk_make "$(shared_path)" "$format" "${disk_mib}M" "$(disk_options)" "$disk_tree"
+        ln -s "$(shared_path)" "$(disk_path a)"
+        ln -s "$(shared_path)" "$(disk_path b)"
+    else
+        disk_make "$(disk_path a)" "$format" "${disk_mib}M" "$(disk_options)" "$disk_tree"
+    fi
     [ $bare -eq 0 ] || disk_make_bare "$(bare_path a)" "${bare_mib}M"
     local path
     for path in "$(disk_path b)" "$(bare_path b)"; do
         [ "$path" != "$(bare_path b)" ] || [ $bare -eq 1 ] || continue
+        [ "$path" != "$(disk_path b)" ] || [ $shared -eq 0 ] || continue
         case $standby:$path in
         garbage:*) head -c "$(stat -c %s "${path/us-$prefix\/b-disks/us-$prefix/a-disks}")" /dev/urandom >"$path" ;;
         nothing:*.raw) truncate -s "$(stat -c %s "${path/us-$prefix\/b-disks/us-$prefix/a-disks}")" "$path" ;;
@@ -52,6 +62,7 @@ pair_prepare() {
 disk_drives() {
     drives=(-drive "file=/srv/$(disk_name),if=virtio,format=$format,discard=unmap")
     [ $bare -eq 0 ] || drives+=(-drive "file=/srv/bare.raw,if=virtio,format=raw,discard=unmap")
+    [ $shared -eq 0 ] || run_options+=(--shared-disk disk0)
 }
 
 start_disk_pair() {
@@ -112,6 +123,7 @@ resync_was_short() {
     candidates=$(disk_field "$1" 0 candidate_bytes)
     [ -n "$candidates" ] || fail "status says nothing of the disk's synchronisation"
     [ "$candidates" -lt $((ballast_mib << 20)) ] || fail "the resynchronisation looked at $candidates bytes: not only at what differs"
+    [ $shared -eq 0 ] || [ "$candidates" -eq 0 ] || fail "the resynchronisation looked at $candidates bytes of a disk that is one file"
     echo "   resynchronised: $((candidates >> 10)) KiB that may differ, $(($(disk_field "$1" 0 sent_bytes) >> 10)) KiB sent"
 }
 # All was compared, and what was equal on both hosts was not sent.

@@ -41,6 +41,9 @@
 
 #include "disk_streams.h"
 
+/* What is not heard while output is held must not keep the streams from writing. */
+#define WATCHER_BUFFER (32 << 20)
+
 static pthread_mutex_t watcher_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool stopped;
 static int watcher = -1;
@@ -70,6 +73,8 @@ static void watch(int fd)
     if (first)
         watcher = fd;
     pthread_mutex_unlock(&watcher_lock);
+    int size = WATCHER_BUFFER;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
     if (!first) {
         dprintf(fd, "somebody watches or has watched already\n");
         return;
