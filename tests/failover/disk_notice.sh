@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Shows that disk_kills.sh can fail: with a plugin that leaves a sixteenth of the places out of the log, the guest or the checker must
-# find the disk wrong; with a replicator that lets output out before its epoch is acked, the client must find the guest set back.
+# find the disk wrong; with a replicator that lets output out before its epoch is acked, the client must find the guest set back. And that
+# disk_lifecycle.sh --shared can: with a plugin that writes to a shared image at once, that must be seen.
 #   disk_notice.sh BUILD GUEST
 set -euo pipefail
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-# expect WHAT PATTERN VARIABLES...
+# expect WHAT PATTERN "TEST OPTIONS" VARIABLES...
 expect() {
-    local what=$1 pattern=$2
-    shift 2
-    if env "$@" "$here/disk_kills.sh" "$BUILD" "$GUEST" 3 --bare >"$out" 2>&1; then
+    local what=$1 pattern=$2 test options
+    read -r test options <<<"$3"
+    shift 3
+    # shellcheck disable=SC2086 # a list of words
+    if env "$@" "$here/$test" "$BUILD" "$GUEST" $options >"$out" 2>&1; then
         cat "$out"
         echo "FAILED: nobody noticed $what" >&2
         exit 1
@@ -18,7 +21,9 @@ expect() {
     echo "noticed $what: $(grep -E -m 1 "$pattern" "$out")"
 }
 BUILD=$1 GUEST=$2 here=$(cd "$(dirname "$0")" && pwd)
-expect "writes that are not logged" "finds its disk wrong|image is not what the client was told" \
+expect "writes that are not logged" "finds its disk wrong|image is not what the client was told" "disk_kills.sh 3 --bare" \
     DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=unlogged
-expect "output that goes out early" "the client: |the client ended|image is not what the client was told" \
+expect "output that goes out early" "the client: |the client ended|image is not what the client was told" "disk_kills.sh 3 --bare" \
     REPLICATOR="$BUILD/replicator/understudy-replicator-chaos"
+expect "a shared disk that is written to at once" "what the standby does not hold is in the image|finds its disk wrong" "disk_lifecycle.sh --shared" \
+    DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=not-held
