@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures a protected VM's disk from inside the guest, against the same disk served by nbdkit's own file plugin, and against
 # QEMU's own file driver, in one run on one machine. docs/benchmarks.md says what each figure means. Run it alone.
-#   bench/disk.sh [--quick] [--rounds N] [--json FILE] [--no-install] [--only file|nbdkit|protected]...
+#   bench/disk.sh [--quick] [--rounds N] [--json FILE] [--no-install] [--only file|nbdkit|alone|protected]...
 # The guest is Linux under TCG on two namespaces; the image is a raw file in this machine's file system, filled before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#setups[@]} -gt 0 ] || setups=(file nbdkit protected)
+[ ${#setups[@]} -gt 0 ] || setups=(file nbdkit alone protected)
 [ "$(id -u)" -eq 0 ] || { echo "bench/disk.sh: become root: it makes network namespaces" >&2; exit 1; }
 [ "$install" -eq 0 ] || scripts/install-deps.sh
 if [ -z "${BUILD:-}" ]; then
@@ -38,6 +38,8 @@ fi
 # Kind and threads.
 loads=("write-4k-fsync 1" "write-4k-fsync 4" "write-1m 2" "read-4k 2" "read-1m 2")
 export INITRD=initrd-disk.img APPEND="us.bench=vda" DIRTY=0 NIC=virtio-net-pci,disable-modern=on
+# Little device state, as in bench/run.sh, in every set-up.
+light_disk=(-global virtio-blk-pci.disable-modern=on)
 say() { echo "== [$SECONDS s] $*" >&2; }
 ask_bench() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-disk-client" $guest_address --ask "$1"; }
 pair_prepare() {
@@ -51,7 +53,7 @@ start_plain() {
     pair_prepare
     rm -f "$work/serial"
     guest_command
-    hosts_exec "$prefix" a "${qemu[@]}" -drive "$1" >"$work/qemu.log" 2>&1 &
+    hosts_exec "$prefix" a "${qemu[@]}" "${light_disk[@]}" -drive "$1" >"$work/qemu.log" 2>&1 &
     disown
     await 60 "the guest to come up" guest_ready
 }
@@ -64,13 +66,19 @@ setup_nbdkit() {
     await 10 "nbdkit" test -S "$(hosts_run_dir "$prefix" a)/nbd"
     rm -f "$work/serial"
     guest_command
-    hosts_exec "$prefix" a "${qemu[@]}" -drive "file=nbd+unix:///?socket=/run/understudy/nbd,if=virtio,format=raw" >"$work/qemu.log" 2>&1 &
+    hosts_exec "$prefix" a "${qemu[@]}" "${light_disk[@]}" -drive "file=nbd+unix:///?socket=/run/understudy/nbd,if=virtio,format=raw" >"$work/qemu.log" 2>&1 &
     disown
     await 60 "the guest to come up" guest_ready
 }
 setup_protected() {
-    start_pair -- -drive file=/srv/disk.raw,if=virtio,format=raw
+    start_pair -- "${light_disk[@]}" -drive file=/srv/disk.raw,if=virtio,format=raw
     await 60 "protection" field_is a state protected
+}
+# What the plugin costs without checkpoints, but each write is then on stable storage before it is answered.
+setup_alone() {
+    setup_protected
+    hosts_kill "$prefix" b
+    await 20 "the guest to run alone" field_is a state connecting
 }
 
 build_guest
@@ -102,12 +110,14 @@ jq -s --argjson quick $quick --argjson rounds "$rounds" --arg qemu "$("${UNDERST
     def ratio(a; b): if a and b and b.mb_per_s > 0 then {throughput: (a.mb_per_s / b.mb_per_s), p50: (a.p50_us / ([b.p50_us, 1] | max))} else null end;
     (group_by(.load) | map({key: .[0].load, value: (group_by(.setup) | map({key: .[0].setup, value: figures}) | from_entries)}) | from_entries) as $loads
     | {qemu: $qemu, accel: "tcg", processors: $processors, quick: ($quick == 1), rounds: $rounds, loads: $loads,
+       alone_to_nbdkit: ($loads | map_values(ratio(.alone; .nbdkit))),
        protected_to_nbdkit: ($loads | map_values(ratio(.protected; .nbdkit))), protected_to_file: ($loads | map_values(ratio(.protected; .file)))}' \
     "$work/results" >"$work/all"
 [ -z "$json" ] || cp "$work/all" "$json"
 jq -r '"load                 set-up       MB/s   ops/s   p50 us   p99 us",
     (.loads | to_entries[] | .key as $load | .value | to_entries[] |
         "\($load + " " * (20 - ($load | length))) \(.key + " " * (12 - (.key | length))) \(.value.mb_per_s * 10 | round / 10)   \(.value.operations_per_s | round)   \(.value.p50_us)   \(.value.p99_us)"),
+    (.alone_to_nbdkit | to_entries[] | select(.value) | "alone to nbdkit:     \(.key): throughput \(.value.throughput * 100 | round / 100), p50 \(.value.p50 * 100 | round / 100)"),
     (.protected_to_nbdkit | to_entries[] | select(.value) | "protected to nbdkit: \(.key): throughput \(.value.throughput * 100 | round / 100), p50 \(.value.p50 * 100 | round / 100)"),
     (.protected_to_file | to_entries[] | select(.value) | "protected to file:   \(.key): throughput \(.value.throughput * 100 | round / 100), p50 \(.value.p50 * 100 | round / 100)")' "$work/all"
 pair_leftovers

@@ -21,12 +21,13 @@ struct disk_log {
     size_t mapped_len;
     uint64_t export_len;
     uint16_t disk;
-    int image;
+    int image, shm_fd;
     struct disk_map_view map;
     struct disk_ring ring;
     struct range_lock ranges;
     struct disk_held held; /* of a shared disk */
     bool shared;
+    uint64_t cold_head; /* listener: head when the ring's memory was last given back */
     pthread_t listener, flusher;
     bool listens, flushes;
     atomic_bool stop;

@@ -19,6 +19,7 @@
 
 #define KNOWN_FLAGS (DISK_WRITABLE | DISK_LOGGING | DISK_DURABLE | DISK_HELD)
 #define RETRY_MS    500 /* an image that cannot be written now */
+#define QUIET_MS    1000
 
 /* ---- open ---- */
 
@@ -64,6 +65,7 @@ static int open_all(struct disk_log *log, const struct disk_log_descriptors *des
     log->export_len = log->shm->export_len;
     log->disk = (uint16_t)log->shm->disk;
     log->image = descriptors->image;
+    log->shm_fd = descriptors->shm;
     if (fcntl(log->image, F_GETFL) < 0 || (fcntl(log->image, F_GETFL) & O_ACCMODE) != O_RDWR) {
         *why = "the image's descriptor is not open for reading and writing";
         return -EBADF;
@@ -184,14 +186,29 @@ static int take_up_order(struct disk_log *log)
     return status;
 }
 
-static struct timespec soon(void)
+static struct timespec in_ms(unsigned milliseconds)
 {
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += RETRY_MS * 1000000l;
-    at.tv_sec += at.tv_nsec / 1000000000;
+    at.tv_nsec += milliseconds % 1000 * 1000000l;
+    at.tv_sec += milliseconds / 1000 + at.tv_nsec / 1000000000;
     at.tv_nsec %= 1000000000;
     return at;
+}
+
+/* Waits for an order. Of a ring that nobody has put anything into for a while, the memory is given back. */
+static void wait_for_order(struct disk_log *log, uint32_t seen)
+{
+    struct disk_shm *shm = log->shm;
+    uint64_t head = atomic_load(&shm->head);
+    bool warm = head != log->cold_head;
+    struct timespec later = in_ms(QUIET_MS);
+    disk_futex_wait(&shm->wanted_seq, seen,
+                    warm || (atomic_load(&shm->flags) & DISK_LOGGING) ? &later : NULL);
+    if (warm && atomic_load(&shm->wanted_seq) == seen && atomic_load(&shm->head) == head) {
+        disk_ring_give_back(&log->ring, log->shm_fd);
+        log->cold_head = head;
+    }
 }
 
 static void *listen_for_orders(void *opaque)
@@ -199,9 +216,9 @@ static void *listen_for_orders(void *opaque)
     struct disk_log *log = opaque;
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&log->shm->wanted_seq);
-        struct timespec later = soon();
+        struct timespec later = in_ms(RETRY_MS);
         if (!order_waits(log->shm))
-            disk_futex_wait(&log->shm->wanted_seq, seen, NULL);
+            wait_for_order(log, seen);
         else if (take_up_order(log) < 0)
             disk_futex_wait(&log->shm->wanted_seq, seen, &later);
     }
@@ -215,7 +232,7 @@ static void *flush_released(void *opaque)
     struct disk_shm *shm = log->shm;
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&shm->release_seq);
-        struct timespec later = soon();
+        struct timespec later = in_ms(RETRY_MS);
         uint64_t before = atomic_load(&shm->flushed);
         bool failed = (atomic_load(&shm->flags) & DISK_HELD) &&
                       disk_log_report(log, disk_held_flush(&log->held, atomic_load(&shm->release)), 0) < 0;

@@ -7,6 +7,7 @@
 #include "replicator/disk_ring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -189,4 +190,43 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
     }
     pthread_mutex_unlock(&ring->mutex);
     return status;
+}
+
+/* ---- memory ---- */
+
+#define GIVE_BACK_STEP (4u << 20) /* some tenths of a millisecond, for which a writer may have to wait */
+
+static void punch(const struct disk_ring *ring, int shm_fd, uint64_t from, uint64_t to)
+{
+    while (from < to) {
+        uint64_t at = from % ring->len, len = to - from < ring->len - at ? to - from : ring->len - at;
+        fallocate(shm_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(DISK_SHM_RING_OFFSET + at),
+                  (off_t)len);
+        from += len;
+    }
+}
+
+void disk_ring_give_back(struct disk_ring *ring, int shm_fd)
+{
+    const uint64_t page = DISK_SHM_RING_OFFSET;
+    uint64_t from = 0, to = 0;
+    for (bool first = true; first || from < to; first = false) {
+        /* Who holds it may be waiting for room for seconds, and this thread has orders to take. */
+        if (pthread_mutex_trylock(&ring->mutex) != 0)
+            return;
+        uint64_t begin = (ring->head + page - 1) / page * page, end = tail_of(ring) + ring->len;
+        if (first) {
+            from = begin;
+            to = end - from <= ring->len ? end / page * page
+                                         : from; /* a tail that is nonsense leaves nothing */
+        }
+        bool quiet = begin <= from;
+        uint64_t step = to - from < GIVE_BACK_STEP ? to - from : GIVE_BACK_STEP;
+        if (quiet)
+            punch(ring, shm_fd, from, from + step);
+        pthread_mutex_unlock(&ring->mutex);
+        if (!quiet)
+            return;
+        from += step;
+    }
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * See disks.h: the primary's part of an epoch, on the capture thread. The pause only loads two words a disk.
- * What was logged is copied to staging once the guest runs again; then the ring has room again, and its
- * memory is given back, in pieces that are worth a call, so that a burst does not stay resident.
+ * What was logged is copied to staging once the guest runs again; then the ring has room again. Slow writing
+ * gives the ring's memory back piece by piece, lest it is all resident in the course of time. Fast writing
+ * keeps it: faulting a page in again, in two processes, takes longer than the write itself. The plugin gives
+ * it back when the burst is over (disk_ring_give_back).
  *
  * An epoch whose boundary found the log detached is worthless, and so is a log that does not decode: nbdkit's
  * memory is not trusted.
@@ -15,6 +17,7 @@
 #include "replicator/disks_internal.h"
 
 #define GIVE_BACK_LEN (2u << 20) /* well below the mark, which counts from tail */
+#define SLOW_EPOCHS   8          /* in which no more than GIVE_BACK_LEN is written */
 
 bool disks_may_pause(const struct disks *disks)
 {
@@ -64,19 +67,22 @@ static void give_back(const struct disk *disk, uint64_t from, uint64_t to)
 }
 
 /*
- * What was cut is in staging. Not before there is enough of it do memory and room go back, in this order:
+ * What was cut is in staging. Not before there is enough of it does room go back, and memory before that:
  * beyond tail the plugin writes its next round at once. A shared disk's plugin may do so as soon as the image
- * has what was held back, so of its ring no memory is given back.
+ * has what was held back, so of its ring no memory is given back here.
  */
 static void take_out(struct disk *disk)
 {
     uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
     disk->taken = disk->cut;
+    disk->epochs_kept++;
     if (disk->cut - tail < GIVE_BACK_LEN)
         return;
-    if (disk->cut - tail <= disk->ring_len &&
-        !disk->shared) /* or nbdkit says nonsense: found out elsewhere */
+    /* Or nbdkit says nonsense: found out elsewhere. */
+    bool is_sane = disk->cut - tail <= disk->ring_len;
+    if (disk->epochs_kept > SLOW_EPOCHS && is_sane && !disk->shared)
         give_back(disk, tail, disk->cut);
+    disk->epochs_kept = 0;
     atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
     disk_futex_raise(&disk->shm->room_seq);
 }

@@ -50,6 +50,7 @@ struct disk {
     uint64_t cut;   /* head at the last boundary */
     uint64_t taken; /* collected so far; tail follows in steps */
     bool cut_detached;
+    unsigned epochs_kept; /* since tail was moved */
     /* Shared: where each epoch ended, by its number. Capture thread writes, control reads what was acked. */
     _Atomic uint64_t ends[DISKS_EPOCHS];
 

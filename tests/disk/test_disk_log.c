@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -641,6 +642,41 @@ static void test_overlapping_writes_have_one_order_in_log_and_image(void **state
     assert_int_equal(atomic_load(&shm->detached), 0);
 }
 
+/* ---- memory ---- */
+
+static unsigned resident_pages(void)
+{
+    unsigned char is_resident[RING_LEN / 4096];
+    unsigned n = 0;
+    assert_int_equal(mincore((uint8_t *)shm + DISK_SHM_RING_OFFSET, RING_LEN, is_resident), 0);
+    for (size_t i = 0; i < sizeof is_resident; i++)
+        n += is_resident[i] & 1;
+    return n;
+}
+
+static void test_a_ring_that_is_left_alone_keeps_only_what_is_still_wanted(void **state)
+{
+    (void)state;
+    start(LOGGING);
+    for (unsigned i = 0; i < 45; i++) {
+        assert_int_equal(write_at(i * 4096, 4096, (uint8_t)i), 0);
+        assert_image_is_model();
+    }
+    assert_int_equal(write_at(8192, 24576, 0x55), 0); /* not taken yet; goes round the ring's end */
+    uint64_t tail = atomic_load(&shm->tail), head = atomic_load(&shm->head);
+    assert_true(head / RING_LEN > tail / RING_LEN);
+    unsigned wanted = (unsigned)((head - tail) / 4096 + 2);
+    assert_true(resident_pages() > wanted);
+    struct timespec moment = {.tv_nsec = 10000000};
+    for (unsigned i = 0; resident_pages() > wanted; i++) {
+        assert_true(i < 3000);
+        nanosleep(&moment, NULL);
+    }
+    assert_image_is_model();
+    assert_int_equal(write_at(0, 40000, 0x66), 0);
+    assert_image_is_model();
+}
+
 /* ---- shared memory that is not right ---- */
 
 static void refused(void)
@@ -727,6 +763,7 @@ int main(void)
         TEST(test_a_ring_that_is_nonsense_ends_logging),
         TEST(test_killed_at_any_moment_it_loses_nothing_that_was_answered),
         TEST(test_overlapping_writes_have_one_order_in_log_and_image),
+        TEST(test_a_ring_that_is_left_alone_keeps_only_what_is_still_wanted),
         TEST(test_shared_memory_that_is_not_right_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

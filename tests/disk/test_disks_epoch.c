@@ -115,6 +115,11 @@ static void test_what_is_written_while_an_epoch_is_collected_stays(void **state)
 {
     (void)state;
     for (unsigned round = 0; round < 60; round++) {
+        for (unsigned i = 0; i < 12; i++) { /* slow writing: memory is given back */
+            put(100000);
+            disks_boundary(&disks, 1);
+            collect();
+        }
         put(round * 777777u % RING_LEN);
         disks_boundary(&disks, 1);
         put(RING_LEN); /* to the last byte: what is given back must not be of this */
