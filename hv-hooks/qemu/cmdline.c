@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hv-hooks/qemu/cmdline_look.h"
+#include "hv-hooks/qemu/cmdline_paths.h"
 
 G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
 
@@ -129,23 +130,22 @@ void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format)
 
 char **cmdline_absolute(const char *const *argv, const char *cwd)
 {
-    static const char *const with_file[] = {"kernel",   "initrd", "bios", "cdrom", "dtb", "drive",
-                                            "blockdev", "hda",    "hdb",  "hdc",   "hdd", NULL};
     GPtrArray *out = g_ptr_array_new();
     bool may_be_value = true;
     for (int i = 0; argv[i]; i++) {
         bool is_option = i > 0 && argv[i][0] == '-' && argv[i][1];
         const char *name = is_option ? option_name(argv[i]) : "";
         const struct cmdline_option *option = is_option ? cmdline_look_find(name) : NULL;
-        if (option && option->takes_value && argv[i + 1]) {
+        bool has_files = is_option && cmdline_paths_has_files(name);
+        if ((has_files || (option && option->takes_value)) && argv[i + 1]) {
             g_ptr_array_add(out, g_strdup(argv[i++]));
-            g_ptr_array_add(out, g_strv_contains(with_file, name) ? cmdline_disks_absolute(name, argv[i], cwd)
-                                                                  : g_strdup(argv[i]));
+            g_ptr_array_add(out, has_files ? cmdline_paths_absolute(name, argv[i], cwd) : g_strdup(argv[i]));
+            may_be_value = false;
         } else {
             bool is_image = !is_option && !may_be_value;
-            g_ptr_array_add(out, is_image ? cmdline_disks_absolute("hda", argv[i], cwd) : g_strdup(argv[i]));
+            g_ptr_array_add(out, is_image ? cmdline_paths_absolute("hda", argv[i], cwd) : g_strdup(argv[i]));
+            may_be_value = is_option && !option && !cmdline_look_is_flag(name);
         }
-        may_be_value = is_option && !option && !cmdline_look_is_flag(name);
     }
     g_ptr_array_add(out, NULL);
     return (char **)g_ptr_array_free(out, FALSE);

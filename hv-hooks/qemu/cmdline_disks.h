@@ -45,8 +45,5 @@ bool cmdline_disks_finish(struct cmdline *line, GError **error);
 
 /* The value of disk->option with the server at socket in place of the file. GLib string. */
 char *cmdline_disk_argument(const struct cmdline_disk *disk, const char *socket);
-/* The value of option (drive, blockdev, hda, ...: without dash) with its files named from cwd on. GLib
- * string. */
-char *cmdline_disks_absolute(const char *option, const char *value, const char *cwd);
 
 #endif

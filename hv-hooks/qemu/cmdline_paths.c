@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files that a command line names from the folder where the user stood: named from the root instead, since
- * QEMU is started elsewhere, and on two hosts.
+ * Files that a command line names from the folder where the user stood, or that QEMU is to make there: named
+ * from the root instead, since QEMU is started elsewhere, and on two hosts.
  */
+#include <stdlib.h>
 #include <string.h>
 
-#include "hv-hooks/qemu/cmdline_disks.h"
 #include "hv-hooks/qemu/cmdline_keys.h"
+#include "hv-hooks/qemu/cmdline_paths.h"
 
 /* GLib string, or NULL where the name needs no change. */
 static char *absolute(const char *name, const char *cwd)
@@ -50,22 +51,73 @@ static char *absolute_json(const char *value, const char *cwd)
     return out;
 }
 
-char *cmdline_disks_absolute(const char *option, const char *value, const char *cwd)
+/* How an option names files. */
+enum kind {
+    PLAIN,      /* the argument is a name */
+    DRIVE,      /* keys: file, and what ends in .filename */
+    BLOCKDEV,   /* keys or JSON: filename, and what ends in .filename */
+    CHARACTERS, /* a character device in its short form: file:NAME and the like */
+    KEYS,       /* keys: file and path */
+};
+
+static const struct option {
+    const char *name;
+    enum kind kind;
+    const char *implied; /* the key of a first word without one */
+} options[] = {
+    {"kernel", PLAIN, NULL},       {"initrd", PLAIN, NULL},
+    {"bios", PLAIN, NULL},         {"dtb", PLAIN, NULL},
+    {"shim", PLAIN, NULL},         {"cdrom", PLAIN, NULL},
+    {"hda", PLAIN, NULL},          {"hdb", PLAIN, NULL},
+    {"hdc", PLAIN, NULL},          {"hdd", PLAIN, NULL},
+    {"option-rom", PLAIN, NULL},   {"L", PLAIN, NULL},
+    {"pidfile", PLAIN, NULL},      {"D", PLAIN, NULL},
+    {"drive", DRIVE, NULL},        {"blockdev", BLOCKDEV, "driver"},
+    {"serial", CHARACTERS, NULL},  {"parallel", CHARACTERS, NULL},
+    {"monitor", CHARACTERS, NULL}, {"debugcon", CHARACTERS, NULL},
+    {"qmp", CHARACTERS, NULL},     {"qmp-pretty", CHARACTERS, NULL},
+    {"gdb", CHARACTERS, NULL},     {"chardev", KEYS, "backend"},
+    {"fw_cfg", KEYS, "name"},      {"smbios", KEYS, NULL},
+    {"acpitable", KEYS, NULL},
+};
+
+static const struct option *find(const char *name)
 {
-    bool is_drive = strcmp(option, "drive") == 0;
-    bool changed = false;
-    if (!is_drive && strcmp(option, "blockdev") != 0) {
-        char *path = absolute(value, cwd);
-        return path ? path : g_strdup(value);
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (strcmp(options[i].name, name) == 0)
+            return &options[i];
     }
-    if (!is_drive && value[0] == '{')
-        return absolute_json(value, cwd);
-    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, is_drive ? NULL : "driver");
+    return NULL;
+}
+
+static char *absolute_characters(const char *value, const char *cwd)
+{
+    static const char *const prefixes[] = {"file:", "pipe:", "unix:"};
+    for (size_t i = 0; i < G_N_ELEMENTS(prefixes); i++) {
+        const char *name = value + strlen(prefixes[i]);
+        if (!g_str_has_prefix(value, prefixes[i]) || !name[0] || g_path_is_absolute(name))
+            continue;
+        g_autofree char *path = g_build_filename(cwd, name, NULL);
+        return g_strconcat(prefixes[i], path, NULL);
+    }
+    return g_strdup(value);
+}
+
+static bool names_file(enum kind kind, const char *key)
+{
+    if (kind == KEYS)
+        return strcmp(key, "file") == 0 || strcmp(key, "path") == 0;
+    return strcmp(key, "filename") == 0 || g_str_has_suffix(key, ".filename") ||
+           (kind == DRIVE && strcmp(key, "file") == 0);
+}
+
+static char *absolute_keys(const struct option *option, const char *value, const char *cwd)
+{
+    bool changed = false;
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, option->implied);
     for (guint i = 0; i < keys->len; i++) {
         struct cmdline_key *key = g_ptr_array_index(keys, i);
-        bool names_file = strcmp(key->key, "filename") == 0 || g_str_has_suffix(key->key, ".filename") ||
-                          (is_drive && strcmp(key->key, "file") == 0);
-        char *path = names_file ? absolute(key->value, cwd) : NULL;
+        char *path = names_file(option->kind, key->key) ? absolute(key->value, cwd) : NULL;
         if (path) {
             g_free(key->value);
             key->value = path;
@@ -73,4 +125,31 @@ char *cmdline_disks_absolute(const char *option, const char *value, const char *
         }
     }
     return changed ? cmdline_keys_format(keys) : g_strdup(value);
+}
+
+static char *absolute_plain(const char *value, const char *cwd)
+{
+    char *path = absolute(value, cwd);
+    return path ? path : g_strdup(value);
+}
+
+bool cmdline_paths_has_files(const char *option)
+{
+    return find(option) != NULL;
+}
+
+char *cmdline_paths_absolute(const char *name, const char *value, const char *cwd)
+{
+    const struct option *option = find(name);
+    switch (option ? option->kind : PLAIN) {
+    case CHARACTERS:
+        return absolute_characters(value, cwd);
+    case BLOCKDEV:
+        return value[0] == '{' ? absolute_json(value, cwd) : absolute_keys(option, value, cwd);
+    case DRIVE:
+    case KEYS:
+        return absolute_keys(option, value, cwd);
+    default:
+        return absolute_plain(value, cwd);
+    }
 }

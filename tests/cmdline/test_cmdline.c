@@ -206,6 +206,32 @@ static void test_only_a_cpu_of_the_host_ties_a_vm_to_it(void **state)
     }
 }
 
+static void test_files_are_named_from_where_the_user_stood(void **state)
+{
+    static const char *const lines[][2] = {
+        {"-serial file:log -m 256", "-serial file:/home/u/log -m 256"},
+        {"-serial file:/log x.img", "-serial file:/log /home/u/x.img"},
+        {"-serial stdio -monitor unix:m,server=on,wait=off",
+         "-serial stdio -monitor unix:/home/u/m,server=on,wait=off"},
+        {"-qmp tcp:localhost:4444,server=on", "-qmp tcp:localhost:4444,server=on"},
+        {"-pidfile p -D d -option-rom r", "-pidfile /home/u/p -D /home/u/d -option-rom /home/u/r"},
+        {"-chardev socket,id=a,path=s,server=on", "-chardev backend=socket,id=a,path=/home/u/s,server=on"},
+        {"-chardev file,id=a,path=/s", "-chardev file,id=a,path=/s"},
+        {"-fw_cfg opt/a,file=f", "-fw_cfg name=opt/a,file=/home/u/f"},
+        {"-smbios file=f -acpitable file=t", "-smbios file=/home/u/f -acpitable file=/home/u/t"},
+        {"-name a -append b", "-name a -append b"},
+    };
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(lines); i++) {
+        g_autofree char *given = g_strconcat("qemu ", lines[i][0], NULL),
+                        *wanted = g_strconcat("qemu ", lines[i][1], NULL);
+        g_auto(GStrv) argv = g_strsplit(given, " ", -1);
+        g_auto(GStrv) out = cmdline_absolute((const char *const *)argv, "/home/u");
+        g_autofree char *line = g_strjoinv(" ", out);
+        assert_string_equal(line, wanted);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +240,7 @@ int main(void)
         cmocka_unit_test(test_released_frames_cannot_be_caught_again),
         cmocka_unit_test(test_only_the_standby_waits),
         cmocka_unit_test(test_only_a_cpu_of_the_host_ties_a_vm_to_it),
+        cmocka_unit_test(test_files_are_named_from_where_the_user_stood),
         cmocka_unit_test(test_a_list_of_accelerators_is_understood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
