@@ -45,8 +45,9 @@ bool disk_ring_is_to_end(const struct disk_ring *ring);
 bool disk_ring_is_detached(const struct disk_ring *ring);
 void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
 /*
- * Gives the memory of the ring's free part back to the kernel, in steps, as long as nobody appends: for a ring
- * that a burst has filled and that has been left alone since. shm_fd is of the shared memory. Never waits.
+ * Gives the memory of the ring's free part back to the kernel, in steps, as long as nobody appends: for a
+ * ring that a burst has filled and that has been left alone since. shm_fd is of the shared memory. Never
+ * waits.
  */
 void disk_ring_give_back(struct disk_ring *ring, int shm_fd);
 
