@@ -84,6 +84,8 @@ struct disks {
 
 /* Control thread: an order may have been carried out. */
 void disks_mode_look(struct disks *disks);
+/* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
+void disks_tell_failure(const struct disk *disk, const char *doing, int status);
 /* Replays the journal and empties it. Before anything else uses the images. */
 bool disks_standby_open(struct disks *disks, GError **error);
 char *disks_state_path(const struct disks *disks, const char *name);

@@ -152,7 +152,8 @@ int disks_sync(struct disks *disks)
 {
     int status = 0;
     for (unsigned i = 0; i < disks->n && status == 0; i++)
-        status = disk_image_sync(disks->disk[i].image);
+        if ((status = disk_image_sync(disks->disk[i].image)) < 0)
+            disks_tell_failure(&disks->disk[i], "syncing", status);
     return status;
 }
 
@@ -177,9 +178,9 @@ static void on_synced(GObject *source, GAsyncResult *result, gpointer opaque)
     }
     if (status < 0) {
         /* What the guest was promised is not safe anywhere: its output stays here. */
-        g_autofree char *message =
-            g_strdup_printf("the disks of VM %s could not be synced (%s): output stays held",
-                            disks->config.vm_name, g_strerror(-status));
+        g_autofree char *why = disks_failure(disks);
+        g_autofree char *message = g_strdup_printf("%s; the output of VM %s stays held",
+                                                   why ? why : g_strerror(-status), disks->config.vm_name);
         disks->config.trouble(disks->config.opaque, message);
         disks->making_durable = false;
         return;

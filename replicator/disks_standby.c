@@ -36,18 +36,19 @@ static const char *advice(int status)
     return status == -ENOSPC || status == -EDQUOT ? "make room there" : "mend that storage";
 }
 
-static void tell_failure(const struct disk *disk, int status)
+void disks_tell_failure(const struct disk *disk, const char *doing, int status)
 {
-    g_autofree char *why = g_strdup_printf("disk %s: writing to %s failed: %s: %s", disk->id,
+    g_autofree char *why = g_strdup_printf("disk %s: %s %s failed: %s: %s", disk->id, doing,
                                            disk_image_path(disk->image), g_strerror(-status), advice(status));
     keep_failure(disk->disks, why);
 }
 
-static void tell_journal_failure(struct disks *disks, int status)
+/* One of the files in the state folder. */
+static void tell_file_failure(struct disks *disks, const char *what, const char *name, int status)
 {
-    g_autofree char *path = disks_state_path(disks, "journal");
-    g_autofree char *why = g_strdup_printf("writing to the disks' journal %s failed: %s: %s", path,
-                                           g_strerror(-status), advice(status));
+    g_autofree char *path = disks_state_path(disks, name);
+    g_autofree char *why =
+        g_strdup_printf("writing %s %s failed: %s: %s", what, path, g_strerror(-status), advice(status));
     keep_failure(disks, why);
 }
 
@@ -83,7 +84,7 @@ static int apply_stream(struct disks *disks, const struct disk_stream *stream, b
         status = disk_image_apply(disks->disk[record.disk].image, &record);
         if (status < 0) {
             atomic_store(&disks->torn, true);
-            tell_failure(&disks->disk[record.disk], status);
+            disks_tell_failure(&disks->disk[record.disk], "writing to", status);
             return status;
         }
         write_back(&disks->disk[record.disk], record.len);
@@ -120,10 +121,15 @@ static bool refuse_half_synchronised(struct disks *disks, GError **error)
     return false;
 }
 
-static int mark_half_synchronised(const struct disks *disks)
+static int mark_half_synchronised(struct disks *disks)
 {
+    g_autoptr(GError) error = NULL;
     g_autofree char *marker = disks_state_path(disks, MARKER);
-    return g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, NULL) ? 0 : -EIO;
+    if (g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, &error))
+        return 0;
+    int status = g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOSPC) ? -ENOSPC : -EIO;
+    tell_file_failure(disks, "the marker of a synchronisation", MARKER, status);
+    return status;
 }
 
 /* The next synchronisation compares everything. False: there was no map. */
@@ -299,6 +305,26 @@ int disks_check(const struct disks *disks, const struct staging *staging, const 
     return disk_stream_check(&stream, disks ? disks->len : NULL, disks_count(disks));
 }
 
+/* Room that is not there is made: all that the journal holds is in the images, up to the last epoch. */
+static int append_to_journal(struct disks *disks, uint64_t term, uint64_t epoch,
+                             const struct disk_stream *stream, bool durable)
+{
+    int status = disk_journal_append(disks->journal, term, epoch, stream);
+    if (status == -ENOSPC) {
+        status = disks_sync(disks);
+        if (status < 0)
+            return status;
+        status = disk_journal_trim(disks->journal);
+        if (status == 0)
+            status = disk_journal_append(disks->journal, term, epoch, stream);
+    }
+    if (status == 0 && durable)
+        status = disk_journal_sync(disks->journal);
+    if (status < 0)
+        tell_file_failure(disks, "the disks' journal", "journal", status);
+    return status;
+}
+
 int disks_journal(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch,
                   uint64_t term, bool durable)
 {
@@ -306,20 +332,7 @@ int disks_journal(struct disks *disks, const struct staging *staging, const stru
     if (!disks || epoch->disk_len == 0)
         return 0;
     disk_section_stream(staging, epoch, &stream);
-    int status = disk_journal_append(disks->journal, term, epoch->epoch, &stream);
-    if (status == -ENOSPC) {
-        /* All that it holds is in the images, up to the last epoch. */
-        status = disks_sync(disks);
-        if (status == 0)
-            status = disk_journal_trim(disks->journal);
-        if (status == 0)
-            status = disk_journal_append(disks->journal, term, epoch->epoch, &stream);
-    }
-    if (status == 0 && durable)
-        status = disk_journal_sync(disks->journal);
-    if (status < 0)
-        tell_journal_failure(disks, status);
-    return status;
+    return append_to_journal(disks, term, epoch->epoch, &stream, durable);
 }
 
 int disks_apply(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch)

@@ -293,7 +293,8 @@ static void test_an_image_that_failed_gets_the_rest_of_the_epoch_when_the_standb
     assert_int_equal(dup2(read_only, fd), fd);
     assert_true(take_epoch(disks, staging, 2) < 0);
     g_autofree char *failure = disks_failure(disks);
-    assert_non_null(strstr(failure, "disk disk1"));
+    assert_non_null(strstr(failure, "disk disk1: writing to "));
+    assert_non_null(strstr(failure, disk_image_path(disks_image(disks, 1))));
     assert_int_equal(dup2(good, fd), fd);
     assert_int_equal(epoch_of_images(disks), UINT64_MAX);
     close(good);
