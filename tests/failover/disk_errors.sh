@@ -269,7 +269,7 @@ fuse_image() {
     helpers+=($!)
     await 10 "the FUSE file" test -s "$(disk_path "$1")"
 }
-many_operations() { [ "$(client_answers)" -gt 100 ]; }
+many_operations() { local n; n=$(client_answers); [ "${n:-0}" -gt 100 ]; }
 # As on a machine alone: the guest is told, and what it had been told before holds.
 the_primarys_disk_fails() {
     begin || return 0
