@@ -6,6 +6,7 @@
 #   format    of the file system's image: raw, qcow2, vhdx, vpc (raw)
 #   bare      1: a second disk, raw, without a file system (0)
 #   shared    1: the file system's image is one file, which both hosts reach (0)
+#   discard   what QEMU does with the guest's discards: unmap, or ignore (unmap)
 #   standby   what host b's images hold at first: nothing, or garbage (nothing)
 #   run_options, qemu_options   more for understudy run and for QEMU
 # shellcheck source=tests/failover/pair.sh
@@ -13,7 +14,7 @@
 # shellcheck source=tests/guest/disk_image.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../guest/disk_image.sh"
 
-format=raw bare=0 shared=0 standby=nothing run_options=() qemu_options=()
+format=raw bare=0 shared=0 discard=unmap standby=nothing run_options=() qemu_options=()
 export INITRD=initrd-disk.img DIRTY=${DIRTY:-100}
 # Data that nobody ever writes again: a resynchronisation must not carry it. It is more than the rest of the disk, so that what is looked
 # at and is less than that cannot be everything, however fast the guest writes.
@@ -60,8 +61,8 @@ pair_prepare() {
 }
 
 disk_drives() {
-    drives=(-drive "file=/srv/$(disk_name),if=virtio,format=$format,discard=unmap")
-    [ $bare -eq 0 ] || drives+=(-drive "file=/srv/bare.raw,if=virtio,format=raw,discard=unmap")
+    drives=(-drive "file=/srv/$(disk_name),if=virtio,format=$format,discard=$discard")
+    [ $bare -eq 0 ] || drives+=(-drive "file=/srv/bare.raw,if=virtio,format=raw,discard=$discard")
     [ $shared -eq 0 ] || run_options+=(--shared-disk disk0)
 }
 
