@@ -205,6 +205,10 @@ char *child_process_last_words(const char *log_path)
     if (!g_file_get_contents(log_path, &text, &len, NULL) || len == 0)
         return g_strdup("it printed nothing");
     const char *tail = len > LAST_WORDS_LEN ? text + len - LAST_WORDS_LEN : text;
+    /* Whole lines, where there are any. */
+    const char *line = tail != text ? strchr(tail, '\n') : NULL;
+    if (line && line[1])
+        tail = line + 1;
     char *words = g_utf8_make_valid(tail, -1);
     g_strdelimit(words, "\r\n", ' ');
     return g_strstrip(words);

@@ -46,14 +46,8 @@ static gpointer wait_ready(gpointer opaque)
     return NULL;
 }
 
-static void on_qemu_exit(struct child_process *process, int status, void *opaque)
+static void tell_exit(struct replicator *r, int status)
 {
-    struct replicator *r = opaque;
-    (void)process;
-    r->qemu_gone = true;
-    r->guest_runs_here = false;
-    if (r->ended || r->quitting)
-        return;
     g_autofree char *log = g_build_filename(r->config.vm_dir, "console.log", NULL);
     g_autofree char *words = child_process_last_words(log);
     if (!r->hv_ready && g_str_has_prefix(words, "understudy: "))
@@ -62,6 +56,19 @@ static void on_qemu_exit(struct child_process *process, int status, void *opaque
         replicator_error(r, "QEMU ended by itself (%s %d): %s",
                          WIFSIGNALED(status) ? "signal" : "exit status",
                          WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
+}
+
+static void on_qemu_exit(struct child_process *process, int status, void *opaque)
+{
+    struct replicator *r = opaque;
+    (void)process;
+    r->qemu_gone = true;
+    r->guest_runs_here = false;
+    if (r->ended || r->quitting)
+        return;
+    /* A hook that refused may have said why already, and QEMU was killed for it. */
+    if (r->hv_ready || !r->last_error)
+        tell_exit(r, status);
     if (!r->hv_ready)
         replicator_give_up(r);
     else
