@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # PostgreSQL in a protected Debian guest, under load, while the host that runs it is killed again and again: no transaction that a
 # client saw committed may be lost.
-#   tests/real/postgres.sh [--kills N] [--seconds S] [--plain] [--durability memory|disk] [--no-install]
+#   tests/real/postgres.sh [--kills N] [--seconds S] [--check-every N] [--plain] [--durability memory|disk] [--no-install]
 #   --kills N       kills of the host that runs the guest (5); 0: without end
+#   --check-every N kills, after which the ledger is checked and begun anew, so that the disk never fills (50)
 #   --seconds S     of load before each kill (10)
 #   --plain         the same guest and load under plain QEMU, which is killed once: shows what the test itself can do
 #   --durability D  handed to understudy run
@@ -17,12 +18,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-usage() { sed -n '4,9s/^# \{0,1\}//p' "$0"; }
-kills=5 seconds=10 plain=0 install=1 options=()
+usage() { sed -n '4,10s/^# \{0,1\}//p' "$0"; }
+kills=5 seconds=10 check_every=50 plain=0 install=1 options=()
 while [ $# -gt 0 ]; do
     case "$1" in
     --kills) kills=${2:?--kills needs a number}; shift ;;
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+    --check-every) check_every=${2:?--check-every needs a number}; shift ;;
     --durability) options+=(--durability "${2:?--durability needs memory or disk}"); shift ;;
     --plain) plain=1 ;;
     --no-install) install=0 ;;
@@ -73,7 +75,7 @@ ledger_client() {
 bench_client() {
     until [ -e "$work/stop" ]; do
         in_debian /usr/lib/postgresql/15/bin/pgbench -h $guest_address -U postgres -n -c 2 -T 5 bench || return 1
-    done >"$work/pgbench.log" 2>&1
+    done >>"$work/pgbench.log" 2>&1
 }
 start_load() {
     rm -f "$work/stop"
@@ -85,6 +87,8 @@ start_load() {
     bench_client &
     load+=($!)
 }
+# Of what has been checked and thrown away, too.
+checked=0
 rows() { cat "$work"/ledger.[0-9] 2>/dev/null | wc -l; }
 goes_on() { [ "$(rows)" -gt $((before + 10)) ]; }
 load_lives() {
@@ -112,6 +116,20 @@ check_ledger() {
     [ "$(sql -c "SELECT count(DISTINCT s) FROM (SELECT sum(abalance) s FROM pgbench_accounts UNION ALL SELECT sum(tbalance) FROM pgbench_tellers
         UNION ALL SELECT sum(bbalance) FROM pgbench_branches UNION ALL SELECT coalesce(sum(delta), 0) FROM pgbench_history) x")" = 1 ] ||
         fail "$1: pgbench's sums differ"
+}
+
+# All is checked, and begun anew with empty tables and logs.
+begin_again() {
+    finish_load
+    check_ledger "after $i kills"
+    checked=$((checked + $(rows)))
+    rm -f "$work"/ledger.[0-9]
+    sql -c "BEGIN; TRUNCATE ledger, pgbench_history; UPDATE pgbench_accounts SET abalance = 0 WHERE abalance <> 0; UPDATE pgbench_tellers SET tbalance = 0;
+        UPDATE pgbench_branches SET bbalance = 0; COMMIT" >/dev/null || fail "the tables could not be emptied"
+    say "$checked commits checked"
+    start_load
+    before=0
+    await 60 "rows in the ledger" goes_on
 }
 
 # The image of a host that is dead: a copy of it is mounted and unmounted by a kernel, looked at, and PostgreSQL started on it.
@@ -166,9 +184,10 @@ else
         before=$(rows)
         await 60 "commits after the takeover" goes_on
         load_lives
-        say "kill $i: host $there took over; $(rows) commits so far"
+        say "kill $i: host $there took over; $((checked + $(rows))) commits so far"
         revive $here
         read -r here there <<<"$there $here"
+        [ $((i % check_every)) -ne 0 ] || begin_again
     done
     finish_load
     await 300 "protection on host $here" field_is $here state protected
@@ -180,7 +199,7 @@ else
     cp --sparse=always "$(hosts_disk_dir "$prefix" $there)/debian.img" "$work/last.img"
 fi
 transactions=$(awk '/number of transactions actually processed/ {sum += $NF} END {print sum + 0}' "$work/pgbench.log")
-seen=$(rows)
+seen=$((checked + $(rows)))
 say "the image on its own"
 check_image "$work/last.img"
 pair_leftovers
