@@ -122,17 +122,15 @@ static bool check_existing(const Understudy__Disk *disk, const struct stat *stat
     struct disk_image *image = NULL;
     char *why = NULL;
     bool is_device = S_ISBLK(status->st_mode);
-    /* A shared one is locked by the host where the guest runs. */
-    if (disk->shared)
-        return check_len(disk, (uint64_t)status->st_size, is_device, error);
-    bool ok = disk_image_open(&image, disk->path, 0, &why) == 0;
+    /* A shared one is locked by the host where the guest runs, and holds what that one says. */
+    bool ok = (disk->shared ? disk_image_open_unlocked : disk_image_open)(&image, disk->path, 0, &why) == 0;
     if (ok)
         ok = check_len(disk, disk_image_len(image), is_device, error);
     else
         disks_refuse(error, "%s", why ? why : "no memory");
     free(why);
     disk_image_close(image);
-    return ok && disk_image_matches(disk, disk->path, error);
+    return ok && (disk->shared || disk_image_matches(disk, disk->path, error));
 }
 
 static bool check_backing(const Understudy__Disk *disk, GError **error)

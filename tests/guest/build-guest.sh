@@ -53,7 +53,7 @@ mkdir -p "$more/modules"
 cp "$root/modules/order" "$more/modules/order"
 cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk" "$here/disk.c" "$here/disk_streams.c"
 cc -O2 -static -Wall -Wextra -Werror -pthread -o "$more/disk-bench" "$here/disk_bench.c"
-for name in virtio_blk crc32c_generic ext4; do
+for name in virtio_blk virtio_scsi ata_piix sd_mod sr_mod crc32c_generic ext4; do
     kernel_add_module "$out" "$more" "$name"
 done
 archive "$more" | cat "$out/initrd.img" - >"$out/initrd-disk.img.new"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Disk images for tests: made, and checked afterwards. To be sourced; GUEST is set where disk_check is used.
 
+disk_secret=abc # of LUKS images
+
 # disk_make PATH FORMAT SIZE [OPTIONS [TREE]]: an image with an ext4 that holds a copy of TREE. OPTIONS are qemu-img's, for example
 # subformat=fixed.
 disk_make() {
@@ -12,8 +14,23 @@ disk_make() {
     # No lazy initialisation: the guest would go on writing in its own time.
     mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 ${5:+-d "$5"} "$raw"
     [ "$format" != raw ] || return 0
-    qemu-img convert -f raw -O "$format" ${4:+-o "$4"} "$raw" "$path"
+    if [ "$format" = luks ]; then
+        disk_make_luks "$path" "$size"
+        qemu-img convert -n -f raw "$raw" --object "secret,id=s,data=$disk_secret" --target-image-opts "driver=luks,key-secret=s,file.filename=$path"
+    else
+        qemu-img convert -f raw -O "$format" ${4:+-o "$4"} "$raw" "$path"
+    fi
     rm -f "$raw"
+}
+
+# qemu-img measures the processor's speed and gives up where the kernel's accounting saw none of its work: by chance, so again.
+disk_make_luks() {
+    local attempt
+    for attempt in 1 2 3 4 5 6 7 8; do
+        if qemu-img create -q -f luks --object "secret,id=s,data=$disk_secret" -o key-secret=s,iter-time=10 "$1" "$2"; then return 0; fi
+        echo "attempt $attempt to make a LUKS image failed" >&2
+    done
+    return 1
 }
 
 disk_make_bare() {
@@ -26,12 +43,21 @@ disk_format() {
     *.qcow2) echo qcow2 ;;
     *.vhdx) echo vhdx ;;
     *.vhd) echo vpc ;;
+    *.luks) echo luks ;;
     *) echo raw ;;
     esac
 }
 
 # disk_raw IMAGE RAW: what a guest sees of the image, as a raw copy.
-disk_raw() { qemu-img convert -U -f "$(disk_format "$1")" -O raw "$1" "$2"; }
+disk_raw() {
+    local format
+    format=$(disk_format "$1")
+    if [ "$format" = luks ]; then
+        qemu-img convert -U --object "secret,id=s,data=$disk_secret" --image-opts "driver=luks,key-secret=s,file.filename=$1" -O raw "$2"
+    else
+        qemu-img convert -U -f "$format" -O raw "$1" "$2"
+    fi
+}
 
 # disk_recover RAW: does to the file system what a kernel does that finds it after a crash: a guest mounts it, and unmounts it.
 disk_recover() {
