@@ -6,9 +6,11 @@
  * from one moment: the synchronisation sends everything that differs, and QEMU reads its metadata again at
  * takeover.
  *
- *   qcow2      the header's cluster; the L1, refcount and snapshot tables and the bitmap directory that it
- * points at vhdx, luks what is not zero in the first 8 MiB vpc        the same, and the last block, where its
- * footer is
+ *   - qcow2: the header's cluster; the L1, refcount and snapshot tables and the bitmap directory that it
+ * points at
+ *   - luks: the header and the key slots in use
+ *   - vhdx: what is not zero in the first 8 MiB
+ *   - vpc: the same, and the last block, where its footer is
  *
  * The amount is bounded, all disks together, by what one message may carry. The offsets come from the image,
  * which the guest writes, and on the other side from the peer: both are checked against the image's length.
@@ -22,12 +24,15 @@
 #include "checkpoint/disk_image.h"
 #include "daemon/disks.h"
 
-#define BLOCK_LEN     4096u
-#define HEAD_LEN      (8u << 20)
-#define MAX_BYTES     (640u << 10) /* a message has 1 MiB at most */
-#define QCOW2_CLUSTER (64u << 10)
-#define QCOW2_MAGIC   0x514649fbu
-#define QCOW2_BITMAPS 0x23852875u /* header extension */
+#define BLOCK_LEN        4096u
+#define HEAD_LEN         (8u << 20)
+#define MAX_BYTES        (640u << 10) /* a message has 1 MiB at most */
+#define QCOW2_CLUSTER    (64u << 10)
+#define QCOW2_MAGIC      0x514649fbu
+#define QCOW2_BITMAPS    0x23852875u /* header extension */
+#define LUKS_MAGIC       "LUKS\xba\xbe"
+#define LUKS_SLOTS       8u
+#define LUKS_SLOT_IN_USE 0x00ac71f3u
 
 struct collector {
     int fd;
@@ -124,6 +129,22 @@ static void add_qcow2(struct collector *collector)
     add_range(collector, be64(header + 48), QCOW2_CLUSTER);                   /* refcount table */
 }
 
+/* LUKS on-disk format 1.2.3, which is the one that QEMU knows: the header, and the key slots in use. */
+static void add_luks(struct collector *collector)
+{
+    uint8_t header[BLOCK_LEN];
+    if (disk_image_read(collector->fd, header, sizeof header, 0) < 0 ||
+        memcmp(header, LUKS_MAGIC, sizeof LUKS_MAGIC - 1) != 0)
+        return;
+    add_range(collector, 0, sizeof header);
+    for (unsigned i = 0; i < LUKS_SLOTS; i++) {
+        const uint8_t *slot = header + 208 + i * 48ul;
+        uint64_t offset = be32(slot + 40) * 512ull, len = (uint64_t)be32(header + 108) * be32(slot + 44);
+        if (be32(slot) == LUKS_SLOT_IN_USE)
+            add_range(collector, offset, MIN(len, HEAD_LEN));
+    }
+}
+
 static Understudy__DiskSeed *read_seed(const Understudy__Disk *disk, size_t *budget)
 {
     int fd = open(disk->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -135,6 +156,8 @@ static Understudy__DiskSeed *read_seed(const Understudy__Disk *disk, size_t *bud
     struct collector collector = {.fd = fd, .image_len = disk->image_len, .budget = budget, .seed = seed};
     if (strcmp(disk->format, "qcow2") == 0) {
         add_qcow2(&collector);
+    } else if (strcmp(disk->format, "luks") == 0) {
+        add_luks(&collector);
     } else {
         if (strcmp(disk->format, "vpc") == 0)
             add_range(&collector, disk->image_len - MIN(disk->image_len, 512), 512);
