@@ -23,6 +23,8 @@
 #define DEFAULT_PORT 7070
 #define DEFAULT_NICE -10
 
+struct cmdline;
+
 struct daemon_config {
     char *run_dir;
     char *state_dir;      /* of all VMs: what outlives a restart */
@@ -40,20 +42,23 @@ char *host_qemu_version(const char *binary, GError **error);
 char *host_cpu_model(void);
 uint64_t host_memory_available_mib(void);
 bool host_has_kvm(void);
+/* What QEMU will take of the accelerators that line asks for: "kvm", "tcg". GLib string. */
+char *host_accel(const struct cmdline *line);
 
 /* ---- host_disks.c: any thread ---- */
 /* What replicated disks need and this host has, a line each; *faults: what it lacks, and what to do. GLib
  * strvs. */
 char **host_disks_report(const struct daemon_config *config, char ***faults);
 
-/* ---- peer.c: any thread but the main one (blocks) ---- */
-/* "host", "host:port" or "[v6]:port" taken apart. */
-/* heartbeat_paths.c: the request's HERE=THERE into the protection (clear frees them), and the other host's
- * view. */
+/* ---- heartbeat_paths.c: any thread ---- */
+/* The request's HERE=THERE into the protection (clear frees them), and the other host's view. */
 bool heartbeat_paths_describe(Understudy__Protection *protection, const Understudy__RunRequest *request,
                               GError **error);
 void heartbeat_paths_clear(Understudy__Protection *protection);
 void heartbeat_paths_swap(Understudy__Protection *protection);
+
+/* ---- peer.c: any thread but the main one (blocks) ---- */
+/* "host", "host:port" or "[v6]:port" taken apart. */
 bool peer_split(const char *text, char **host, uint16_t *port);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
 Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "hv-hooks/qemu/cmdline.h"
 
 char *host_qemu_version(const char *binary, GError **error)
 {
@@ -71,4 +72,10 @@ bool host_has_kvm(void)
     if (fd >= 0)
         close(fd);
     return vm >= 0;
+}
+
+char *host_accel(const struct cmdline *line)
+{
+    bool falls_back = line->accel_or_tcg && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
+    return g_strdup(falls_back ? "tcg" : line->accel);
 }

@@ -6,6 +6,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disks.h"
+#include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport_tcp.h"
@@ -79,6 +80,18 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
         understudy__envelope__free_unpacked(answer, NULL);
 }
 
+/* What this host's QEMU takes for the VM, whose line has been understood before. */
+static char *accel_of(const Understudy__Protection *protection)
+{
+    g_auto(GStrv) argv = g_new0(char *, protection->n_qemu_argv + 1);
+    for (size_t i = 0; i < protection->n_qemu_argv; i++)
+        argv[i] = g_strdup(protection->qemu_argv[i]);
+    struct cmdline *line = cmdline_parse((const char *const *)argv, NULL);
+    char *accel = line ? host_accel(line) : g_strdup("");
+    cmdline_free(line);
+    return accel;
+}
+
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   uint16_t *data_port, uint16_t *udp_port, GError **error)
 {
@@ -88,6 +101,9 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     g_autoptr(GPtrArray) seeds = disk_seeds_read(protection);
     prepare.protection = protection;
     prepare.primary_daemon = own;
+    g_autofree char *cpu_model = host_cpu_model(), *accel = accel_of(protection);
+    prepare.cpu_model = cpu_model;
+    prepare.accel = accel;
     prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;
     prepare.n_seeds = seeds->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
@@ -99,6 +115,7 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     if (ok) {
         *data_port = (uint16_t)answer->prepared->data_port;
         *udp_port = (uint16_t)answer->prepared->udp_port;
+        protection->cpu_enforce = answer->prepared->cpu_enforce;
     } else {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
                     answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message

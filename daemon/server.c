@@ -339,6 +339,18 @@ static bool same_kind_of_host(const Understudy__Protection *protection, const st
     return has_accel(line, error);
 }
 
+/*
+ * Whether the guest's processor could be less on one host than on the other. QEMU leaves out what the host
+ * lacks, with a warning only: a guest that is taken over would miss what it has used so far. TCG gives the
+ * same everywhere.
+ */
+static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const struct cmdline *line)
+{
+    g_autofree char *cpu = host_cpu_model(), *accel = host_accel(line);
+    bool kvm = strcmp(accel, "kvm") == 0 || strcmp(request->accel, "kvm") == 0;
+    return kvm && (strcmp(accel, request->accel) != 0 || strcmp(cpu, request->cpu_model) != 0);
+}
+
 static bool do_prepare(const struct connection *connection, const Understudy__PrepareStandby *request,
                        Understudy__Prepared *prepared, GError **error)
 {
@@ -363,6 +375,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         bool fit = line && same_kind_of_host(protection, line, error) &&
                    disks_can_be_served(protection, config->disk_plugin, error) &&
                    disks_prepare_standby(request, vm_dir, error);
+        protection->cpu_enforce = fit && must_enforce_cpu(request, line);
         cmdline_free(line);
         if (!fit)
             return false;
@@ -374,6 +387,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     }
     prepared->data_port = job.data_port;
     prepared->udp_port = job.udp_port;
+    prepared->cpu_enforce = protection->cpu_enforce;
     return true;
 }
 

@@ -153,13 +153,6 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm_table_put(&status);
 }
 
-/* What QEMU will take. */
-static char *accel_here(const struct cmdline *line)
-{
-    bool falls_back = line->accel_or_tcg && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
-    return g_strdup(falls_back ? "tcg" : line->accel);
-}
-
 /* A replicator from the time of an earlier daemon says what it does. */
 static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 {
@@ -177,7 +170,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     for (size_t i = 0; i < vm->protection->n_qemu_argv; i++)
         user[i] = g_strdup(vm->protection->qemu_argv[i]);
     struct cmdline *line = cmdline_parse((const char *const *)user, NULL);
-    vm->accel = line ? accel_here(line) : g_strdup("");
+    vm->accel = line ? host_accel(line) : g_strdup("");
     cmdline_free(line);
     g_message("VM %s was running when this daemon started: adopted", vm->name);
 }
@@ -406,6 +399,8 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
         cmdline_free(line);
         return false;
     }
+    if (protection->cpu_enforce)
+        cmdline_enforce_cpu(line);
     vm->protection = copy_protection(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
@@ -413,7 +408,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->peer_daemon_port = peer_daemon_port;
     vm->role = role;
     vm->term = protection->term;
-    vm->accel = accel_here(line);
+    vm->accel = host_accel(line);
     vm->listening = listening;
     vm->opaque = opaque;
     bool ok = strlen(vm->vm_dir) + strlen("/us-replicator") <= SUN_PATH_MAX;

@@ -81,6 +81,7 @@ static bool look_at_all(struct parse *parse, const char *const *argv, GError **e
 struct cmdline *cmdline_parse(const char *const *argv, GError **error)
 {
     struct parse parse = {.line = g_new0(struct cmdline, 1)};
+    parse.line->cpu_arg = -1;
     parse.line->nics = g_ptr_array_new_with_free_func(g_free);
     parse.line->files = g_ptr_array_new_with_free_func(g_free);
     parse.line->args = g_ptr_array_new_with_free_func(g_free);
@@ -126,6 +127,18 @@ void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format)
     struct cmdline_disk *each = g_ptr_array_index(cmdline->disks, disk);
     g_free(each->format);
     each->format = g_strdup(format);
+}
+
+void cmdline_enforce_cpu(struct cmdline *cmdline)
+{
+    if (cmdline->cpu_arg < 0)
+        return;
+    gpointer *value = &g_ptr_array_index(cmdline->args, cmdline->cpu_arg);
+    if (strstr(*value, ",enforce"))
+        return; /* the user has spoken */
+    char *enforced = g_strconcat(*value, ",enforce", NULL);
+    g_free(*value);
+    *value = enforced;
 }
 
 char **cmdline_absolute(const char *const *argv, const char *cwd)

@@ -26,6 +26,7 @@ struct cmdline {
     bool accel_or_tcg;      /* and tcg where that does not work */
     char *machine;          /* type, "" for QEMU's default */
     bool cpu_host;          /* -cpu host or max under KVM: both hosts need the same processor */
+    int cpu_arg;            /* where in args the value of the last -cpu is, or -1 */
     GPtrArray *nics;        /* netdev ids (char *) */
     GPtrArray *files;       /* files that both hosts need (char *): kernel, initrd, ... */
     GPtrArray *disks;       /* struct cmdline_disk *: those the guest may write */
@@ -43,6 +44,9 @@ void cmdline_free(struct cmdline *cmdline);
  */
 /* A disk's format, found by looking at the image, where the user gave none. */
 void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format);
+/* QEMU is not to start where a feature of -cpu is missing. Nothing to do without -cpu: QEMU's own default is
+ * modest. */
+void cmdline_enforce_cpu(struct cmdline *cmdline);
 /* argv with files that it names from cwd on. GLib strv. */
 char **cmdline_absolute(const char *const *argv, const char *cwd);
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby);

@@ -126,6 +126,7 @@ static bool on_cpu(struct parse *parse, const char *value, GError **error)
     (void)error;
     parse->cpu_is_host = strcmp(model, "host") == 0;
     parse->cpu_is_max = strcmp(model, "max") == 0;
+    parse->line->cpu_arg = (int)parse->line->args->len - 1;
     return true;
 }
 

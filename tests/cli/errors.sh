@@ -98,10 +98,16 @@ printf '#!/bin/sh\n[ "$1" != -version ] || { echo "QEMU emulator version 6.2.0";
 chmod +x "$work/qemu" "$work/other-qemu"
 sed 's/^model name.*/model name : Another Processor/; s/^flags.*/flags : fpu/' /proc/cpuinfo >"$work/cpuinfo"
 printf 'MemTotal: 400000 kB\nMemAvailable: 300000 kB\n' >"$work/meminfo"
+alien=Icelake-Server
+! grep -q GenuineIntel /proc/cpuinfo || alien=EPYC
 end_daemon b "$stranger"
 daemon_where b 'mount --bind "$0/other-qemu" "$0/qemu"; mount --bind "$0/cpuinfo" /proc/cpuinfo; mount --bind "$0/meminfo" /proc/meminfo'
 run_refused "QEMU 6.2.0" --peer 10.77.0.2 -- "$work/qemu" -accel tcg -m 64 -nodefaults -display none
 run_refused "-cpu host needs equal processors, but this host has Another Processor" --peer 10.77.0.2 -- "${vm[@]}" -cpu host
+if [ -w /dev/kvm ]; then
+    # No processor has the features of both vendors. Where both hosts lack the same, nothing changes in a takeover.
+    run_refused "support requested feature" --peer 10.77.0.2 -- qemu-system-x86_64 -accel kvm -m 64 -nodefaults -display none -cpu "$alien"
+fi
 run_refused "wants 512 MiB, but only 292 MiB" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 512 -nodefaults -display none
 # A host whose understudy is of another age: Envelope{host: {version: "9.9.9", wire_version: 99}} after its length.
 printf '\014\000\000\000\212\001\011\012\0059.9.9\070\143' >"$work/old-host"

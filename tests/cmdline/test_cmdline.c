@@ -206,6 +206,25 @@ static void test_only_a_cpu_of_the_host_ties_a_vm_to_it(void **state)
     }
 }
 
+static void test_a_processor_can_be_made_to_be_there_in_full(void **state)
+{
+    static const char *const cpus[][2] = {
+        {"qemu -m 256 -cpu A -cpu EPYC,+x2apic -smp 2", "-cpu A -cpu EPYC,+x2apic,enforce -smp 2"},
+        {"qemu -m 256 -cpu EPYC,enforce=off -smp 2", "-cpu EPYC,enforce=off -smp 2"},
+        {"qemu -m 256 -smp 2", "-m 256 -smp 2"},
+    };
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(cpus); i++) {
+        struct cmdline *line = parse(cpus[i][0], NULL);
+        assert_non_null(line);
+        cmdline_enforce_cpu(line);
+        g_auto(GStrv) argv = cmdline_build(line, 63, "/run/u/web", true);
+        g_autofree char *built = g_strjoinv(" ", argv);
+        assert_non_null(strstr(built, cpus[i][1]));
+        cmdline_free(line);
+    }
+}
+
 static void test_files_are_named_from_where_the_user_stood(void **state)
 {
     static const char *const lines[][2] = {
@@ -240,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_released_frames_cannot_be_caught_again),
         cmocka_unit_test(test_only_the_standby_waits),
         cmocka_unit_test(test_only_a_cpu_of_the_host_ties_a_vm_to_it),
+        cmocka_unit_test(test_a_processor_can_be_made_to_be_there_in_full),
         cmocka_unit_test(test_files_are_named_from_where_the_user_stood),
         cmocka_unit_test(test_a_list_of_accelerators_is_understood),
     };

@@ -15,8 +15,10 @@ ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
 image=$BUILD/tests/hook/bootsector-busy.rom
 guest_qemu() {
     local accel="-machine pc -accel $ACCEL"
+    # What both accelerators of any machine have.
+    local cpu=qemu64,kvmclock=off,-pni,-svm
     # A machine that looks the same under both: newer ones have the paravirtual clock's device under KVM only.
-    [ "$ACCEL" != kvm-tcg ] || accel="-machine pc-i440fx-5.1 -accel kvm -accel tcg -cpu qemu64,kvmclock=off"
+    [ "$ACCEL" != kvm-tcg ] || accel="-machine pc-i440fx-5.1 -accel kvm -accel tcg -cpu $cpu"
     echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} $accel -m 64 -nodefaults -display none -vga std -bios $image"
 }
 word_at() { od -An -tu4 -j "$2" -N 4 "/proc/$1/fd/63" | tr -d ' '; }
