@@ -14,7 +14,7 @@ shift 2
 . "$(dirname "$0")/disk_pair.sh"
 ballast_mib=68 disk_mib=128 bare_mib=16 bare=1
 forms=("$@")
-[ ${#forms[@]} -gt 0 ] || forms=(ide device shared_device)
+[ ${#forms[@]} -gt 0 ] || forms=(ide device shared_device luks)
 
 loops=()
 free_loops() {
