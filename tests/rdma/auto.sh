@@ -24,7 +24,7 @@ understudy a doctor --peer 10.77.0.2 >"$work/doctor.log" 2>&1 || true # other th
 [ "$(grep -c "rxe-[ab]: port 1 active, Ethernet, 4096 bytes a packet" "$work/doctor.log")" -ge 2 ] || fail "doctor does not tell of the devices"
 
 echo "-- RDMA where both hosts can"
-understudy a run --name web --peer 10.77.0.2 --wait-s 300 --epoch-ms 200 --deadline-ms 1000 --silence-ms 3000 --heartbeat-ms 100 -- \
+understudy a run --name web --peer 10.77.0.2 --wait-s 300 --epoch-ms 200 --deadline-ms 1000 --silence-ms 10000 --heartbeat-ms 100 -- \
     "${UNDERSTUDY_QEMU:-qemu-system-x86_64}" -machine pc -accel tcg -m 64 -nodefaults -display none -vga std \
     -bios "$BUILD/tests/hook/bootsector-busy.rom" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
 await 300 "protection over RDMA" protected_over rdma
