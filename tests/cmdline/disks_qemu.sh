@@ -34,15 +34,19 @@ ask() {
     jq -rs '[.[] | select(.return | type == "string") | .return][0]' answers | sed -E 's/#block[0-9]+/#block/'
 }
 
-# nbdkit goes into the background once its socket is there.
+# A child of this script, so that it is known whose process this is and when it has ended. Its pid file says that it serves.
 server=
 start_server() {
-    rm -f vm/us-disk-0
-    nbdkit -U "$work/vm/us-disk-0" -P "$work/pid" file "$work/$1"
-    server=$(cat pid)
+    rm -f vm/us-disk-0 pid
+    nbdkit --foreground -U "$work/vm/us-disk-0" -P "$work/pid" file "$work/$1" &
+    server=$!
+    until [ -s pid ]; do
+        kill -0 "$server" 2>/dev/null || fail "nbdkit does not serve $1"
+        sleep 0.01
+    done
 }
 stop_server() {
-    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server"; } || true
     server=
 }
 
