@@ -13,6 +13,17 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A moment of CLOCK_MONOTONIC that is this far away. */
+static inline struct timespec disk_futex_in_ms(unsigned milliseconds)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += milliseconds % 1000 * 1000000l;
+    at.tv_sec += milliseconds / 1000 + at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    return at;
+}
+
 /* until: CLOCK_MONOTONIC, NULL for ever. May return early; ask again. */
 static inline void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
 {

@@ -186,23 +186,13 @@ static int take_up_order(struct disk_log *log)
     return status;
 }
 
-static struct timespec in_ms(unsigned milliseconds)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += milliseconds % 1000 * 1000000l;
-    at.tv_sec += milliseconds / 1000 + at.tv_nsec / 1000000000;
-    at.tv_nsec %= 1000000000;
-    return at;
-}
-
 /* Waits for an order. Of a ring that nobody has put anything into for a while, the memory is given back. */
 static void wait_for_order(struct disk_log *log, uint32_t seen)
 {
     struct disk_shm *shm = log->shm;
     uint64_t head = atomic_load(&shm->head);
     bool warm = head != log->cold_head;
-    struct timespec later = in_ms(QUIET_MS);
+    struct timespec later = disk_futex_in_ms(QUIET_MS);
     disk_futex_wait(&shm->wanted_seq, seen,
                     warm || (atomic_load(&shm->flags) & DISK_LOGGING) ? &later : NULL);
     if (warm && atomic_load(&shm->wanted_seq) == seen && atomic_load(&shm->head) == head) {
@@ -216,7 +206,7 @@ static void *listen_for_orders(void *opaque)
     struct disk_log *log = opaque;
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&log->shm->wanted_seq);
-        struct timespec later = in_ms(RETRY_MS);
+        struct timespec later = disk_futex_in_ms(RETRY_MS);
         if (!order_waits(log->shm))
             wait_for_order(log, seen);
         else if (take_up_order(log) < 0)
@@ -232,7 +222,7 @@ static void *flush_released(void *opaque)
     struct disk_shm *shm = log->shm;
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&shm->release_seq);
-        struct timespec later = in_ms(RETRY_MS);
+        struct timespec later = disk_futex_in_ms(RETRY_MS);
         uint64_t before = atomic_load(&shm->flushed);
         bool failed = (atomic_load(&shm->flags) & DISK_HELD) &&
                       disk_log_report(log, disk_held_flush(&log->held, atomic_load(&shm->release)), 0) < 0;

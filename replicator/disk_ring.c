@@ -7,7 +7,6 @@
 #include "replicator/disk_ring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "replicator/disk_chaos.h"
 #include "replicator/disk_futex.h"
 #include "replicator/disk_held.h"
+#include "replicator/disk_log_memory.h"
 
 void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention)
 {
@@ -90,16 +90,6 @@ static void ask_for_epoch(struct disk_ring *ring, uint64_t tail)
     disk_ring_signal(ring, DISK_ATTENTION_MARK);
 }
 
-static struct timespec deadline_in(unsigned milliseconds)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += milliseconds % 1000 * 1000000l;
-    at.tv_sec += milliseconds / 1000 + at.tv_nsec / 1000000000;
-    at.tv_nsec %= 1000000000;
-    return at;
-}
-
 static int64_t us_until(const struct timespec *at)
 {
     struct timespec now;
@@ -122,7 +112,7 @@ static bool wait_for_room(struct disk_ring *ring, size_t len)
     if (len > ring->len)
         return false;
     unsigned wait_ms = is_held(shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms;
-    struct timespec deadline = deadline_in(wait_ms);
+    struct timespec deadline = disk_futex_in_ms(wait_ms);
     bool room = false;
     atomic_fetch_add(&shm->waits, 1);
     for (;;) {
@@ -196,37 +186,21 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
 
 #define GIVE_BACK_STEP (4u << 20) /* some tenths of a millisecond, for which a writer may have to wait */
 
-static void punch(const struct disk_ring *ring, int shm_fd, uint64_t from, uint64_t to)
-{
-    while (from < to) {
-        uint64_t at = from % ring->len, len = to - from < ring->len - at ? to - from : ring->len - at;
-        fallocate(shm_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(DISK_SHM_RING_OFFSET + at),
-                  (off_t)len);
-        from += len;
-    }
-}
-
 void disk_ring_give_back(struct disk_ring *ring, int shm_fd)
 {
-    const uint64_t page = DISK_SHM_RING_OFFSET;
-    uint64_t from = 0, to = 0;
-    for (bool first = true; first || from < to; first = false) {
-        /* Who holds it may be waiting for room for seconds, and this thread has orders to take. */
-        if (pthread_mutex_trylock(&ring->mutex) != 0)
-            return;
-        uint64_t begin = (ring->head + page - 1) / page * page, end = tail_of(ring) + ring->len;
-        if (first) {
-            from = begin;
-            to = end - from <= ring->len ? end / page * page
-                                         : from; /* a tail that is nonsense leaves nothing */
-        }
-        bool quiet = begin <= from;
-        uint64_t step = to - from < GIVE_BACK_STEP ? to - from : GIVE_BACK_STEP;
-        if (quiet)
-            punch(ring, shm_fd, from, from + step);
+    uint64_t head = atomic_load(&ring->shm->head);
+    /* Whole steps from a page's beginning on, or the page between two of them would stay. */
+    uint64_t from = (head + DISK_LOG_PAGE_LEN - 1) / DISK_LOG_PAGE_LEN * DISK_LOG_PAGE_LEN;
+    bool more = true;
+    /* Who holds it may be waiting for room for seconds, and this thread has orders to take. */
+    while (more && pthread_mutex_trylock(&ring->mutex) == 0) {
+        uint64_t end = tail_of(ring) + ring->len;
+        /* Less than nothing where all is given back, or where tail is nonsense. */
+        more = ring->head == head && end - from - 1 < ring->len;
+        if (more)
+            disk_log_give_back(shm_fd, ring->len, from,
+                               end - from < GIVE_BACK_STEP ? end : from + GIVE_BACK_STEP);
         pthread_mutex_unlock(&ring->mutex);
-        if (!quiet)
-            return;
-        from += step;
+        from += GIVE_BACK_STEP;
     }
 }

@@ -10,10 +10,10 @@
  * memory is not trusted.
  */
 #include <errno.h>
-#include <fcntl.h>
 
 #include "checkpoint/disk_section.h"
 #include "replicator/disk_futex.h"
+#include "replicator/disk_log_memory.h"
 #include "replicator/disks_internal.h"
 
 #define GIVE_BACK_LEN (2u << 20) /* well below the mark, which counts from tail */
@@ -53,19 +53,6 @@ static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
     return disk_stream_check(&stream, lens, disk->number + 1) == 0;
 }
 
-/* The whole pages of [from, to) of the ring go back to the kernel. They are ours: tail has not moved yet. */
-static void give_back(const struct disk *disk, uint64_t from, uint64_t to)
-{
-    from = (from + STAGING_PAGE_LEN - 1) / STAGING_PAGE_LEN * STAGING_PAGE_LEN;
-    to = to / STAGING_PAGE_LEN * STAGING_PAGE_LEN;
-    while (from < to) {
-        uint64_t at = from % disk->ring_len, len = MIN(to - from, disk->ring_len - at);
-        fallocate(disk->shm_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)(DISK_SHM_RING_OFFSET + at), (off_t)len);
-        from += len;
-    }
-}
-
 /*
  * What was cut is in staging. Not before there is enough of it does room go back, and memory before that:
  * beyond tail the plugin writes its next round at once. A shared disk's plugin may do so as soon as the image
@@ -81,7 +68,7 @@ static void take_out(struct disk *disk)
     /* Or nbdkit says nonsense: found out elsewhere. */
     bool is_sane = disk->cut - tail <= disk->ring_len;
     if (disk->epochs_kept > SLOW_EPOCHS && is_sane && !disk->shared)
-        give_back(disk, tail, disk->cut);
+        disk_log_give_back(disk->shm_fd, disk->ring_len, tail, disk->cut);
     disk->epochs_kept = 0;
     atomic_store_explicit(&disk->shm->tail, disk->cut, memory_order_release);
     disk_futex_raise(&disk->shm->room_seq);
