@@ -22,52 +22,66 @@ static bool has_left(const Understudy__Status *status)
            (status->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && !status->guest_here);
 }
 
-static int wait_until_gone(const char *vm, uint64_t term, const char *peer)
+enum outcome { PENDING, MOVED, FAILED };
+
+/* term: when it was ordered. A guest that was taken back runs here in a newer one. */
+static enum outcome planned_outcome(const Understudy__Status *status, uint64_t term)
 {
-    for (gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;
-         g_get_monotonic_time() < until;) {
-        Understudy__Envelope *holder = NULL;
-        const Understudy__Status *status = cli_status_of(vm, &holder);
-        bool left = has_left(status);
-        /* Taken back: it runs here in a newer term. */
-        bool stays = status && status->guest_here && status->term > term;
-        g_autofree char *why = stays ? g_strdup(status->last_error) : NULL;
-        if (holder)
-            understudy__envelope__free_unpacked(holder, NULL);
-        if (left) {
-            printf("VM %s runs on %s\n", vm, peer);
-            return EXIT_OK;
-        }
-        if (stays)
-            return cli_fail("VM %s stays on this host%s%s", vm, why[0] ? ": " : "", why);
-        g_usleep(POLL_US);
-    }
-    return cli_fail("VM %s has not left this host after %d s; 'understudy status %s' says what it does", vm,
-                    LONGEST_S, vm);
+    if (has_left(status))
+        return MOVED;
+    return status->guest_here && status->term > term ? FAILED : PENDING;
 }
 
-static int wait_until_here(const char *vm)
+static enum outcome forced_outcome(const Understudy__Status *status)
 {
-    for (gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;
-         g_get_monotonic_time() < until;) {
+    if (!status)
+        return FAILED;
+    if (status->guest_here)
+        return MOVED;
+    bool failed = strcmp(status->state, "promote-failed") == 0 ||
+                  strcmp(status->state, "hypervisor-died") == 0 || strcmp(status->state, "ended") == 0;
+    return failed ? FAILED : PENDING;
+}
+
+/* *why: what status says of it, a GLib string. */
+static enum outcome wait_for_outcome(const char *vm, bool force, uint64_t term, char **why)
+{
+    gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;
+    enum outcome outcome = PENDING;
+    while (outcome == PENDING && g_get_monotonic_time() < until) {
         Understudy__Envelope *holder = NULL;
         const Understudy__Status *status = cli_status_of(vm, &holder);
-        bool here = status && status->guest_here;
-        bool failed = !status || strcmp(status->state, "promote-failed") == 0 ||
-                      strcmp(status->state, "hypervisor-died") == 0 || strcmp(status->state, "ended") == 0;
-        g_autofree char *why = g_strdup(status ? status->last_error : "it is not known here any more");
+        outcome = force ? forced_outcome(status) : planned_outcome(status, term);
+        if (outcome == FAILED)
+            *why = g_strdup(status ? status->last_error : "it is not known here any more");
         if (holder)
             understudy__envelope__free_unpacked(holder, NULL);
-        if (here) {
-            printf("VM %s runs on this host\n", vm);
-            return EXIT_OK;
-        }
-        if (failed)
-            return cli_fail("VM %s could not be taken over: %s", vm, why);
-        g_usleep(POLL_US);
+        if (outcome == PENDING)
+            g_usleep(POLL_US);
     }
-    return cli_fail("VM %s does not run here after %d s; 'understudy status %s' says what it does", vm,
-                    LONGEST_S, vm);
+    return outcome;
+}
+
+static int tell_planned(const char *vm, const char *peer, enum outcome outcome, const char *why)
+{
+    if (outcome == FAILED)
+        return cli_fail("VM %s stays on this host%s%s", vm, why[0] ? ": " : "", why);
+    if (outcome == PENDING)
+        return cli_fail("VM %s has not left this host after %d s; 'understudy status %s' says what it does",
+                        vm, LONGEST_S, vm);
+    printf("VM %s runs on %s\n", vm, peer);
+    return EXIT_OK;
+}
+
+static int tell_forced(const char *vm, enum outcome outcome, const char *why)
+{
+    if (outcome == FAILED)
+        return cli_fail("VM %s could not be taken over: %s", vm, why);
+    if (outcome == PENDING)
+        return cli_fail("VM %s does not run here after %d s; 'understudy status %s' says what it does", vm,
+                        LONGEST_S, vm);
+    printf("VM %s runs on this host\n", vm);
+    return EXIT_OK;
 }
 
 int cmd_failover(int argc, char **argv)
@@ -100,5 +114,7 @@ int cmd_failover(int argc, char **argv)
     int code = cli_call_simple(&request, ORDER_MS);
     if (code != EXIT_OK)
         return code;
-    return force ? wait_until_here(argv[1]) : wait_until_gone(argv[1], term, peer);
+    g_autofree char *why = NULL;
+    enum outcome outcome = wait_for_outcome(argv[1], force, term, &why);
+    return force ? tell_forced(argv[1], outcome, why) : tell_planned(argv[1], peer, outcome, why);
 }
