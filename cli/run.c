@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "proto/defaults.h"
 #include "proto/framing.h"
 
 #define RUN_MS       60000
@@ -12,8 +13,6 @@
 #define PAGE_LEN     4096
 #define BAR_WIDTH    40
 #define WAIT_DEFAULT 300
-#define HEARTBEAT_MS 10 /* the daemon's defaults */
-#define SILENCE_MS   100
 
 /* RAM and disks go side by side: the bar is both, the figures each. */
 static void draw_bar(const Understudy__Status *status, bool whole)
@@ -145,11 +144,11 @@ int cmd_run(int argc, char **argv)
         return EXIT_USAGE;
     }
     /* A silence of fewer heartbeats would be a lost packet or two. */
-    int beat = heartbeat_ms ? heartbeat_ms : HEARTBEAT_MS, silence = silence_ms ? silence_ms : SILENCE_MS;
+    int beat = heartbeat_ms ? heartbeat_ms : DEFAULT_HEARTBEAT_MS;
+    int silence = silence_ms ? silence_ms : DEFAULT_SILENCE_MS;
     if (deadline_ms < 0 || beat < 0 || silence < 3 * beat) {
         cli_fail("--deadline-ms, --silence-ms and --heartbeat-ms are numbers above 0, and the silence is "
-                 "three heartbeats "
-                 "or more");
+                 "three heartbeats or more");
         return EXIT_USAGE;
     }
     g_autofree char *cwd = g_get_current_dir();

@@ -44,6 +44,12 @@ uint64_t host_memory_available_mib(void);
 bool host_has_kvm(void);
 /* What QEMU will take of the accelerators that line asks for: "kvm", "tcg". GLib string. */
 char *host_accel(const struct cmdline *line);
+/* A message's array as a GLib strv. */
+char **host_argv(char **argv, size_t n_argv);
+/* The VM's command line, parsed; cmdline_free. NULL and error. */
+struct cmdline *host_cmdline(const Understudy__Protection *protection, GError **error);
+/* host_accel for the VM, whose line has been understood before. */
+char *host_accel_of(const Understudy__Protection *protection);
 
 /* ---- host_disks.c: any thread ---- */
 /* What replicated disks need and this host has, a line each; *faults: what it lacks, and what to do. GLib

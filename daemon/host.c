@@ -79,3 +79,25 @@ char *host_accel(const struct cmdline *line)
     bool falls_back = line->accel_or_tcg && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
     return g_strdup(falls_back ? "tcg" : line->accel);
 }
+
+char **host_argv(char **argv, size_t n_argv)
+{
+    char **copy = g_new0(char *, n_argv + 1);
+    for (size_t i = 0; i < n_argv; i++)
+        copy[i] = g_strdup(argv[i]);
+    return copy;
+}
+
+struct cmdline *host_cmdline(const Understudy__Protection *protection, GError **error)
+{
+    g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
+    return cmdline_parse((const char *const *)argv, error);
+}
+
+char *host_accel_of(const Understudy__Protection *protection)
+{
+    struct cmdline *line = host_cmdline(protection, NULL);
+    char *accel = line ? host_accel(line) : g_strdup("");
+    cmdline_free(line);
+    return accel;
+}

@@ -6,7 +6,6 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disks.h"
-#include "hv-hooks/qemu/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport_tcp.h"
@@ -80,18 +79,6 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
         understudy__envelope__free_unpacked(answer, NULL);
 }
 
-/* What this host's QEMU takes for the VM, whose line has been understood before. */
-static char *accel_of(const Understudy__Protection *protection)
-{
-    g_auto(GStrv) argv = g_new0(char *, protection->n_qemu_argv + 1);
-    for (size_t i = 0; i < protection->n_qemu_argv; i++)
-        argv[i] = g_strdup(protection->qemu_argv[i]);
-    struct cmdline *line = cmdline_parse((const char *const *)argv, NULL);
-    char *accel = line ? host_accel(line) : g_strdup("");
-    cmdline_free(line);
-    return accel;
-}
-
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   uint16_t *data_port, uint16_t *udp_port, GError **error)
 {
@@ -101,7 +88,7 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     g_autoptr(GPtrArray) seeds = disk_seeds_read(protection);
     prepare.protection = protection;
     prepare.primary_daemon = own;
-    g_autofree char *cpu_model = host_cpu_model(), *accel = accel_of(protection);
+    g_autofree char *cpu_model = host_cpu_model(), *accel = host_accel_of(protection);
     prepare.cpu_model = cpu_model;
     prepare.accel = accel;
     prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;

@@ -22,6 +22,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disks.h"
 #include "hv-hooks/qemu/cmdline.h"
+#include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/rdma_limits.h"
@@ -217,15 +218,6 @@ static bool has_accel(const struct cmdline *line, GError **error)
     return false;
 }
 
-/* A message's array as a GLib strv. */
-static char **copy_argv(char **argv, size_t n_argv)
-{
-    char **copy = g_new0(char *, n_argv + 1);
-    for (size_t i = 0; i < n_argv; i++)
-        copy[i] = g_strdup(argv[i]);
-    return copy;
-}
-
 /* What the VM looks like to this host: the part of a request that can be refused without asking anybody. */
 static struct cmdline *check_here(char **argv, GError **error)
 {
@@ -247,10 +239,10 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->token.data = token;
     protection->token.len = TOKEN_LEN;
     protection->term = 1;
-    protection->epoch_ms = request->epoch_ms ? request->epoch_ms : 20;
-    protection->deadline_ms = request->deadline_ms ? request->deadline_ms : 20;
-    protection->silence_ms = request->silence_ms ? request->silence_ms : 100;
-    protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : 10;
+    protection->epoch_ms = request->epoch_ms ? request->epoch_ms : DEFAULT_EPOCH_MS;
+    protection->deadline_ms = request->deadline_ms ? request->deadline_ms : DEFAULT_DEADLINE_MS;
+    protection->silence_ms = request->silence_ms ? request->silence_ms : DEFAULT_SILENCE_MS;
+    protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
     protection->on_peer_loss = request->on_peer_loss;
     protection->tracker = request->tracker;
     protection->transport = request->transport;
@@ -293,7 +285,7 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
                     request->peer);
         return false;
     }
-    g_auto(GStrv) user_argv = copy_argv(request->argv, request->n_argv);
+    g_auto(GStrv) user_argv = host_argv(request->argv, request->n_argv);
     g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
     struct cmdline *line = check_here(argv, error);
     g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
@@ -369,7 +361,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
     bool ok = job_do(&job, run_check_existing, &message);
     if (ok && !job.force) {
-        g_auto(GStrv) argv = copy_argv(protection->qemu_argv, protection->n_qemu_argv);
+        g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
         struct cmdline *line = check_here(argv, error);
         g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
         bool fit = line && same_kind_of_host(protection, line, error) &&

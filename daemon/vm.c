@@ -166,12 +166,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
         vm->data_port = (uint16_t)adopted->listening->data_port;
         vm->udp_port = (uint16_t)adopted->listening->udp_port;
     }
-    g_auto(GStrv) user = g_new0(char *, vm->protection->n_qemu_argv + 1);
-    for (size_t i = 0; i < vm->protection->n_qemu_argv; i++)
-        user[i] = g_strdup(vm->protection->qemu_argv[i]);
-    struct cmdline *line = cmdline_parse((const char *const *)user, NULL);
-    vm->accel = line ? host_accel(line) : g_strdup("");
-    cmdline_free(line);
+    vm->accel = host_accel_of(vm->protection);
     g_message("VM %s was running when this daemon started: adopted", vm->name);
 }
 
@@ -391,10 +386,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     struct vm *vm = lookup(protection->vm);
     if (!vm)
         return false;
-    g_auto(GStrv) user = g_new0(char *, protection->n_qemu_argv + 1);
-    for (size_t i = 0; i < protection->n_qemu_argv; i++)
-        user[i] = g_strdup(protection->qemu_argv[i]);
-    struct cmdline *line = cmdline_parse((const char *const *)user, error);
+    struct cmdline *line = host_cmdline(protection, error);
     if (!line || !disks_set_formats(line, protection, error)) {
         cmdline_free(line);
         return false;
