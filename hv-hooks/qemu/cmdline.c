@@ -9,10 +9,9 @@
 
 #include "hv-hooks/qemu/cmdline_look.h"
 #include "hv-hooks/qemu/cmdline_paths.h"
+#include "hv-hooks/qemu/cmdline_refusal.h"
 
 G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
-
-#define UNSUPPORTED(...) (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
 
 /* Without its dash or two. */
 static const char *option_name(const char *arg)

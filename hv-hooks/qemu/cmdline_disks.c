@@ -13,14 +13,13 @@
 
 #include "hv-hooks/qemu/cmdline.h"
 #include "hv-hooks/qemu/cmdline_keys.h"
+#include "hv-hooks/qemu/cmdline_refusal.h"
 
 /*
  * For how long QEMU holds the guest's requests back while the disk's server is away: it is started again at
  * once if it dies. Requests fail after that. In seconds, as QEMU takes it.
  */
 #define RECONNECT_S 10
-
-#define UNSUPPORTED(...) (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
 
 /* What a walk over one option's tree has found. */
 struct walk {

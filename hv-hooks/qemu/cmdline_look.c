@@ -9,8 +9,7 @@
 #include <string.h>
 
 #include "hv-hooks/qemu/cmdline_keys.h"
-
-#define UNSUPPORTED(...) (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
+#include "hv-hooks/qemu/cmdline_refusal.h"
 
 static bool is_on(const char *value)
 {
