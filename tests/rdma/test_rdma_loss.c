@@ -110,78 +110,103 @@ static void *drain(void *opaque)
     return NULL;
 }
 
-static void test_a_peer_killed_in_mid_stream_ends_both_directions_soon(void **state)
+/* A connection on which epochs go out and acks are waited for. */
+struct traffic {
+    struct blocked acks;
+    struct stream streaming;
+    pthread_t listening, sending;
+};
+
+static void start_traffic(struct traffic *t, struct transport *transport, struct staging *staging)
+{
+    t->acks = (struct blocked){.transport = transport};
+    t->streaming = (struct stream){.transport = transport, .staging = staging};
+    assert_int_equal(pthread_create(&t->listening, NULL, block, &t->acks), 0);
+    assert_int_equal(pthread_create(&t->sending, NULL, stream, &t->streaming), 0);
+}
+
+/* The same, to a receiver that is a process of its own. */
+struct other_process {
+    pid_t pid;
+    int told;
+    struct staging *staging;
+    struct endpoint *endpoint;
+    struct transport *transport;
+    struct traffic traffic;
+};
+
+/* Returns when some epochs have gone out. */
+static void start_other_process(struct other_process *other, unsigned stall_ms)
 {
     uint16_t port = new_port();
-    char service[8], byte;
-    char *why = NULL;
-    int told, status;
-    (void)state;
-    snprintf(service, sizeof service, "%u", port);
-    pid_t pid = start_receiver(port, &told);
-    assert_int_equal(read(told, &byte, 1), 1);
-    struct staging *staging = new_staging(CAPACITY);
-    struct endpoint *endpoint = make_endpoint(staging, 3000, NULL, 0, 7);
-    struct transport *transport = NULL;
-    assert_int_equal(endpoint->ops->dial(endpoint, dial_address(), service, PATIENT_MS, &transport, &why), 0);
-    struct blocked acks = {.transport = transport};
-    struct stream streaming = {.transport = transport, .staging = staging};
-    pthread_t listening, sending;
-    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
-    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    char service[8], byte, *why = NULL;
     struct transport_stats stats;
+    snprintf(service, sizeof service, "%u", port);
+    other->pid = start_receiver(port, &other->told);
+    assert_int_equal(read(other->told, &byte, 1), 1);
+    other->staging = new_staging(CAPACITY);
+    other->endpoint = make_endpoint(other->staging, stall_ms, NULL, 0, 7);
+    other->transport = NULL;
+    assert_int_equal(other->endpoint->ops->dial(other->endpoint, dial_address(), service, PATIENT_MS,
+                                                &other->transport, &why),
+                     0);
+    start_traffic(&other->traffic, other->transport, other->staging);
     do
-        transport->ops->stats(transport, &stats);
-    while (stats.epochs_sent < 5 && streaming.status == 0);
+        other->transport->ops->stats(other->transport, &stats);
+    while (stats.epochs_sent < 5 && other->traffic.streaming.status == 0);
+}
+
+static void kill_other_process(const struct other_process *other)
+{
+    int status;
+    kill(other->pid, SIGKILL);
+    waitpid(other->pid, &status, 0);
+}
+
+static void free_other_process(struct other_process *other)
+{
+    other->transport->ops->free(other->transport);
+    endpoint_free(other->endpoint);
+    staging_close(other->staging);
+    close(other->told);
+}
+
+static void test_a_peer_killed_in_mid_stream_ends_both_directions_soon(void **state)
+{
+    struct other_process other;
+    (void)state;
+    start_other_process(&other, 3000);
     uint64_t began = now_ms();
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-    pthread_join(listening, NULL);
-    pthread_join(sending, NULL);
-    assert_true(acks.status < 0 && streaming.status < 0);
+    kill_other_process(&other);
+    pthread_join(other.traffic.listening, NULL);
+    pthread_join(other.traffic.sending, NULL);
+    assert_true(other.traffic.acks.status < 0 && other.traffic.streaming.status < 0);
     assert_true(now_ms() - began < 30000);
-    transport->ops->free(transport);
-    endpoint_free(endpoint);
-    staging_close(staging);
-    close(told);
+    free_other_process(&other);
 }
 
 /* Its device goes on taking what is written; its process gives nothing back. */
 static void test_a_peer_that_stands_still_ends_the_connection_in_bounded_time(void **state)
 {
-    uint16_t port = new_port();
-    char service[8], byte;
-    char *why = NULL;
-    int told, status;
+    struct other_process other;
     (void)state;
-    snprintf(service, sizeof service, "%u", port);
-    pid_t pid = start_receiver(port, &told);
-    assert_int_equal(read(told, &byte, 1), 1);
-    struct staging *staging = new_staging(CAPACITY);
-    struct endpoint *endpoint = make_endpoint(staging, 1000, NULL, 0, 7);
-    struct transport *transport = NULL;
-    assert_int_equal(endpoint->ops->dial(endpoint, dial_address(), service, PATIENT_MS, &transport, &why), 0);
-    struct blocked acks = {.transport = transport};
-    struct stream streaming = {.transport = transport, .staging = staging};
-    pthread_t listening, sending;
-    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
-    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
-    struct transport_stats stats;
-    do
-        transport->ops->stats(transport, &stats);
-    while (stats.epochs_sent < 5 && streaming.status == 0);
-    kill(pid, SIGSTOP);
-    pthread_join(sending, NULL); /* or the test ends by its own time limit */
-    assert_int_equal(streaming.status, -ETIMEDOUT);
-    transport->ops->shutdown(transport);
-    pthread_join(listening, NULL);
-    assert_int_equal(acks.status, -ENOTCONN);
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-    transport->ops->free(transport);
-    endpoint_free(endpoint);
-    staging_close(staging);
-    close(told);
+    start_other_process(&other, 1000);
+    kill(other.pid, SIGSTOP);
+    pthread_join(other.traffic.sending, NULL); /* or the test ends by its own time limit */
+    assert_int_equal(other.traffic.streaming.status, -ETIMEDOUT);
+    other.transport->ops->shutdown(other.transport);
+    pthread_join(other.traffic.listening, NULL);
+    assert_int_equal(other.traffic.acks.status, -ENOTCONN);
+    kill_other_process(&other);
+    free_other_process(&other);
+}
+
+static void wire_or_skip(const char *command)
+{
+    if (!wire(command)) {
+        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
+        skip();
+    }
 }
 
 struct removal {
@@ -201,26 +226,24 @@ static void *remove_device(void *opaque)
 static void stream_until_removed(struct transport_pair *made, bool listener, struct removal *removal,
                                  pthread_t *removing)
 {
-    struct blocked acks = {.transport = made->ends[0]};
-    struct stream streaming = {.transport = made->ends[0], .staging = made->staging[0]};
+    struct traffic traffic;
     struct drain draining = {.transport = made->ends[1], .staging = made->staging[1]};
-    pthread_t listening, sending, taking;
+    pthread_t taking;
     struct transport_stats stats;
-    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
     assert_int_equal(pthread_create(&taking, NULL, drain, &draining), 0);
-    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
+    start_traffic(&traffic, made->ends[0], made->staging[0]);
     made->ends[1]->ops->stats(made->ends[1], &stats);
     uint64_t before = stats.epochs_received;
     do
         made->ends[1]->ops->stats(made->ends[1], &stats);
-    while (stats.epochs_received < before + 5 && streaming.status == 0);
+    while (stats.epochs_received < before + 5 && traffic.streaming.status == 0);
     assert_int_equal(pthread_create(removing, NULL, remove_device, removal), 0);
-    pthread_join(sending, NULL);
-    pthread_join(listener ? taking : listening, NULL);
+    pthread_join(traffic.sending, NULL);
+    pthread_join(listener ? taking : traffic.listening, NULL);
     /* The other side, as the replicator's sender does, or heartbeats that stay away. */
     made->ends[!listener]->ops->shutdown(made->ends[!listener]);
-    pthread_join(listener ? listening : taking, NULL);
-    assert_true(draining.status < 0 && streaming.status < 0 && acks.status < 0);
+    pthread_join(listener ? traffic.listening : taking, NULL);
+    assert_true(draining.status < 0 && traffic.streaming.status < 0 && traffic.acks.status < 0);
     assert_empty(made->staging[1]);
     for (int i = 0; i < 2; i++) {
         made->ends[i]->ops->free(made->ends[i]);
@@ -258,10 +281,7 @@ static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_
 {
     struct transport_pair made = {0};
     (void)state;
-    if (!wire("clean")) {
-        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
-        skip();
-    }
+    wire_or_skip("clean");
     open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
     struct ends *ends = made.user;
     for (int side = 1; side >= 0; side--) {
@@ -287,40 +307,29 @@ static void test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_
 
 static void test_lost_packets_cost_time_and_nothing_else(void **state)
 {
-    struct transport_pair made = {0};
     (void)state;
-    if (!wire("loss")) {
-        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
-        skip();
-    }
+    wire_or_skip("loss");
     void *pairs = (void *)&rdma_pairs;
     test_messages_of_other_threads_never_fall_into_an_epoch(&pairs);
     assert_true(wire("clean"));
-    (void)made;
 }
 
 static void test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time(void **state)
 {
     struct transport_pair made = {0};
     (void)state;
-    if (!wire("clean")) {
-        print_message("SKIPPED: UNDERSTUDY_RDMA_LINK is not set\n");
-        skip();
-    }
+    wire_or_skip("clean");
     open_rdma_pair(&made, 3000, CAPACITY, CAPACITY);
     exchange_one(&made, 1);
     assert_true(wire("down"));
-    struct blocked acks = {.transport = made.ends[0]};
-    struct stream streaming = {.transport = made.ends[0], .staging = made.staging[0]};
-    pthread_t listening, sending;
+    struct traffic traffic;
     uint64_t began = now_ms();
-    assert_int_equal(pthread_create(&listening, NULL, block, &acks), 0);
-    assert_int_equal(pthread_create(&sending, NULL, stream, &streaming), 0);
-    pthread_join(sending, NULL);
-    assert_true(streaming.status < 0);
+    start_traffic(&traffic, made.ends[0], made.staging[0]);
+    pthread_join(traffic.sending, NULL);
+    assert_true(traffic.streaming.status < 0);
     made.ends[0]->ops->shutdown(made.ends[0]); /* as the sender of the replicator does */
-    pthread_join(listening, NULL);
-    assert_true(acks.status < 0);
+    pthread_join(traffic.listening, NULL);
+    assert_true(traffic.acks.status < 0);
     assert_true(now_ms() - began < 60000);
     assert_true(wire("up"));
     close_rdma_pair(&made);

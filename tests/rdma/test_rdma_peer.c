@@ -55,6 +55,8 @@ struct scene {
     struct transport *transport;
     uint16_t port;
     struct raw raw;
+    struct blocked receiving;
+    pthread_t receiver;
 };
 
 /* 0 or -errno. The private data as given. */
@@ -127,12 +129,17 @@ static void open_scene(struct scene *scene)
     scene->transport = accepting.transport;
 }
 
+static void start_receiving(struct scene *scene, struct staging *staging)
+{
+    scene->receiving = (struct blocked){.transport = scene->transport, .staging = staging};
+    assert_int_equal(pthread_create(&scene->receiver, NULL, block, &scene->receiving), 0);
+}
+
 /* The receiving side starts to receive; the raw peer reads its grant. */
-static void begin(struct scene *scene, struct blocked *receiving, pthread_t *thread)
+static void begin(struct scene *scene)
 {
     struct ibv_wc wc;
-    *receiving = (struct blocked){.transport = scene->transport, .staging = scene->staging};
-    assert_int_equal(pthread_create(thread, NULL, block, receiving), 0);
+    start_receiving(scene, scene->staging);
     assert_int_equal(rdma_get_recv_comp(scene->raw.id, &wc), 1);
     assert_int_equal(wc.status, IBV_WC_SUCCESS);
     assert_int_equal(wc.byte_len, RDMA_WIRE_PREFIX_LEN + RDMA_WIRE_GRANT_LEN);
@@ -140,6 +147,23 @@ static void begin(struct scene *scene, struct blocked *receiving, pthread_t *thr
                                             RDMA_WIRE_GRANT_LEN),
                      0);
     assert_int_equal(rdma_post_recv(scene->raw.id, NULL, scene->raw.buffer, BUFFER, scene->raw.mr), 0);
+}
+
+/* What the receiver made of it. */
+static int received(struct scene *scene)
+{
+    pthread_join(scene->receiver, NULL);
+    return scene->receiving.status;
+}
+
+/* It refused what came, and nothing of that is left. */
+static void end_refused(struct scene *scene, const char *what)
+{
+    int status = received(scene);
+    if (status != -EPROTO)
+        fail_msg("%s: %d", what, status);
+    assert_empty(scene->staging);
+    close_scene(scene);
 }
 
 static enum ibv_wc_status raw_await_sent(struct raw *raw)
@@ -256,15 +280,12 @@ static void test_a_forged_epoch_without_fault_is_taken(void **state)
 {
     (void)state;
     struct scene scene;
-    struct blocked receiving;
-    pthread_t thread;
     struct forged forged = good_forgery();
     open_scene(&scene);
-    begin(&scene, &receiving, &thread);
+    begin(&scene);
     raw_write_epoch(&scene.raw, &forged);
     raw_commit(&scene.raw, forged.immediate);
-    pthread_join(thread, NULL);
-    assert_int_equal(receiving.status, 0); /* so the faults below are what is refused */
+    assert_int_equal(received(&scene), 0); /* so the faults below are what is refused */
     assert_int_equal(staging_free_epochs(scene.staging), STAGING_EPOCHS - 1);
     close_scene(&scene);
 }
@@ -273,17 +294,14 @@ static void test_an_epoch_without_its_commit_is_never_there(void **state)
 {
     (void)state;
     struct scene scene;
-    struct blocked receiving;
-    pthread_t thread;
     struct forged forged = good_forgery();
     open_scene(&scene);
-    begin(&scene, &receiving, &thread);
+    begin(&scene);
     raw_write_epoch(&scene.raw, &forged);
     /* All its bytes are here; and then the peer is gone. */
     assert_int_equal(staging_slot(scene.staging, NDATA)[0], 0x40 + NDATA - 1);
     raw_close(&scene.raw);
-    pthread_join(thread, NULL);
-    assert_int_equal(receiving.status, -ENOTCONN);
+    assert_int_equal(received(&scene), -ENOTCONN);
     assert_empty(scene.staging);
     assert_honest_peer_is_served(&scene);
     close_scene(&scene);
@@ -383,19 +401,13 @@ static void test_a_committed_epoch_with_any_fault_ends_the_connection_and_leaves
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct scene scene;
-        struct blocked receiving;
-        pthread_t thread;
         struct forged forged = good_forgery();
         faults[i].spoil(&forged);
         open_scene(&scene);
-        begin(&scene, &receiving, &thread);
+        begin(&scene);
         raw_write_epoch(&scene.raw, &forged);
         raw_commit(&scene.raw, forged.immediate);
-        pthread_join(thread, NULL);
-        if (receiving.status != -EPROTO)
-            fail_msg("%s: %d", faults[i].name, receiving.status);
-        assert_empty(scene.staging);
-        close_scene(&scene);
+        end_refused(&scene, faults[i].name);
     }
 }
 
@@ -404,42 +416,29 @@ static void test_a_record_committed_again_is_refused(void **state)
 {
     (void)state;
     struct scene scene;
-    struct blocked receiving;
-    pthread_t thread;
     struct forged forged = good_forgery();
     open_scene(&scene);
-    begin(&scene, &receiving, &thread);
+    begin(&scene);
     raw_write_epoch(&scene.raw, &forged);
     raw_commit(&scene.raw, 0);
-    pthread_join(thread, NULL);
-    assert_int_equal(receiving.status, 0);
-    staging_free(scene.staging, receiving.taken);
+    assert_int_equal(received(&scene), 0);
+    staging_free(scene.staging, scene.receiving.taken);
     assert_empty(scene.staging); /* so the same place would do for it again */
-    receiving = (struct blocked){.transport = scene.transport, .staging = scene.staging};
-    assert_int_equal(pthread_create(&thread, NULL, block, &receiving), 0);
+    start_receiving(&scene, scene.staging);
     raw_commit(&scene.raw, 0);
-    pthread_join(thread, NULL);
-    assert_int_equal(receiving.status, -EPROTO);
-    assert_empty(scene.staging);
-    close_scene(&scene);
+    end_refused(&scene, "a record committed again");
 }
 
 static void test_a_commit_before_anything_was_granted_is_refused(void **state)
 {
     (void)state;
     struct scene scene;
-    struct blocked receiving;
-    pthread_t thread;
     open_scene(&scene);
     /* The first message is awaited without staging: nothing is granted, and the peer cannot know where to
      * write. It sends an immediate all the same. */
-    receiving = (struct blocked){.transport = scene.transport};
-    assert_int_equal(pthread_create(&thread, NULL, block, &receiving), 0);
+    start_receiving(&scene, NULL);
     raw_commit(&scene.raw, 0);
-    pthread_join(thread, NULL);
-    assert_int_equal(receiving.status, -EPROTO);
-    assert_empty(scene.staging);
-    close_scene(&scene);
+    end_refused(&scene, "a commit before anything was granted");
 }
 
 static void test_writes_beyond_the_grant_are_refused_by_the_device(void **state)
@@ -449,18 +448,15 @@ static void test_writes_beyond_the_grant_are_refused_by_the_device(void **state)
     /* Behind the ring, before it, and into the ring by another key. */
     for (int i = 0; i < 3; i++) {
         struct scene scene;
-        struct blocked receiving;
-        pthread_t thread;
         open_scene(&scene);
-        begin(&scene, &receiving, &thread);
+        begin(&scene);
         const struct rdma_wire_grant *grant = &scene.raw.grant;
         uint64_t end = grant->ring_address + (uint64_t)CAPACITY * STAGING_PAGE_LEN;
         uint64_t at = i == 0 ? end - 1 : i == 1 ? grant->ring_address - 8 : grant->ring_address;
         uint32_t key = i == 2 ? grant->ring_rkey ^ 0x100 : grant->ring_rkey;
         assert_int_equal(raw_write(&scene.raw, page, sizeof page, at, key), IBV_WC_REM_ACCESS_ERR);
         /* It costs the peer its connection. */
-        pthread_join(thread, NULL);
-        assert_true(receiving.status < 0);
+        assert_true(received(&scene) < 0);
         assert_empty(scene.staging);
         close_scene(&scene);
     }
@@ -472,18 +468,16 @@ static void test_writes_beyond_the_grant_are_refused_by_the_device(void **state)
 static int receive_after(const struct rdma_wire_prefix *prefix, const void *body, size_t body_len, size_t cut)
 {
     struct scene scene;
-    struct blocked receiving;
-    pthread_t thread;
     uint8_t bytes[BUFFER];
     open_scene(&scene);
-    begin(&scene, &receiving, &thread);
+    begin(&scene);
     rdma_wire_prefix_encode(prefix, bytes);
     memcpy(bytes + RDMA_WIRE_PREFIX_LEN, body, body_len);
     raw_send(&scene.raw, bytes, RDMA_WIRE_PREFIX_LEN + body_len - cut);
-    pthread_join(thread, NULL);
+    int status = received(&scene);
     assert_empty(scene.staging);
     close_scene(&scene);
-    return receiving.status;
+    return status;
 }
 
 static void test_messages_with_any_fault_end_the_connection(void **state)
