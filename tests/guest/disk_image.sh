@@ -11,8 +11,9 @@ disk_make() {
     [ "$format" = raw ] || raw=$path.raw
     rm -f "$path" "$raw"
     truncate -s "$size" "$raw"
-    # No lazy initialisation: the guest would go on writing in its own time.
-    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 ${5:+-d "$5"} "$raw"
+    # No lazy initialisation: the guest would go on writing in its own time. Blocks of a page, not the 1 KiB of small file systems: a host that
+    # dies in the middle of a write leaves whole pages of the image, so the workload's blocks must not lie across two.
+    mkfs.ext4 -q -F -b 4096 -E lazy_itable_init=0,lazy_journal_init=0 ${5:+-d "$5"} "$raw"
     [ "$format" != raw ] || return 0
     if [ "$format" = luks ]; then
         disk_make_luks "$path" "$size"
