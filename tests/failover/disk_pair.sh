@@ -90,10 +90,10 @@ disk_client_pid_known() {
     [ -n "$client_pid" ]
 }
 client_lives() { kill -0 "$client_pid" 2>/dev/null || fail "the client ended: $(cat "$work/client.json" "$work/client.err")"; }
-# The guest has done something since the last call.
+# The guest has done something since the last call. It is the client that gives up on a silence, and says what it heard until then.
 await_operations() {
     answers=$(client_answers)
-    await 60 "operations $1" client_goes_on
+    await 90 "operations $1" client_goes_on
     client_lives
 }
 # The guest reads everything back, past its caches.
