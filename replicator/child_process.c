@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "replicator/priority.h"
+
 #define LAST_WORDS_LEN 400
 #define OUT_OF_THE_WAY 128 /* above every number that a child is given */
 #define LISTEN_PID     "LISTEN_PID="
@@ -164,6 +166,8 @@ struct child_process *child_process_start(const struct child_start *start, child
                     start->argv[0], g_strerror(-pid));
         return NULL;
     }
+    /* It has a session of its own by now, and hardly more than one thread. */
+    priority_set_nice(pid, start->nice);
     struct child_process *process = g_new0(struct child_process, 1);
     process->pid = pid;
     process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

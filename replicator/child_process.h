@@ -28,6 +28,7 @@ struct child_start {
     const char *log_path;    /* its output is appended here */
     struct child_fd fds[CHILD_MAX_FDS];
     unsigned nfds;
+    int nice; /* of all its threads; 0: as the replicator's own. Left as it is where that is not allowed */
     /* The child's environment names it as the one for which descriptor 3 was opened (sd_listen_fds(3)). */
     bool socket_activated;
 };

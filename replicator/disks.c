@@ -120,6 +120,7 @@ static void start_nbdkit(struct disk *disk)
         .plugin = disks->config.plugin,
         .disk = disk->id,
         .log_path = log,
+        .nice = disks->config.nice,
         .listen_fd = disk->listen_fd,
         .shm_fd = disk->shm_fd,
         .image_fd = disk_image_fd(disk->image),

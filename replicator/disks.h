@@ -41,6 +41,7 @@ struct disks_config {
     const char *vm_name, *vm_dir, *state_dir, *plugin;
     const struct disk_config *list;
     unsigned n;
+    int nice;     /* of nbdkit: see struct child_start */
     bool standby; /* the guest does not run here: writes through nbdkit are refused */
     /* Control thread: something changed (an order was carried out, a ring filled): look. urgent: cut an epoch
      * now. */

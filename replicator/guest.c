@@ -113,7 +113,7 @@ bool guest_start(struct replicator *r, GError **error)
     }
     g_autofree char *log = vm_path(r, "console.log");
     r->qemu = qemu_process_start((const char *const *)r->config.qemu_argv, r->config.hook_path, &r->fds, log,
-                                 on_qemu_exit, r, error);
+                                 r->config.nice, on_qemu_exit, r, error);
     if (!r->qemu)
         return false;
     hypervisor_set_pid(r->hv, child_process_pid(r->qemu));

@@ -71,6 +71,7 @@ bool guest_disks_open(struct replicator *r, GError **error)
         .plugin = r->config.disk_plugin,
         .list = r->config.disks,
         .n = r->config.ndisks,
+        .nice = r->config.nice,
         .standby = r->config.role == SESSION_SECONDARY,
         .changed = on_changed,
         .flushed = on_flushed,

@@ -203,7 +203,6 @@ void replicator_begin(struct replicator *r)
     session_init(&r->session, &session, replicator_now_ms());
     channel_listening(r->channel, data_port, udp_port);
     priority_set_nice(getpid(), r->config.nice);
-    priority_set_nice(child_process_pid(r->qemu), r->config.nice);
     replicator_event_simple(r, SESSION_EVENT_START);
     return;
 failed:

@@ -100,6 +100,7 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
                 {start->map_fd, NBDKIT_FD_MAP},
                 {start->attention_fd, NBDKIT_FD_ATTENTION}},
         .nfds = 5,
+        .nice = start->nice,
         .socket_activated = true,
     };
     return child_process_start(&child, exited, opaque, error);

@@ -20,6 +20,7 @@ struct nbdkit_start {
     const char *plugin;   /* file */
     const char *disk;     /* its id, for messages */
     const char *log_path; /* output is appended */
+    int nice;             /* see struct child_start */
     int listen_fd;        /* nbdkit_listen */
     /* replicator/disk_log.h; all stay the caller's. */
     int shm_fd, image_fd, map_fd, attention_fd;

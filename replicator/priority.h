@@ -2,7 +2,8 @@
 /*
  * Who runs first where the host's processors are short. Without this the tail of the pause is other programs'
  * time: each of the four hand-overs between QEMU's main loop, its virtual processors and the capture thread
- * may wait for a scheduler tick (measured: docs/benchmarks.md).
+ * may wait for a scheduler tick (measured: docs/benchmarks.md). All that a guest waits for must have the same
+ * niceness, its disks' servers too: else they wait for the guest.
  */
 #ifndef UNDERSTUDY_REPLICATOR_PRIORITY_H
 #define UNDERSTUDY_REPLICATOR_PRIORITY_H

@@ -22,7 +22,7 @@ static char **qemu_environment(const char *hook_path)
 }
 
 struct child_process *qemu_process_start(const char *const *argv, const char *hook_path,
-                                         const struct hv_fds *fds, const char *log_path,
+                                         const struct hv_fds *fds, const char *log_path, int nice,
                                          child_process_exited exited, void *opaque, GError **error)
 {
     g_autofree char *path = g_find_program_in_path(argv[0]);
@@ -47,6 +47,7 @@ struct child_process *qemu_process_start(const char *const *argv, const char *ho
                 {fds->kick, QEMU_FD_KICK},
                 {fds->ram, QEMU_FD_RAM}},
         .nfds = 4,
+        .nice = nice,
     };
     return child_process_start(&start, exited, opaque, error);
 }

@@ -13,11 +13,12 @@
 enum { QEMU_FD_SHM = 60, QEMU_FD_DEVSTATE = 61, QEMU_FD_KICK = 62, QEMU_FD_RAM = 63 };
 
 /*
- * Starts argv with hook_path preloaded. Output goes to log_path. fds stay the caller's.
+ * Starts argv with hook_path preloaded and a niceness (see struct child_start). Output goes to log_path. fds
+ * stay the caller's.
  * NULL and error set when the program could not be started.
  */
 struct child_process *qemu_process_start(const char *const *argv, const char *hook_path,
-                                         const struct hv_fds *fds, const char *log_path,
+                                         const struct hv_fds *fds, const char *log_path, int nice,
                                          child_process_exited exited, void *opaque, GError **error);
 
 #endif

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -143,6 +144,29 @@ static void test_client_that_comes_before_nbdkit_is_served(void **state)
     assert_true(read_well(reader));
 }
 
+/* A guest whose processors come first would wait for its disks' server otherwise. */
+static void test_every_thread_of_nbdkit_has_the_niceness_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    unsigned nthreads = 0;
+    f->start.nice = 5;
+    start(f);
+    GSubprocess *reader = begin_reading(f);
+    assert_true(read_well(reader));
+    g_autofree char *tasks = g_strdup_printf("/proc/%d/task", (int)child_process_pid(f->process));
+    GDir *dir = g_dir_open(tasks, 0, NULL);
+    assert_non_null(dir);
+    for (const char *name; (name = g_dir_read_name(dir)); nthreads++)
+        assert_int_equal(getpriority(PRIO_PROCESS, (id_t)atoi(name)), 5);
+    g_dir_close(dir);
+    assert_true(nthreads > 0);
+    /* Where sessions are scheduled as groups, its own counts. */
+    g_autofree char *path = g_strdup_printf("/proc/%d/autogroup", (int)child_process_pid(f->process));
+    g_autofree char *group = NULL;
+    if (g_file_get_contents(path, &group, NULL, NULL))
+        assert_non_null(strstr(group, " nice 5"));
+}
+
 static void test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket(void **state)
 {
     struct fixture *f = *state;
@@ -252,6 +276,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_client_that_comes_before_nbdkit_is_served, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_every_thread_of_nbdkit_has_the_niceness_asked_for, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nbdkit_ends_with_the_process_that_started_it, set_up, tear_down),
