@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 
 #include "checkpoint/capture.h"
+#include "replicator/log_limit.h"
 #include "replicator/note.h"
 
 #define BATCH_PAGES        2048u
@@ -57,6 +58,7 @@ struct capture_thread {
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
+    struct log_limit log_limit;
 
     const struct capture_order *serving; /* the order being carried out */
 
@@ -279,6 +281,13 @@ static void record(struct capture_thread *t, const struct capture_report *report
     t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
 }
 
+/* Writers wait for what is under way again, as long as that takes. */
+static void limit_logs(struct capture_thread *t)
+{
+    uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
+    disks_limit_logs(t->config.disks, log_limit_next(&t->log_limit, acked, g_get_monotonic_time()));
+}
+
 /* Waits until due_us or a change of order. True if it is time. */
 static bool wait_until(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
 {
@@ -320,7 +329,11 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     struct staged_epoch *epoch = NULL;
     t->serving = order;
     atomic_store_explicit(&t->hurry, false, memory_order_release);
+    disks_limit_logs(t->config.disks, 0);
     int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
+    if (status == 0)
+        log_limit_cut(&t->log_limit, t->next_epoch, (int64_t)(epoch->boundary_ns / 1000));
+    limit_logs(t);
     if (status == -EAGAIN || status == -ETIME) {
         if (status == -ETIME)
             atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
@@ -354,6 +367,8 @@ static bool may_cut(struct capture_thread *t)
 static void run_epochs(struct capture_thread *t, const struct capture_order *order)
 {
     bool last = order->mode == MODE_LAST_EPOCH;
+    log_limit_init(&t->log_limit);
+    disks_limit_logs(t->config.disks, LOG_LIMIT_MAX);
     if (order->first_epoch > t->next_epoch || !last)
         t->next_epoch = MAX(t->next_epoch, order->first_epoch);
     t->due_us = g_get_monotonic_time();
@@ -367,7 +382,7 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
         while (!may_cut(t) && still(t, order))
             mailbox_wait(&t->wake, IDLE_WAIT_MS);
         if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
-            return;
+            break;
         disk_sync_between_epochs(t->disk_sync, t->next_epoch);
         if (!run_epoch(t, order, last))
             break;
@@ -376,6 +391,7 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
         if (t->due_us <= now)
             t->due_us += (now - t->due_us) / period * period + period;
     }
+    disks_limit_logs(t->config.disks, 0);
     while (still(t, order))
         mailbox_wait(&t->wake, IDLE_WAIT_MS);
 }

@@ -8,8 +8,13 @@
  * where the epoch ends. The replicator copies what lies before it out, once the guest runs again, and moves
  * tail.
  *
- * A ring that is full makes writers wait (on room_seq) until the replicator has made room. A pause waits for
- * the writes under way, so a wait without end would hold the guest: after DISK_ROOM_WAIT_MS, or at once for a
+ * While epochs are cut, writers wait (on room_seq) as soon as limit bytes are in the ring: a guest that
+ * writes faster than the standby takes it is slowed down to that, and what it says meanwhile is not held for
+ * long. Just before a pause, which waits for the writes under way, limit is lifted: for those the rest of the
+ * ring is there.
+ *
+ * A ring that is full makes writers wait until the replicator has made room. In a pause a wait without end
+ * would hold the guest: after DISK_ROOM_WAIT_MS, or at once for a
  * record that could never fit, the plugin gives up logging: it sets detached, before that write completes. An
  * epoch whose boundary sees detached is never sent; the dirty-block map still has what was written, and a new
  * synchronisation follows.
@@ -81,11 +86,12 @@ struct disk_shm {
 
     /* Replicator -> plugin. */
     _Alignas(64) _Atomic uint64_t tail; /* bytes ever taken out */
-    _Atomic uint32_t room_seq;          /* futex: raised when tail or an order moved */
+    _Atomic uint32_t room_seq;          /* futex: raised when tail or an order moved, or limit was lifted */
     _Atomic uint32_t wanted_seq;        /* futex */
     _Atomic uint32_t wanted_flags, wanted_map;
     _Atomic uint32_t release_seq; /* futex: raised when release moved */
     _Atomic uint64_t release;     /* DISK_HELD: what lies before may go to the image */
+    _Atomic uint64_t limit;       /* bytes in the ring from which on writers wait; 0: none */
 
     /* Plugin -> replicator. */
     _Alignas(64) _Atomic uint64_t head; /* bytes ever put in; each record whole */

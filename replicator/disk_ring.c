@@ -98,34 +98,53 @@ static int64_t us_until(const struct timespec *at)
 }
 
 /* A tail that is nonsense leaves no room either. */
-static bool has_room(const struct disk_ring *ring, size_t len, uint64_t tail)
+static bool has_room(const struct disk_ring *ring, size_t len)
 {
-    uint64_t used = ring->head - tail;
+    uint64_t used = ring->head - tail_of(ring);
     return used <= ring->len && len <= ring->len - used;
+}
+
+/* An order waits for the writes under way, whatever it is. */
+static bool is_below_limit(const struct disk_ring *ring, size_t len)
+{
+    const struct disk_shm *shm = ring->shm;
+    uint64_t limit = atomic_load_explicit(&shm->limit, memory_order_acquire);
+    uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
+    (void)len;
+    return limit == 0 || ring->head - tail < limit ||
+           atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
+}
+
+/* For a record of len bytes. False: waited in vain. */
+static bool wait_for(struct disk_ring *ring, bool (*is_met)(const struct disk_ring *, size_t), size_t len,
+                     unsigned wait_ms)
+{
+    struct disk_shm *shm = ring->shm;
+    if (is_met(ring, len))
+        return true;
+    struct timespec deadline = disk_futex_in_ms(wait_ms);
+    bool met = false;
+    atomic_fetch_add(&shm->waits, 1);
+    for (;;) {
+        uint32_t seen = atomic_load(&shm->room_seq);
+        met = is_met(ring, len);
+        if (met || us_until(&deadline) <= 0 || disk_ring_is_to_end(ring))
+            break;
+        ask_for_epoch(ring, tail_of(ring));
+        disk_futex_wait(&shm->room_seq, seen, &deadline);
+    }
+    atomic_fetch_add(&shm->wait_us, (uint64_t)(wait_ms * 1000ll - us_until(&deadline)));
+    return met;
 }
 
 static bool wait_for_room(struct disk_ring *ring, size_t len)
 {
-    struct disk_shm *shm = ring->shm;
-    if (has_room(ring, len, tail_of(ring)))
-        return true;
+    /* Waited for in vain, it is no reason to give logging up: there may be room all the same. */
+    if (!disk_chaos_has("no-limit"))
+        wait_for(ring, is_below_limit, len, ring->room_wait_ms);
     if (len > ring->len)
         return false;
-    unsigned wait_ms = is_held(shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms;
-    struct timespec deadline = disk_futex_in_ms(wait_ms);
-    bool room = false;
-    atomic_fetch_add(&shm->waits, 1);
-    for (;;) {
-        uint32_t seen = atomic_load(&shm->room_seq);
-        uint64_t tail = tail_of(ring);
-        room = has_room(ring, len, tail);
-        if (room || us_until(&deadline) <= 0 || disk_ring_is_to_end(ring))
-            break;
-        ask_for_epoch(ring, tail);
-        disk_futex_wait(&shm->room_seq, seen, &deadline);
-    }
-    atomic_fetch_add(&shm->wait_us, (uint64_t)(wait_ms * 1000ll - us_until(&deadline)));
-    return room;
+    return wait_for(ring, has_room, len, is_held(ring->shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms);
 }
 
 /* At head + skip, which may be past the end. */

@@ -120,7 +120,13 @@ void disks_cancel_durable(struct disks *disks);
  * the pause waits for.
  */
 bool disks_may_pause(const struct disks *disks);
-/* In the pause, guest stopped, requests drained: this epoch ends here. Loads and stores of words only. */
+/*
+ * From how many bytes of a disk's log on, not taken out yet, writers wait: while epochs follow each other. 0:
+ * they do not: before each pause, which waits for them. NULL: nothing.
+ */
+void disks_limit_logs(struct disks *disks, uint64_t bytes);
+/* In the pause, guest stopped, requests drained: this epoch ends here, and the last limit but 0 is in force
+ * again. Loads and stores of words only. */
 void disks_boundary(struct disks *disks, uint64_t epoch);
 /* Throws away what was logged and not collected. While no plugin logs. */
 void disks_drop_log(struct disks *disks);

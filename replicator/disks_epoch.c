@@ -30,10 +30,23 @@ bool disks_may_pause(const struct disks *disks)
     return true;
 }
 
+void disks_limit_logs(struct disks *disks, uint64_t bytes)
+{
+    if (disks && bytes)
+        disks->log_limit = bytes;
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk_shm *shm = disks->disk[i].shm;
+        atomic_store_explicit(&shm->limit, bytes, memory_order_release);
+        if (bytes == 0)
+            disk_futex_raise(&shm->room_seq);
+    }
+}
+
 void disks_boundary(struct disks *disks, uint64_t epoch)
 {
     for (unsigned i = 0; i < disks_count(disks); i++) {
         struct disk *disk = &disks->disk[i];
+        atomic_store_explicit(&disk->shm->limit, disks->log_limit, memory_order_release);
         disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
         disk->cut_detached = atomic_load_explicit(&disk->shm->detached, memory_order_acquire);
         if (disk->shared)

@@ -65,6 +65,7 @@ struct disks {
     struct disks_config config; /* strings are owned */
     struct disk disk[DISK_MAX];
     uint64_t len[DISK_MAX]; /* exported bytes */
+    uint64_t log_limit;     /* capture thread: the last one but 0 */
     unsigned n;
     struct disk_journal *journal;
     GQueue held;       /* applier thread: struct held_epoch*, what shared disks may not have yet */

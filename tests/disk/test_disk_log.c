@@ -22,6 +22,7 @@
 
 #include "checkpoint/disk_record.h"
 #include "disk_fixture.h"
+#include "replicator/disk_futex.h"
 #include "replicator/disk_log_internal.h"
 
 #define EXPORT_LEN (1u << 20)
@@ -133,15 +134,21 @@ static void *write_once(void *opaque)
     return NULL;
 }
 
-/* Fills the ring, and starts a write that has to wait for room; returns when it waits. */
-static void start_waiting_writer(struct writer *writer)
+/* Starts a write that has to wait; returns when it does. */
+static void start_writer_that_waits(struct writer *writer)
 {
-    while (RING_LEN - (atomic_load(&shm->head) - atomic_load(&shm->tail)) >= 4096 + DISK_RECORD_HEADER_LEN)
-        assert_int_equal(write_at(0, 4096, 1), 0);
     *writer = (struct writer){.offset = 8192, .len = 4096};
     assert_int_equal(pthread_create(&writer->thread, NULL, write_once, writer), 0);
     while (atomic_load(&shm->waits) == 0)
         sched_yield();
+}
+
+/* The same, after filling the ring. */
+static void start_waiting_writer(struct writer *writer)
+{
+    while (RING_LEN - (atomic_load(&shm->head) - atomic_load(&shm->tail)) >= 4096 + DISK_RECORD_HEADER_LEN)
+        assert_int_equal(write_at(0, 4096, 1), 0);
+    start_writer_that_waits(writer);
 }
 
 /* ---- what a change does ---- */
@@ -345,6 +352,74 @@ static void test_an_order_to_stop_logging_frees_a_waiting_writer(void **state)
     assert_int_equal(atomic_load(&shm->detached), 1);
     assert_false(atomic_load(&shm->attention) & DISK_ATTENTION_DETACHED);
     assert_int_equal(atomic_load(&shm->flags), DISK_WRITABLE | DISK_DURABLE);
+}
+
+/* ---- a limit below that ---- */
+
+#define LIMIT (2u * 4096)
+
+static void fill_to_the_limit(void)
+{
+    start(LOGGING);
+    atomic_store(&shm->limit, LIMIT);
+    while (atomic_load(&shm->head) - atomic_load(&shm->tail) < LIMIT)
+        assert_int_equal(write_at(0, 4096, 1), 0);
+    assert_int_equal(atomic_load(&shm->waits), 0);
+}
+
+static void assert_written_and_logged(struct writer *writer)
+{
+    pthread_join(writer->thread, NULL);
+    assert_int_equal(writer->status, 0);
+    assert_int_equal(atomic_load(&shm->detached), 0);
+    assert_image_is_model();
+}
+
+static void test_writers_wait_at_the_limit_until_tail_moves(void **state)
+{
+    (void)state;
+    struct writer writer;
+    fill_to_the_limit();
+    uint64_t head = atomic_load(&shm->head);
+    start_writer_that_waits(&writer);
+    disk_fixture_await_attention(&fixture, DISK_ATTENTION_MARK);
+    assert_int_equal(atomic_load(&shm->head), head);
+    assert_true(disk_fixture_consume(&fixture, head));
+    assert_written_and_logged(&writer);
+}
+
+static void test_a_limit_that_is_lifted_lets_writers_into_the_rest_of_the_ring(void **state)
+{
+    (void)state;
+    struct writer writer;
+    fill_to_the_limit();
+    start_writer_that_waits(&writer);
+    atomic_store(&shm->limit, 0);
+    disk_futex_raise(&shm->room_seq);
+    assert_written_and_logged(&writer);
+}
+
+static void test_an_order_does_not_wait_for_writers_at_the_limit(void **state)
+{
+    (void)state;
+    struct writer writer;
+    fill_to_the_limit();
+    start_writer_that_waits(&writer);
+    disk_fixture_order(&fixture, LOGGING, 1);
+    disk_fixture_await(&fixture);
+    assert_int_equal(atomic_load(&shm->active_map), 1);
+    assert_written_and_logged(&writer);
+}
+
+static void test_a_limit_that_nobody_lifts_is_no_reason_to_give_logging_up(void **state)
+{
+    (void)state;
+    struct writer writer;
+    fill_to_the_limit();
+    disk_log_set_room_wait(fixture.log, 20);
+    start_writer_that_waits(&writer);
+    assert_written_and_logged(&writer);
+    assert_true(atomic_load(&shm->wait_us) >= 20000);
 }
 
 static void test_the_mark_is_signalled_once_for_each_place_of_tail(void **state)
@@ -751,6 +826,10 @@ int main(void)
         TEST(test_a_record_that_never_fits_detaches_at_once),
         TEST(test_a_tail_that_is_nonsense_leaves_no_room),
         TEST(test_an_order_to_stop_logging_frees_a_waiting_writer),
+        TEST(test_writers_wait_at_the_limit_until_tail_moves),
+        TEST(test_a_limit_that_is_lifted_lets_writers_into_the_rest_of_the_ring),
+        TEST(test_an_order_does_not_wait_for_writers_at_the_limit),
+        TEST(test_a_limit_that_nobody_lifts_is_no_reason_to_give_logging_up),
         TEST(test_the_mark_is_signalled_once_for_each_place_of_tail),
         TEST(test_modes_change_only_with_no_write_under_way),
         TEST(test_an_order_that_waits_is_in_force_when_start_returns),

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows that disk_kills.sh can fail: with a plugin that leaves a sixteenth of the places out of the log, the guest or the checker must
 # find the disk wrong; with a replicator that lets output out before its epoch is acked, the client must find the guest set back. And that
-# disk_lifecycle.sh --shared can: with a plugin that writes to a shared image at once, that must be seen.
+# disk_lifecycle.sh --shared can: with a plugin that writes to a shared image at once, that must be seen. And disk_pressure.sh: with one
+# whose writers do not wait.
 #   disk_notice.sh BUILD GUEST
 set -euo pipefail
 out=$(mktemp)
@@ -29,3 +30,5 @@ expect "output that goes out early" "the client: |the client ended|image is not 
     REPLICATOR="$BUILD/replicator/understudy-replicator-chaos"
 expect "a shared disk that is written to at once" "what the standby does not hold is in the image|finds its disk wrong" "disk_lifecycle.sh --shared" \
     DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=not-held
+expect "writers that do not wait" "its log overflowed|bytes lay in the log|the log overflowed" disk_pressure.sh \
+    DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=no-limit
