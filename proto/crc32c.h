@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* CRC32C (Castagnoli, RFC 3720 appendix B.4), by the processor's instruction where there is one. Any thread.
- */
+/* CRC32C (Castagnoli, RFC 3720 appendix B.4), by isa-l: as fast as the memory is read. Any thread. */
 #ifndef UNDERSTUDY_PROTO_CRC32C_H
 #define UNDERSTUDY_PROTO_CRC32C_H
 

@@ -38,7 +38,7 @@ static void test_published_vectors(void **state)
     assert_int_equal(crc32c(0, NULL, 0), 0);
 }
 
-/* Lengths around a word and around the three lanes of 1360 bytes, at odd addresses. */
+/* Lengths around a word, what is done at once, and a page, at odd addresses. */
 static void test_every_length_and_alignment_agrees_with_the_definition(void **state)
 {
     (void)state;
