@@ -4,8 +4,11 @@
  * the tails; each reads the other's with acquire. Address space for everything is reserved at once
  * (MAP_NORESERVE) and touched only as used, so filling an epoch never allocates; the first pages are touched
  * at start, so that small epochs, the common case, never take a page fault inside a pause. For the same
- * reason an epoch that finds the ring empty starts at its beginning again, in the warm part. Pages beyond the
- * warm part are given back to the kernel once a large epoch is done with them.
+ * reason an epoch that finds the ring empty starts at its beginning again, in the warm part.
+ *
+ * What was touched beyond the warm part is kept as long as epochs go there: to fault a page in again takes
+ * longer than to fill it. Once that has been over for a while it is given back to the kernel, a little with
+ * each epoch that finds the ring empty: nobody but the filling side has anything to do with it then.
  */
 #include "checkpoint/staging.h"
 
@@ -15,8 +18,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define WARM_PAGES 8192u       /* 32 MiB kept resident */
-#define HUGE_LEN   (2ul << 20) /* the region begins at such a boundary, or its huge pages would not fit */
+#define WARM_PAGES      8192u       /* 32 MiB kept resident */
+#define CALM_EPOCHS     50u         /* one after the other in the warm part; then it is time to give back */
+#define GIVE_BACK_PAGES 1024u       /* with each epoch: some tenths of a millisecond */
+#define HUGE_LEN        (2ul << 20) /* the region begins at such a boundary, or its huge pages would not fit */
 
 struct staging {
     uint8_t *region;
@@ -34,6 +39,8 @@ struct staging {
     _Alignas(64) uint64_t page_head; /* counts pages taken, ever */
     uint32_t next_slot;              /* where the next page goes */
     uint64_t epoch_head;             /* counts epochs opened, ever */
+    uint32_t touched_end; /* above the highest page that is resident; the warm part's end or beyond */
+    unsigned calm;        /* epochs in a row that found the ring empty and stayed in the warm part */
     bool open;
     bool pinned; /* written before the first epoch */
     /* Freeing side; read by the filling side. */
@@ -92,6 +99,7 @@ int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_
     }
     uint32_t warm = capacity_pages < WARM_PAGES ? capacity_pages : WARM_PAGES;
     warm_region(staging);
+    staging->touched_end = warm;
     for (unsigned i = 0; i < STAGING_EPOCHS; i++)
         memset(staging->page_lists + (size_t)i * capacity_pages, 0,
                (size_t)warm * sizeof(struct staged_page));
@@ -166,14 +174,37 @@ uint8_t *staging_slot(const struct staging *staging, uint32_t slot)
     return staging_slot_at(staging->region, slot);
 }
 
+/* The ring is empty. */
+static void give_back(struct staging *staging)
+{
+    if (staging->pinned || staging->touched_end <= WARM_PAGES || ++staging->calm < CALM_EPOCHS)
+        return;
+    uint32_t n = staging->touched_end - WARM_PAGES;
+    n = n < GIVE_BACK_PAGES ? n : GIVE_BACK_PAGES;
+    staging->touched_end -= n;
+    madvise(staging_slot(staging, staging->touched_end), (size_t)n * STAGING_PAGE_LEN, MADV_DONTNEED);
+}
+
+/* Of n pages from first on, which may wrap. */
+static void note_touched(struct staging *staging, uint32_t first, uint32_t n)
+{
+    uint32_t end = n < staging->capacity - first ? first + n : staging->capacity;
+    if (end > WARM_PAGES)
+        staging->calm = 0;
+    if (end > staging->touched_end)
+        staging->touched_end = end;
+}
+
 struct staged_epoch *staging_begin(struct staging *staging, uint64_t number, enum staged_kind kind)
 {
     if (staging->open || staging_free_epochs(staging) == 0)
         return NULL;
     size_t index = staging->epoch_head % STAGING_EPOCHS;
     struct staged_epoch *epoch = &staging->epochs[index];
-    if (staging_free_pages(staging) == staging->capacity)
+    if (staging_free_pages(staging) == staging->capacity) {
         staging->next_slot = 0;
+        give_back(staging);
+    }
     memset(epoch, 0, sizeof *epoch);
     epoch->epoch = number;
     epoch->kind = kind;
@@ -204,6 +235,7 @@ int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uin
     staging->next_slot = n < before_end ? first + n : n - before_end;
     staging->page_head += n;
     epoch->nslots += n;
+    note_touched(staging, first, n);
     return first;
 }
 
@@ -221,26 +253,8 @@ void staging_abort(struct staging *staging, struct staged_epoch *epoch)
     staging->open = false;
 }
 
-/* Gives the part of [first, first + n) that lies beyond the warm part back to the kernel. */
-static void cool(struct staging *staging, uint32_t first, uint32_t n)
-{
-    uint32_t end = first + n;
-    uint32_t wrapped = end > staging->capacity ? end - staging->capacity : 0;
-    end -= wrapped;
-    if (end > WARM_PAGES && first < WARM_PAGES)
-        first = WARM_PAGES;
-    if (end > first && first >= WARM_PAGES)
-        madvise(staging_slot(staging, first), (size_t)(end - first) * STAGING_PAGE_LEN, MADV_DONTNEED);
-    if (wrapped > WARM_PAGES)
-        madvise(staging_slot(staging, WARM_PAGES), (size_t)(wrapped - WARM_PAGES) * STAGING_PAGE_LEN,
-                MADV_DONTNEED);
-}
-
 void staging_free(struct staging *staging, struct staged_epoch *epoch)
 {
-    /* Only large epochs: giving back and faulting in again costs more than it saves on a small one. */
-    if (epoch->nslots > WARM_PAGES && !staging->pinned)
-        cool(staging, epoch->first_slot, epoch->nslots);
     atomic_fetch_add_explicit(&staging->page_tail, epoch->nslots, memory_order_release);
     atomic_fetch_add_explicit(&staging->epoch_tail, 1, memory_order_release);
 }

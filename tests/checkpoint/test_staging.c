@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -160,7 +161,50 @@ static void test_a_receiver_takes_consecutive_slots_across_the_end(void **state)
     staging_close(staging);
 }
 
-static void test_large_epochs_give_memory_back_and_harm_nobody(void **state)
+static uint32_t resident_pages(const struct staging *staging)
+{
+    static unsigned char resident[30000];
+    uint32_t n = 0;
+    size_t len;
+    void *region = staging_region(staging, &len);
+    assert_true(len / STAGING_PAGE_LEN <= sizeof resident);
+    assert_int_equal(mincore(region, len, resident), 0);
+    for (size_t i = 0; i < len / STAGING_PAGE_LEN; i++)
+        n += resident[i] & 1;
+    return n;
+}
+
+static void run_epochs(struct staging *staging, uint64_t *number, unsigned n, uint32_t pages)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct staged_epoch *epoch = fill(staging, ++*number, pages);
+        check(staging, epoch, *number, pages);
+        staging_free(staging, epoch);
+    }
+}
+
+static void test_memory_is_kept_while_epochs_are_large_and_given_back_after(void **state)
+{
+    (void)state;
+    struct staging *staging;
+    uint64_t number = 0;
+    assert_int_equal(staging_open(&staging, 30000, 64), 0);
+    uint32_t warm = resident_pages(staging);
+    run_epochs(staging, &number, 3, 20000);
+    assert_int_equal(resident_pages(staging), 20000);
+    /* Now and then a large one: it is not over yet. */
+    for (unsigned i = 0; i < 5; i++) {
+        run_epochs(staging, &number, 40, 10);
+        run_epochs(staging, &number, 1, 20000);
+    }
+    assert_int_equal(resident_pages(staging), 20000);
+    run_epochs(staging, &number, 100, 10);
+    assert_int_equal(resident_pages(staging), warm);
+    run_epochs(staging, &number, 1, 20000);
+    staging_close(staging);
+}
+
+static void test_large_epochs_that_wrap_harm_nobody(void **state)
 {
     (void)state;
     struct staging *staging;
@@ -243,7 +287,8 @@ int main(void)
         cmocka_unit_test(test_aborted_epoch_gives_everything_back),
         cmocka_unit_test(test_epoch_that_finds_the_ring_empty_starts_in_the_warm_part),
         cmocka_unit_test(test_a_receiver_takes_consecutive_slots_across_the_end),
-        cmocka_unit_test(test_large_epochs_give_memory_back_and_harm_nobody),
+        cmocka_unit_test(test_memory_is_kept_while_epochs_are_large_and_given_back_after),
+        cmocka_unit_test(test_large_epochs_that_wrap_harm_nobody),
         cmocka_unit_test(test_pinned_staging_has_huge_pages_where_the_kernel_has_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
