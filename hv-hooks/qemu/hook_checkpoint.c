@@ -28,7 +28,7 @@ static inline void cpu_relax(void)
 }
 
 /* The engine's copy, or the deadline. Returns the verdict. */
-static uint32_t wait_for_copy(struct hook *hook, uint64_t began_ns, uint64_t deadline_ns)
+static uint32_t wait_for_copy(struct hook *hook, uint64_t stopped_ns, uint64_t deadline_ns)
 {
     _Atomic uint32_t *verdict = &hook->shm->verdict;
     uint64_t spin_until = hook_now_ns() + SPIN_NS;
@@ -37,7 +37,7 @@ static uint32_t wait_for_copy(struct hook *hook, uint64_t began_ns, uint64_t dea
         if (now_is != HOOK_WAITING)
             return now_is;
         uint64_t now = hook_now_ns();
-        if (now - began_ns >= deadline_ns) {
+        if (now - stopped_ns >= deadline_ns) {
             uint32_t expected = HOOK_WAITING;
             if (atomic_compare_exchange_strong(verdict, &expected, HOOK_EXPIRED))
                 return HOOK_EXPIRED;
@@ -47,7 +47,7 @@ static uint32_t wait_for_copy(struct hook *hook, uint64_t began_ns, uint64_t dea
             cpu_relax();
         else
             hook_futex_wait(verdict, HOOK_WAITING,
-                            began_ns + deadline_ns > now ? began_ns + deadline_ns - now : 1000000);
+                            stopped_ns + deadline_ns > now ? stopped_ns + deadline_ns - now : 1000000);
     }
 }
 
@@ -150,7 +150,7 @@ void hook_checkpoint(struct hook *hook, uint32_t seq)
     uint64_t devstate_len;
     int status = hook_save_devices(hook, was_running, &devstate_len);
     uint64_t saved = hook_now_ns();
-    uint32_t verdict = wait_for_copy(hook, began, deadline_ns);
+    uint32_t verdict = wait_for_copy(hook, stopped, deadline_ns);
     uint64_t copied = hook_now_ns();
     if (verdict == HOOK_EXPIRED && hook_chaos("drop-bits"))
         chaos_drop_bits(hook);

@@ -29,7 +29,7 @@
  *   hook    pause guest, verdict = HOOK_WAITING, harvest into the bitmaps (OR), harvested_seq = n, futex wake
  *   engine  (sees harvested_seq) moves the bits out (atomic exchange), copies pages, then
  *           compare-and-swap verdict HOOK_WAITING -> HOOK_COPIED, futex wake
- *   hook    saves device state, waits for HOOK_COPIED until request_deadline_us after the pause began;
+ *   hook    saves device state, waits for HOOK_COPIED until request_deadline_us after the guest stopped;
  *           too late: compare-and-swap HOOK_WAITING -> HOOK_EXPIRED (exactly one side wins)
  *   hook    resumes guest, fills result, done_seq = n
  *
