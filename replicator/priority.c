@@ -57,7 +57,8 @@ unsigned priority_set_nice(pid_t pid, int nice)
     }
     if (tasks)
         closedir(tasks);
-    if (changed)
+    /* A child of one that has it already starts with it; its session does not. */
+    if (nice && (changed || getpriority(PRIO_PROCESS, (id_t)pid) == nice))
         set_group_nice(pid, nice);
     return changed;
 }

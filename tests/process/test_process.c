@@ -167,6 +167,25 @@ static void test_every_thread_of_nbdkit_has_the_niceness_asked_for(void **state)
         assert_non_null(strstr(group, " nice 5"));
 }
 
+/* As a replicator that has its own niceness by now does. */
+static void test_nbdkit_of_one_that_is_nice_itself_has_its_group_too(void **state)
+{
+    struct fixture *f = *state;
+    g_autofree char *group = NULL;
+    if (getpriority(PRIO_PROCESS, 0) != 0 || !g_file_test("/proc/self/autogroup", G_FILE_TEST_EXISTS)) {
+        print_message(
+            "SKIPPED: this kernel does not group processes by session, or this test is nice itself\n");
+        return;
+    }
+    assert_int_equal(setpriority(PRIO_PROCESS, 0, 5), 0);
+    f->start.nice = 5;
+    start(f);
+    setpriority(PRIO_PROCESS, 0, 0); /* where it may: no other test minds */
+    g_autofree char *path = g_strdup_printf("/proc/%d/autogroup", (int)child_process_pid(f->process));
+    assert_true(g_file_get_contents(path, &group, NULL, NULL));
+    assert_non_null(strstr(group, " nice 5"));
+}
+
 static void test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket(void **state)
 {
     struct fixture *f = *state;
@@ -277,6 +296,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_client_that_comes_before_nbdkit_is_served, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_thread_of_nbdkit_has_the_niceness_asked_for, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_nbdkit_of_one_that_is_nice_itself_has_its_group_too, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket,
                                         set_up, tear_down),
