@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 
 #define WARM_PAGES      8192u       /* 32 MiB kept resident */
-#define CALM_EPOCHS     50u         /* one after the other in the warm part; then it is time to give back */
+#define CALM_EPOCHS     50u         /* that stay in the warm part; then it is time to give back */
 #define GIVE_BACK_PAGES 1024u       /* with each epoch: some tenths of a millisecond */
 #define HUGE_LEN        (2ul << 20) /* the region begins at such a boundary, or its huge pages would not fit */
 
@@ -40,7 +40,7 @@ struct staging {
     uint32_t next_slot;              /* where the next page goes */
     uint64_t epoch_head;             /* counts epochs opened, ever */
     uint32_t touched_end; /* above the highest page that is resident; the warm part's end or beyond */
-    unsigned calm;        /* epochs in a row that found the ring empty and stayed in the warm part */
+    unsigned calm;        /* epochs that found the ring empty since one went beyond the warm part */
     bool open;
     bool pinned; /* written before the first epoch */
     /* Freeing side; read by the filling side. */
