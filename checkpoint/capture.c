@@ -362,6 +362,8 @@ int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, st
         status = early < 0 ? (int)early : 0;
         capture->pages_early += early > 0 ? (uint32_t)early : 0;
     }
+    if (status == 0 && capture->config.before_pause)
+        capture->config.before_pause(capture->config.opaque);
     if (status == 0)
         status = hypervisor_checkpoint_begin(capture->config.hv, capture->config.deadline_us, stay_paused);
     if (status < 0)

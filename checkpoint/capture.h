@@ -30,6 +30,8 @@ struct capture_config {
     enum hv_tracker tracker;
     unsigned deadline_us;
     int copiers; /* helper threads; negative: by the number of processors */
+    /* Called just before the hypervisor is asked for a pause. NULL: nothing to do. */
+    void (*before_pause)(void *opaque);
     /* Called in the pause, guest stopped, before any page is copied: fix where the epoch's output ends. */
     void (*at_boundary)(void *opaque, uint64_t epoch);
     /*

@@ -104,6 +104,13 @@ static void tell_failure(struct capture_thread *t, uint64_t generation, int stat
     mailbox_post(t->config.control, &note->letter);
 }
 
+/* The pause waits for the writes under way: they may not wait in turn. */
+static void before_pause(void *opaque)
+{
+    struct capture_thread *t = opaque;
+    disks_limit_logs(t->config.disks, 0);
+}
+
 /* In the pause. */
 static void at_boundary(void *opaque, uint64_t epoch)
 {
@@ -281,11 +288,12 @@ static void record(struct capture_thread *t, const struct capture_report *report
     t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
 }
 
-/* Writers wait for what is under way again, as long as that takes. */
-static void limit_logs(struct capture_thread *t)
+/* How far writers may go ahead of the next epoch. */
+static void judge_pipeline(struct capture_thread *t, const struct staged_epoch *cut)
 {
     uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
-    disks_limit_logs(t->config.disks, log_limit_next(&t->log_limit, acked, g_get_monotonic_time()));
+    log_limit_cut(&t->log_limit, cut->epoch, (int64_t)(cut->boundary_ns / 1000));
+    log_limit_next(&t->log_limit, acked, g_get_monotonic_time());
 }
 
 /* Waits until due_us or a change of order. True if it is time. */
@@ -329,11 +337,10 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     struct staged_epoch *epoch = NULL;
     t->serving = order;
     atomic_store_explicit(&t->hurry, false, memory_order_release);
-    disks_limit_logs(t->config.disks, 0);
     int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
     if (status == 0)
-        log_limit_cut(&t->log_limit, t->next_epoch, (int64_t)(epoch->boundary_ns / 1000));
-    limit_logs(t);
+        judge_pipeline(t, epoch);
+    disks_limit_logs(t->config.disks, t->log_limit.bytes);
     if (status == -EAGAIN || status == -ETIME) {
         if (status == -ETIME)
             atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
@@ -368,7 +375,7 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
 {
     bool last = order->mode == MODE_LAST_EPOCH;
     log_limit_init(&t->log_limit);
-    disks_limit_logs(t->config.disks, LOG_LIMIT_MAX);
+    disks_limit_logs(t->config.disks, t->log_limit.bytes);
     if (order->first_epoch > t->next_epoch || !last)
         t->next_epoch = MAX(t->next_epoch, order->first_epoch);
     t->due_us = g_get_monotonic_time();
@@ -454,6 +461,7 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
         .tracker = config->tracker,
         .deadline_us = config->deadline_ms * 1000,
         .copiers = -1,
+        .before_pause = before_pause,
         .at_boundary = at_boundary,
         .add_disk_section = config->disks ? add_disk_section : NULL,
         .opaque = t,

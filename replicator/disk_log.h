@@ -14,10 +14,9 @@
  * ring is there.
  *
  * A ring that is full makes writers wait until the replicator has made room. In a pause a wait without end
- * would hold the guest: after DISK_ROOM_WAIT_MS, or at once for a
- * record that could never fit, the plugin gives up logging: it sets detached, before that write completes. An
- * epoch whose boundary sees detached is never sent; the dirty-block map still has what was written, and a new
- * synchronisation follows.
+ * would hold the guest: after DISK_ROOM_WAIT_MS, or at once for a record that could never fit, the plugin
+ * gives up logging: it sets detached, before that write completes. An epoch whose boundary sees detached is
+ * never sent; the dirty-block map still has what was written, and a new synchronisation follows.
  *
  * tail moves only to a head that was read with no write under way (in a pause). So whatever a killed nbdkit
  * has in the ring and not in the image lies behind tail: the one that follows writes [tail, head) to the
@@ -29,9 +28,9 @@
  * wake); a thread of the plugin takes the whole disk as the range of a lock in which each write takes its
  * own, stores flags and active_map, then done_seq, and signals the eventfd `attention`. A plugin that starts
  * does the same before it serves anything, so an order outlives nbdkit. One order at a time: the next is
- * filled in once done_seq has reached wanted_seq. An order that turns logging off raises room_seq too, so
- * that no writer keeps it waiting. In a pause nothing is under way either: there the replicator may store
- * active_map itself.
+ * filled in once done_seq has reached wanted_seq. An order raises room_seq too, so that no writer who waits
+ * at the limit, or for room in a log that is to end, keeps it waiting. In a pause nothing is under way
+ * either: there the replicator may store active_map itself.
  *
  * Trust: the replicator takes nothing for granted that nbdkit writes here: positions are checked against its
  * own tail and the ring's length, records are decoded strictly.
@@ -48,7 +47,8 @@
 #define DISK_ROOM_WAIT_MS    2000
 /*
  * With DISK_HELD there is no image to write to instead: after this the write fails with ENOSPC, for which
- * QEMU stops the guest. Less than after what a guest gives a disk up (30 s, SCSI and ATA in Linux).
+ * QEMU stops the guest. With the wait at the limit before it, less than after what a guest gives a disk up
+ * (30 s, SCSI and ATA in Linux).
  */
 #define DISK_HELD_WAIT_MS 10000
 /* Descriptors that nbdkit inherits; the plugin's parameters name them: shm=, image=, map=, attention=. */

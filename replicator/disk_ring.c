@@ -139,11 +139,11 @@ static bool wait_for(struct disk_ring *ring, bool (*is_met)(const struct disk_ri
 
 static bool wait_for_room(struct disk_ring *ring, size_t len)
 {
+    if (len > ring->len)
+        return false;
     /* Waited for in vain, it is no reason to give logging up: there may be room all the same. */
     if (!disk_chaos_has("no-limit"))
         wait_for(ring, is_below_limit, len, ring->room_wait_ms);
-    if (len > ring->len)
-        return false;
     return wait_for(ring, has_room, len, is_held(ring->shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms);
 }
 

@@ -121,8 +121,8 @@ void disks_cancel_durable(struct disks *disks);
  */
 bool disks_may_pause(const struct disks *disks);
 /*
- * From how many bytes of a disk's log on, not taken out yet, writers wait: while epochs follow each other. 0:
- * they do not: before each pause, which waits for them. NULL: nothing.
+ * From how many bytes in a disk's log on writers wait: while epochs follow each other. 0: they do not: just
+ * before each pause, which waits for them. NULL: nothing.
  */
 void disks_limit_logs(struct disks *disks, uint64_t bytes);
 /* In the pause, guest stopped, requests drained: this epoch ends here, and the last limit but 0 is in force

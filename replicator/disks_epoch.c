@@ -36,8 +36,8 @@ void disks_limit_logs(struct disks *disks, uint64_t bytes)
         disks->log_limit = bytes;
     for (unsigned i = 0; i < disks_count(disks); i++) {
         struct disk_shm *shm = disks->disk[i].shm;
-        atomic_store_explicit(&shm->limit, bytes, memory_order_release);
-        if (bytes == 0)
+        uint64_t before = atomic_exchange(&shm->limit, bytes);
+        if (before && (bytes == 0 || bytes > before))
             disk_futex_raise(&shm->room_seq);
     }
 }
@@ -76,7 +76,9 @@ static void take_out(struct disk *disk)
     uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
     disk->taken = disk->cut;
     disk->epochs_kept++;
-    if (disk->cut - tail < GIVE_BACK_LEN)
+    /* What is kept counts against the limit. */
+    uint64_t limit = disk->disks->log_limit, step = GIVE_BACK_LEN;
+    if (disk->cut - tail < (limit && limit / 4 < step ? limit / 4 : step))
         return;
     /* Or nbdkit says nonsense: found out elsewhere. */
     bool is_sane = disk->cut - tail <= disk->ring_len;

@@ -29,9 +29,14 @@ struct world {
     struct capture *capture;
     struct image *image;
     struct capture_report report;
-    unsigned boundaries;
+    unsigned pauses, boundaries;
     uint64_t boundary_epoch;
 };
+
+static void before_pause(void *opaque)
+{
+    ((struct world *)opaque)->pauses++;
+}
 
 static void at_boundary(void *opaque, uint64_t epoch)
 {
@@ -51,6 +56,7 @@ static void open_world(struct world *world, uint32_t staging_pages, const struct
     config.staging = world->staging;
     config.deadline_us = 20000;
     config.copiers = 1;
+    config.before_pause = before_pause;
     config.at_boundary = at_boundary;
     config.opaque = world;
     assert_int_equal(capture_open(&world->capture, &config), 0);
@@ -299,10 +305,12 @@ static void test_full_staging_makes_the_next_epoch_wait_and_loses_nothing(void *
     assert_int_equal(capture_epoch(world.capture, 2, false, &unsent, &world.report), 0);
     for (uint64_t page = 20; page < 60; page++)
         guest_write(world.guest, FAKE_MAIN, page, 22);
+    assert_int_equal(world.pauses, world.boundaries);
     assert_int_equal(cut(&world, 3), -EAGAIN);
-    unsigned begun = fake_checkpoints_begun(world.guest);
+    unsigned begun = fake_checkpoints_begun(world.guest), pauses = world.pauses;
     assert_int_equal(cut(&world, 3), -EAGAIN);
     assert_int_equal(fake_checkpoints_begun(world.guest), begun); /* not paused in vain */
+    assert_int_equal(world.pauses, pauses);
     assert_int_equal(capture_dirty(world.capture), 16);
     ship(&world, unsent);
     assert_int_equal(cut(&world, 3), 0);

@@ -152,6 +152,45 @@ static void test_small_epochs_do_not_fill_the_memory_in_the_course_of_time(void 
     assert_true(resident_pages() * 4096 < RING_LEN / 4);
 }
 
+static uint64_t in_the_log(void)
+{
+    return ring.head - atomic_load(&ring.shm->tail);
+}
+
+/* However little that is, or writers would wait for what has long been taken out. */
+static void test_writers_at_the_limit_go_on_after_the_next_epoch(void **state)
+{
+    static const uint64_t limits[] = {1u << 20, 4u << 20, 16u << 20};
+    (void)state;
+    for (unsigned round = 0; round < 9; round++) {
+        uint64_t limit = limits[round % 3];
+        disks_limit_logs(&disks, limit);
+        while (in_the_log() < limit)
+            put(1);
+        disks_boundary(&disks, 1);
+        collect();
+        assert_true(in_the_log() < limit / 2);
+    }
+}
+
+static void test_the_limit_is_lifted_for_a_pause_and_back_at_its_boundary(void **state)
+{
+    (void)state;
+    disks_boundary(&disks, 1);
+    assert_int_equal(atomic_load(&ring.shm->limit), 0); /* nobody set one */
+    disks_limit_logs(&disks, 1u << 20);
+    uint32_t raised = atomic_load(&ring.shm->room_seq);
+    disks_limit_logs(&disks, 0);
+    assert_int_equal(atomic_load(&ring.shm->limit), 0);
+    assert_int_not_equal(atomic_load(&ring.shm->room_seq), raised);
+    disks_boundary(&disks, 2);
+    assert_int_equal(atomic_load(&ring.shm->limit), 1u << 20);
+    /* Who sleeps at a lower one learns of a higher one. */
+    raised = atomic_load(&ring.shm->room_seq);
+    disks_limit_logs(&disks, 2u << 20);
+    assert_int_not_equal(atomic_load(&ring.shm->room_seq), raised);
+}
+
 static void test_a_detached_log_is_not_collected(void **state)
 {
     (void)state;
@@ -177,6 +216,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_small_epochs_do_not_fill_the_memory_in_the_course_of_time,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writers_at_the_limit_go_on_after_the_next_epoch, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_the_limit_is_lifted_for_a_pause_and_back_at_its_boundary, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_detached_log_is_not_collected, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,22 +25,24 @@ if ! tc -n "$prefix-a" qdisc add dev up0 root tbf rate ${link_mib}mibps burst 25
     echo "SKIPPED: this kernel has no tbf (sch_tbf), so the link cannot be made slow"
     exit 77
 fi
-ask_bench "write-1m 8 15" >"$work/answer" &
-writes=$!
-most=0
-while kill -0 $writes 2>/dev/null; do
-    before=$(acked)
-    await 30 "epochs to go on under pressure" acked_more
-    field_is a state protected || fail "protection was lost: $(field a state)"
-    logged=$(understudy a status web --json | jq -r '.disks[0].log_bytes')
-    [ "$logged" -le "$most" ] || most=$logged
+# Eight at a time, and as many as the guest's page cache has at once.
+for load in "write-1m 8 12" "write-deep 2 6"; do
+    ask_bench "$load" >"$work/answer" &
+    writes=$! most=0
+    while kill -0 $writes 2>/dev/null; do
+        before=$(acked)
+        await 30 "epochs to go on under pressure" acked_more
+        field_is a state protected || fail "protection was lost: $(field a state)"
+        logged=$(understudy a status web --json | jq -r '.disks[0].log_bytes')
+        [ "$logged" -le "$most" ] || most=$logged
+    done
+    wait $writes || fail "$load: the guest's writes: $(cat "$work/answer")"
+    ! grep -q "its log overflowed" "$work/a.log" || fail "the log overflowed"
+    [ "$most" -le $((most_logged_mib << 20)) ] || fail "$most bytes lay in the log: writers do not wait"
+    read -r operations bytes ns _ <<<"$(cat "$work/answer")"
+    [ "$bytes" -gt $((link_mib << 20)) ] || fail "$load: the guest hardly wrote: $bytes bytes"
+    echo "$load: $operations writes of 1 MiB at $((bytes * 1000 / ns)) MB/s, at most $((most >> 20)) MiB in the log, protected all the time"
 done
-wait $writes || fail "the guest's writes: $(cat "$work/answer")"
-! grep -q "its log overflowed" "$work/a.log" || fail "the log overflowed"
-[ "$most" -le $((most_logged_mib << 20)) ] || fail "$most bytes lay in the log: writers do not wait"
-read -r operations bytes ns _ <<<"$(cat "$work/answer")"
-[ "$bytes" -gt $((link_mib << 20)) ] || fail "the guest hardly wrote: $bytes bytes"
-echo "$operations writes of 1 MiB at $((bytes * 1000 / ns)) MB/s, at most $((most >> 20)) MiB in the log, protected all the time"
 hosts_kill "$prefix" a 2>/dev/null
 await 20 "host b to take over" field_is b guest_here true
 ask_bench "read-1m 2 1" >"$work/answer" || fail "the guest cannot read its disk after the takeover: $(cat "$work/answer")"

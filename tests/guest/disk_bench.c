@@ -7,12 +7,14 @@
  * Answers on TCP port 7001, one request a line: "KIND THREADS SECONDS", where KIND is
  *   - write-4k-fsync: 4 KiB at random places, each followed by fdatasync
  *   - write-1m: 1 MiB, one after the other, and one fdatasync at the end, within the time measured
+ *   - write-deep: 1 MiB, one after the other, through the guest's page cache, which writes back what it has
+ * with as many requests at a time as the device takes, and one fdatasync at the end
  *   - read-4k: 4 KiB at random places
  *   - read-1m: 1 MiB, one after the other
  *   - fill: the whole device once, so that nothing measured after it meets a hole; THREADS and SECONDS do not
  * matter The answer is "OPERATIONS BYTES NANOSECONDS P50_US P99_US", or "bad" and why. All past the guest's
- * page cache (O_DIRECT). Each thread has a share of the device of its own. An operation's time includes its
- * fdatasync.
+ * page cache (O_DIRECT), but where it says otherwise. Each thread has a share of the device of its own. An
+ * operation's time includes its fdatasync.
  *
  * "poweroff" gets no answer. Threads: one server; those of a measurement live as long as it.
  */
@@ -43,13 +45,14 @@
 struct kind {
     const char *name;
     size_t len;
-    bool writes, random, sync_each;
+    bool writes, random, sync_each, cached;
 };
 static const struct kind kinds[] = {
-    {"write-4k-fsync", 4096, true, true, true},
-    {"write-1m", 1u << 20, true, false, false},
-    {"read-4k", 4096, false, true, false},
-    {"read-1m", 1u << 20, false, false, false},
+    {.name = "write-4k-fsync", .len = 4096, .writes = true, .random = true, .sync_each = true},
+    {.name = "write-1m", .len = 1u << 20, .writes = true},
+    {.name = "write-deep", .len = 1u << 20, .writes = true, .cached = true},
+    {.name = "read-4k", .len = 4096, .random = true},
+    {.name = "read-1m", .len = 1u << 20},
 };
 
 struct worker {
@@ -91,7 +94,7 @@ static void *work(void *opaque)
     struct worker *worker = opaque;
     const struct kind *kind = worker->kind;
     uint64_t state = now_ns() | 1, places = worker->share / kind->len, at = 0;
-    int fd = open(device, O_RDWR | O_DIRECT);
+    int fd = open(device, kind->cached ? O_RDWR : O_RDWR | O_DIRECT);
     uint64_t *buffer = aligned_alloc(4096, kind->len);
     if (fd < 0 || !buffer)
         worker->error = errno;
