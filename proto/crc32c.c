@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See crc32c.h. isa-l's crc32_iscsi is the bare recurrence: the inversions before and after are the caller's. */
+/* See crc32c.h. isa-l's crc32_iscsi is the bare recurrence: the inversions before and after are the caller's.
+ */
 #include "proto/crc32c.h"
 
 #include <isa-l/crc.h>
