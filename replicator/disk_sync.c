@@ -56,7 +56,7 @@ void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct conne
     sync->connection = connection ? connection_get(connection) : NULL;
     sync->term = term;
     sync->state = disks_count(sync->disks) ? WAIT_STATE : DONE;
-    sync->last_pass = false;
+    sync->last_pass = sync->goes_nowhere = false;
     sync->passes = 0;
     sync->first_batch = sync->next_batch = 0;
     sync->steady = STEADY_REST;
@@ -66,6 +66,7 @@ void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct conne
 void disk_sync_end(struct disk_sync *sync)
 {
     g_clear_pointer(&sync->connection, connection_put);
+    disks_limit_logs(sync->disks, 0);
     g_mutex_lock(&sync->mutex);
     sync->nwindows = 0;
     g_mutex_unlock(&sync->mutex);
@@ -113,6 +114,10 @@ static int choose_candidates(struct disk_sync *sync)
 
 static enum disk_sync_progress swap(struct disk_sync *sync)
 {
+    if (sync->last_pass) { /* none of it is done yet */
+        sync->pass_done = 0;
+        disk_sync_limit_log(sync);
+    }
     disks_order(sync->disks, sync->last_pass ? DISK_LOGGING : 0, 0, true);
     sync->state = SWAPPING;
     return DISK_SYNC_WORKED;
@@ -174,7 +179,10 @@ static enum disk_sync_progress end_pass(struct disk_sync *sync)
         sync->state = DONE;
         return DISK_SYNC_DONE;
     }
-    if (written_since(sync) > READY_CHUNKS && sync->passes < MAX_PASSES)
+    uint64_t written = written_since(sync);
+    /* Another pass would find as much again; in the last the guest is slowed down to what the link takes. */
+    sync->goes_nowhere = sync->passes >= MAX_PASSES || written > sync->pass_chunks / 4 * 3;
+    if (written > READY_CHUNKS && !sync->goes_nowhere)
         return swap(sync);
     sync->state = READY;
     return DISK_SYNC_READY;
@@ -197,8 +205,7 @@ enum disk_sync_progress disk_sync_step(struct disk_sync *sync, uint64_t number, 
         return end_pass(sync);
     case READY:
         /* Memory took its time, and the guest wrote meanwhile. */
-        return written_since(sync) > 4 * READY_CHUNKS && sync->passes < MAX_PASSES ? swap(sync)
-                                                                                   : DISK_SYNC_READY;
+        return written_since(sync) > 4 * READY_CHUNKS && !sync->goes_nowhere ? swap(sync) : DISK_SYNC_READY;
     case DONE:
         break;
     }

@@ -50,8 +50,9 @@ struct disk_sync {
     struct connection *connection;
     uint64_t term;
     enum state state;
-    bool last_pass;
+    bool last_pass, goes_nowhere; /* goes_nowhere: the guest writes as much as a pass sends */
     unsigned passes;
+    uint64_t pass_chunks, pass_done; /* of this pass: chunks to do, and those that the standby has */
     bool compare[DISK_MAX];
     unsigned ask_disk; /* where the next window begins */
     uint64_t ask_chunk;
@@ -78,6 +79,11 @@ void disk_sync_clear_chunk(const struct disk_sync *sync, unsigned disk, uint64_t
 void disk_sync_send(const struct disk_sync *sync, enum message_type type, unsigned disk, uint64_t number,
                     const void *payload, size_t len);
 
+/*
+ * In the last pass the log fills and nothing is taken out: the guest may write as much of what the log can
+ * hold as the pass has done of its chunks.
+ */
+void disk_sync_limit_log(const struct disk_sync *sync);
 void disk_sync_begin_pass(struct disk_sync *sync);
 /* One step of a pass. False: nothing can be done now, or *status says what failed. *over: all is sent. */
 bool disk_sync_do_pass(struct disk_sync *sync, uint64_t number, struct staged_epoch **batch, bool *over,

@@ -11,6 +11,8 @@
 #include "replicator/disk_sync_internal.h"
 
 #define COMPARE_CHUNKS 64u /* fewer than these are sent unseen */
+/* Half of a ring: the first epoch carries it, and until that is acked output waits. */
+#define LAST_PASS_LOG_LEN (DISKS_RING_LEN / 2)
 
 static _Atomic uint64_t *frozen_words(const struct disk_sync *sync, unsigned disk, size_t *nwords)
 {
@@ -183,14 +185,19 @@ void disk_sync_take_confirmations(struct disk_sync *sync)
             return;
         for (uint32_t i = 0; i < sent->n; i++)
             disk_sync_clear_chunk(sync, sent->disk, sent->chunks[i]);
+        sync->pass_done += sent->n;
         sync->first_batch++;
+        if (sync->last_pass)
+            disk_sync_limit_log(sync);
     }
 }
 
 void disk_sync_begin_pass(struct disk_sync *sync)
 {
+    sync->pass_chunks = sync->pass_done = 0;
     for (unsigned d = 0; d < disks_count(sync->disks); d++) {
         uint64_t candidates = disk_map_count(disks_map(sync->disks, d), disks_frozen(sync->disks, d));
+        sync->pass_chunks += candidates;
         sync->compare[d] = sync->passes == 0 && candidates > COMPARE_CHUNKS;
         if (sync->passes == 0)
             disks_count_candidates(sync->disks, d, candidates * DISK_CHUNK_LEN);
@@ -198,6 +205,12 @@ void disk_sync_begin_pass(struct disk_sync *sync)
     sync->ask_disk = 0;
     sync->ask_chunk = 0;
     sync->passes++;
+}
+
+void disk_sync_limit_log(const struct disk_sync *sync)
+{
+    uint64_t done = MIN(sync->pass_done, sync->pass_chunks), of = MAX(sync->pass_chunks, 1);
+    disks_limit_logs(sync->disks, LAST_PASS_LOG_LEN / 8 + LAST_PASS_LOG_LEN / 8 * 7 * done / of);
 }
 
 bool disk_sync_do_pass(struct disk_sync *sync, uint64_t number, struct staged_epoch **batch, bool *over,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A guest writes to its disk much faster than the link to the standby is: it is slowed down to that, and stays protected. Then a kill:
-# what was acked is taken over.
+# A guest writes to its disk much faster than the link to the standby is: it is slowed down to that, and stays protected. A standby that
+# comes back meanwhile is synchronised all the same. Then a kill: what was acked is taken over.
 #   disk_pressure.sh BUILD GUEST
 set -euo pipefail
 BUILD=$1 GUEST=$2
@@ -43,6 +43,15 @@ for load in "write-1m 8 12" "write-deep 2 6"; do
     [ "$bytes" -gt $((link_mib << 20)) ] || fail "$load: the guest hardly wrote: $bytes bytes"
     echo "$load: $operations writes of 1 MiB at $((bytes * 1000 / ns)) MB/s, at most $((most >> 20)) MiB in the log, protected all the time"
 done
+ask_bench "write-1m 8 60" >"$work/answer" &
+writes=$!
+hosts_kill "$prefix" b 2>/dev/null
+await 20 "host a to go on alone" field_is a state connecting
+revive b
+await 55 "protection again, though the guest writes faster than it is synchronised" field_is a state protected
+kill -0 $writes 2>/dev/null || fail "the guest no longer wrote by then: $(cat "$work/answer")"
+echo "synchronised meanwhile, after $(grep -c "web: synchronising, was" "$work/a.log") attempts in all"
+! grep -q "its log overflowed" "$work/a.log" || fail "the log overflowed in a synchronisation"
 hosts_kill "$prefix" a 2>/dev/null
 await 20 "host b to take over" field_is b guest_here true
 ask_bench "read-1m 2 1" >"$work/answer" || fail "the guest cannot read its disk after the takeover: $(cat "$work/answer")"
