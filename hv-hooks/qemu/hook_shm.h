@@ -144,7 +144,7 @@ struct hook_shm {
     uint32_t request_kind; /* enum hook_request */
     uint32_t request_flags;
     uint32_t request_tracker;
-    uint64_t request_deadline_us; /* longest pause the engine may cause */
+    uint64_t request_deadline_us; /* longest that the engine may hold a guest that has stopped */
     uint64_t request_clock_ns;
 
     /* Hook writes, engine waits (futex). */
