@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "checkpoint/copiers.h"
-#include "checkpoint/histogram.h"
 #include "checkpoint/page_encoding.h"
 #include "checkpoint/staging.h"
+#include "common/histogram.h"
 
 #define RAM_PAGES (512u * 256u)
 

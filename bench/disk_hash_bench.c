@@ -13,8 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpoint/disk_hash.h"
-#include "checkpoint/disk_map.h"
+#include "checkpoint/disk/disk_hash.h"
+#include "checkpoint/disk/disk_map.h"
 
 static double now_s(void)
 {

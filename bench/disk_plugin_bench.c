@@ -20,11 +20,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "replicator/disk_futex.h"
-#include "replicator/disk_ring.h"
+#include "common/futex.h"
+#include "replicator/disk/plugin/disk_ring.h"
 #include "tests/disk/disk_fixture.h"
 
-#define RING_LEN      (256u << 20) /* this and the mark: as replicator/disks.c has them */
+#define RING_LEN      (256u << 20) /* this and the mark: as replicator/disk/disks.c has them */
 #define EPOCH_MS      20
 #define GIVE_BACK_LEN (2u << 20)
 
@@ -33,7 +33,7 @@ static uint8_t *staging;
 static uint64_t taken;
 static atomic_bool stop;
 
-/* As replicator/disks_epoch.c does: the ring's memory is not kept. */
+/* As replicator/disk/disks_epoch.c does: the ring's memory is not kept. */
 static void give_back(uint64_t from, uint64_t to)
 {
     from = (from + 4095) & ~4095ull;

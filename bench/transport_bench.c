@@ -27,8 +27,8 @@
 #include <unistd.h>
 
 #include "checkpoint/staging.h"
-#include "replicator/endpoint.h"
-#include "replicator/transport_tcp.h"
+#include "replicator/transport/endpoint.h"
+#include "replicator/transport/tcp.h"
 
 #define LARGEST_PAGES 10000u
 #define RING_PAGES    (4 * LARGEST_PAGES)

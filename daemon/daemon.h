@@ -8,7 +8,7 @@
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
- *   disk*.c     the VMs' disks (disks.h)
+ *   disk/       the VMs' disks (disk_setup.h)
  *   peer.c      calls to the peer's daemon
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H

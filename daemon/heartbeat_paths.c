@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "daemon/daemon.h"
-#include "replicator/replicator.h"
+#include "replicator/control/replicator.h"
 
 static bool add_path(Understudy__Protection *protection, const char *word, GError **error)
 {

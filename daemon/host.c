@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "hv-hooks/qemu/cmdline.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
 
 char *host_qemu_version(const char *binary, GError **error)
 {

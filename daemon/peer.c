@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "daemon/disks.h"
+#include "daemon/disk/disk_setup.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
-#include "replicator/transport_tcp.h"
+#include "replicator/transport/tcp.h"
 
 #define CONNECT_MS 2000
 #define PREPARE_MS 30000

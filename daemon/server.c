@@ -20,13 +20,13 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "daemon/disks.h"
-#include "hv-hooks/qemu/cmdline.h"
+#include "daemon/disk/disk_setup.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
-#include "replicator/rdma_limits.h"
-#include "replicator/transport_tcp.h"
+#include "replicator/transport/rdma/limits.h"
+#include "replicator/transport/tcp.h"
 
 #define MAX_CONNECTIONS 64
 #define IDLE_MS         600000

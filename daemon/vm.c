@@ -20,14 +20,14 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "daemon/disks.h"
-#include "daemon/standby_backoff.h"
-#include "hv-hooks/qemu/cmdline.h"
+#include "daemon/disk/disk_setup.h"
+#include "failover/standby_backoff.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 
 #define REPLICATOR_FD 3
-#define QEMU_RAM_FD   63 /* replicator/qemu_process.h */
+#define QEMU_RAM_FD   63 /* hv-hooks/qemu/qemu_process.h */
 #define REPROTECT_S   1
 #define SUN_PATH_MAX  107
 #define WHY_LEN_MAX   1000 /* bytes of the peer's words that are kept */

@@ -7,7 +7,7 @@
  *   page index           npages page_refs (checkpoint/staging.h)
  *   device state         a delta against the last epoch's on this connection (checkpoint/devstate_delta.h)
  *   pages                4096 bytes for each page_ref without PAGE_REF_ZERO, in order
- *   disk section         records (checkpoint/disk_record.h), padded with zeroes to whole pages
+ *   disk section         records (checkpoint/disk/disk_record.h), padded with zeroes to whole pages
  *   struct wire_commit   CRC32C over all of the above, and the numbers again
  *
  * Decoders here are pure functions over a buffer: no allocation, every length checked, -EPROTO for nonsense

@@ -13,11 +13,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "replicator/channel.h"
+#include "common/priority.h"
+#include "replicator/control/channel.h"
+#include "replicator/control/replicator.h"
 #include "replicator/note.h"
-#include "replicator/priority.h"
-#include "replicator/replicator.h"
-#include "replicator/transport_tcp.h"
+#include "replicator/transport/tcp.h"
 
 #define STALL_MS          5000
 #define GATE_HOLD_LEN     (32u << 20)

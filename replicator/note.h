@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "replicator/mailbox.h"
+#include "common/mailbox.h"
 
 struct staged_epoch;
 struct connection;

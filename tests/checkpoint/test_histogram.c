@@ -12,7 +12,7 @@
 
 #include <pthread.h>
 
-#include "checkpoint/histogram.h"
+#include "common/histogram.h"
 
 static void test_empty_histogram_says_zero(void **state)
 {

@@ -36,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpoint/histogram.h"
+#include "common/histogram.h"
 
 #define GIVE_UP_NS   (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
 #define ASK_MS       20000

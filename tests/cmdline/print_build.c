@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hv-hooks/qemu/cmdline.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
 
 int main(int argc, char **argv)
 {

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "hv-hooks/qemu/cmdline.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
 
 static struct cmdline *parse(const char *line, GError **error)
 {

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "hv-hooks/qemu/cmdline.h"
-#include "hv-hooks/qemu/cmdline_keys.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/qemu/cmdline/cmdline_keys.h"
 
 #define QEMU "qemu-system-x86_64 -m 256 -nodefaults "
 #define NBD(prefix)                                                                                          \

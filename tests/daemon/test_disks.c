@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/disks.h"
+#include "daemon/disk/disk_setup.h"
 
 struct fixture {
     char *dir, *a, *b; /* image files of the two hosts */

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/standby_backoff.h"
+#include "failover/standby_backoff.h"
 
 #define SECOND_US 1000000ll
 

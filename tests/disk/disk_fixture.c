@@ -17,9 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "checkpoint/disk_image.h"
-#include "replicator/disk_futex.h"
-#include "replicator/disk_ring.h"
+#include "checkpoint/disk/disk_image.h"
+#include "common/futex.h"
+#include "replicator/disk/plugin/disk_ring.h"
 
 #define MUST(condition)                                                                                      \
     do {                                                                                                     \

@@ -10,10 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "checkpoint/disk_map.h"
-#include "checkpoint/disk_record.h"
-#include "replicator/disk_log.h"
-#include "replicator/disk_log_write.h"
+#include "checkpoint/disk/disk_map.h"
+#include "checkpoint/disk/disk_record.h"
+#include "replicator/disk/disk_log.h"
+#include "replicator/disk/plugin/disk_log_write.h"
 
 struct disk_fixture {
     char folder[64], image_path[96], map_path[96], socket_path[96];

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoint/disk_journal_internal.h"
+#include "checkpoint/disk/disk_journal_internal.h"
 #include "proto/crc32c.h"
 #include "proto/little_endian.h"
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/disk_record.h"
+#include "checkpoint/disk/disk_record.h"
 #include "proto/crc32c.h"
 #include "proto/little_endian.h"
 

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "checkpoint/disk_image.h"
-#include "checkpoint/disk_journal_internal.h"
+#include "checkpoint/disk/disk_image.h"
+#include "checkpoint/disk/disk_journal_internal.h"
 
 #define WORLD_DISKS     2u
 #define WORLD_DISK_LEN  (128u << 10)

@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_hash.h"
-#include "checkpoint/disk_map.h"
+#include "checkpoint/disk/disk_hash.h"
+#include "checkpoint/disk/disk_map.h"
 
 #define NCHUNKS  6u
 #define DISK_LEN (5 * DISK_CHUNK_LEN + 1000u)

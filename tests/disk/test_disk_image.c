@@ -22,7 +22,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_image.h"
+#include "checkpoint/disk/disk_image.h"
 
 #define IMAGE_LEN (1u << 20)
 

@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_image.h"
+#include "checkpoint/disk/disk_image.h"
 
 static char folder[] = "/tmp/disk-image-XXXXXX";
 static char path[64];

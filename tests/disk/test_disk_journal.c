@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_journal_internal.h"
+#include "checkpoint/disk/disk_journal_internal.h"
 
 #define CAPACITY 16384u
 /* An entry of a stream of BYTES is 2048 bytes: eight fill the ring. */

@@ -20,10 +20,10 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_record.h"
+#include "checkpoint/disk/disk_record.h"
+#include "common/futex.h"
 #include "disk_fixture.h"
-#include "replicator/disk_futex.h"
-#include "replicator/disk_log_internal.h"
+#include "replicator/disk/plugin/disk_log_internal.h"
 
 #define EXPORT_LEN (1u << 20)
 #define RING_LEN   65536u

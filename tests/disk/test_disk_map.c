@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_map_internal.h"
+#include "checkpoint/disk/disk_map_internal.h"
 #include "proto/crc32c.h"
 
 #define NCHUNKS 200u

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_record.h"
+#include "checkpoint/disk/disk_record.h"
 #include "proto/crc32c.h"
 #include "proto/little_endian.h"
 

@@ -16,9 +16,9 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_section.h"
-#include "replicator/disk_ring.h"
-#include "replicator/disks_internal.h"
+#include "checkpoint/disk/disk_section.h"
+#include "replicator/disk/disks_internal.h"
+#include "replicator/disk/plugin/disk_ring.h"
 
 #define RING_LEN (32u << 20)
 

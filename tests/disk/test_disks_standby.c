@@ -18,9 +18,9 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/disk_section.h"
-#include "replicator/disks_internal.h"
-#include "replicator/nbdkit_process.h"
+#include "checkpoint/disk/disk_section.h"
+#include "replicator/disk/disks_internal.h"
+#include "replicator/disk/nbdkit_process.h"
 
 #define NDISKS   2u
 #define LEN      (1u << 20)

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "replicator/range_lock.h"
+#include "replicator/disk/plugin/range_lock.h"
 
 static struct range_lock lock;
 

@@ -16,12 +16,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "checkpoint/disk_section.h"
-#include "replicator/disk_answer.h"
-#include "replicator/disk_log.h"
-#include "replicator/disk_log_write.h"
-#include "replicator/nbdkit_process.h"
+#include "checkpoint/disk/disk_section.h"
+#include "replicator/disk/disk_log.h"
+#include "replicator/disk/nbdkit_process.h"
+#include "replicator/disk/plugin/disk_log_write.h"
 #include "replicator/note.h"
+#include "replicator/pipeline/disk_answer.h"
 
 #define STAGING_PAGES (uint32_t)(disks_max_section_pages(1) + 4096)
 #define TERM          3u

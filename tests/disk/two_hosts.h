@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "replicator/disk_sync.h"
+#include "replicator/disk/disk_sync.h"
 
 #define TEST_DISK_LEN (12ull * DISK_CHUNK_LEN * 64 + 12345) /* windows, and a short last chunk */
 

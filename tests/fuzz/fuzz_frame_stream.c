@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "replicator/frame_stream.h"
+#include "replicator/network/frame_stream.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

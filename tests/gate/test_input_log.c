@@ -13,8 +13,8 @@
 #include <cmocka.h>
 #include <glib.h>
 
-#include "replicator/frame_stream.h"
-#include "replicator/input_log.h"
+#include "replicator/network/frame_stream.h"
+#include "replicator/network/input_log.h"
 
 struct fixture {
     struct input_log *log;

@@ -22,8 +22,8 @@
 #include <cmocka.h>
 #include <glib.h>
 
-#include "replicator/frame_stream.h"
-#include "replicator/output_gate.h"
+#include "replicator/network/frame_stream.h"
+#include "replicator/network/output_gate.h"
 
 #define HOLD_LEN (8u << 20)
 

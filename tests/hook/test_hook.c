@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 #include "hv-hooks/qemu/hook_shm.h"
-#include "hv-hooks/qemu/standby.h"
+#include "hv-hooks/qemu/takeover.h"
 #include "tests/hook/fixture.h"
 
 #define DEADLINE_US 20000u

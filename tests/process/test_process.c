@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "replicator/nbdkit_process.h"
+#include "replicator/disk/nbdkit_process.h"
 
 #define IMAGE_LEN 65536
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "replicator/endpoint.h"
+#include "replicator/transport/endpoint.h"
 #include "tests/transport/common.h"
 
 /* NULL: no device was named. */

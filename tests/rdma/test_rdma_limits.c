@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "replicator/rdma_limits.h"
+#include "replicator/transport/rdma/limits.h"
 
 #define MIB 1048576ull
 

@@ -25,7 +25,7 @@
 
 #include <cmocka.h>
 
-#include "replicator/endpoint.h"
+#include "replicator/transport/endpoint.h"
 #include "tests/rdma/ends.h"
 #include "tests/transport/common.h"
 

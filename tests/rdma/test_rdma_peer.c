@@ -21,7 +21,7 @@
 
 #include "proto/crc32c.h"
 #include "proto/rdma_wire.h"
-#include "replicator/transport_rdma.h"
+#include "replicator/transport/rdma/rdma.h"
 #include "tests/rdma/ends.h"
 
 #define TOKEN     7

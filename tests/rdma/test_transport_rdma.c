@@ -24,10 +24,10 @@
 
 #include <cmocka.h>
 
-#include "replicator/endpoint.h"
-#include "replicator/rdma_internal.h"
-#include "replicator/rdma_limits.h"
-#include "replicator/transport_rdma.h"
+#include "replicator/transport/endpoint.h"
+#include "replicator/transport/rdma/limits.h"
+#include "replicator/transport/rdma/rdma.h"
+#include "replicator/transport/rdma/rdma_internal.h"
 #include "tests/rdma/ends.h"
 #include "tests/transport/common.h"
 

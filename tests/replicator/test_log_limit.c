@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "replicator/log_limit.h"
+#include "checkpoint/log_limit.h"
 
 #define EPOCH_US             20000
 #define IN_FLIGHT            7

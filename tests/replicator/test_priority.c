@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "replicator/priority.h"
+#include "common/priority.h"
 
 struct thread {
     pthread_t thread;

@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-#include "replicator/session.h"
+#include "failover/session.h"
 
 #define SILENCE_MS     60
 #define ACK_TIMEOUT_MS 900

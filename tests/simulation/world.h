@@ -14,7 +14,7 @@
 #include <stdio.h>
 
 #include "failover/arbiter.h"
-#include "replicator/session.h"
+#include "failover/session.h"
 
 #define MAX_EVENTS   512
 #define MAX_BRANCHES 64

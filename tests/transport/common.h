@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "checkpoint/staging.h"
-#include "replicator/transport.h"
+#include "replicator/transport/transport.h"
 
 #define CAPACITY     64u
 #define DEVSTATE_MAX 8192u

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "replicator/note.h"
-#include "replicator/sender.h"
+#include "replicator/transport/sender.h"
 
 #define PATIENT_MS 20000
 #define CAPACITY   64u

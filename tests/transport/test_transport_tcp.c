@@ -21,7 +21,7 @@
 #include "checkpoint/staging.h"
 #include "proto/crc32c.h"
 #include "proto/epoch_wire.h"
-#include "replicator/transport.h"
+#include "replicator/transport/transport.h"
 #include "tests/transport/common.h"
 
 #define STALL_MS 20u

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The standby's journal: one preallocated file, used as a ring, that holds the disk writes of epochs until
+ * the images have them for certain. An epoch's writes of all disks go to the journal as a whole, with a
+ * checksum, before the first of them goes to an image; so a standby that is killed anywhere between finds,
+ * when it comes back, its images at a whole epoch: replay writes again what the journal has whole, and
+ * ignores a torn end.
+ *
+ *   superblock (two places, written in turn): capacity, tail, life, CRC32C
+ *   mark: how far appends went, on this boot of the kernel
+ *   entries: header with sequence, life, position, term, epoch, length, CRC32C; the record stream
+ *            (disk_record.h); CRC32C of all
+ *
+ * Positions are bytes and count on for ever; an entry's place is its position modulo the capacity. The
+ * sequence numbers of neighbours follow each other, so an older round's entry is never taken for a newer
+ * one's. docs/disk-formats.md has the fields.
+ *
+ * What it is good for: this process killed at any instruction; the host's death as well, where each epoch is
+ * synced (disk_journal_sync) before it is applied. Where it is not synced, the host's death may leave images
+ * that are no epoch: the dirty-block map is then not trusted, and hashes decide.
+ *
+ * What the user must see to: a replay writes old epochs again, so the images must not have been changed since
+ * by anything that the journal does not have. Before the first such write (a synchronisation's chunks, the
+ * guest's own after a takeover): disk_journal_trim.
+ *
+ * Not thread-safe.
+ */
+#ifndef UNDERSTUDY_CHECKPOINT_DISK_JOURNAL_H
+#define UNDERSTUDY_CHECKPOINT_DISK_JOURNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "checkpoint/disk/disk_record.h"
+
+struct disk_journal;
+
+/* Called for each whole epoch, oldest first. A negative return ends the replay with that status. */
+typedef int (*disk_journal_apply)(void *opaque, uint64_t term, uint64_t epoch,
+                                  const struct disk_stream *writes);
+
+/*
+ * Opens or makes it, capacity bytes (of entries, rounded up to 4096) preallocated. A file that is no journal
+ * of this version is made anew. One that has entries keeps its capacity until a replay finds none. 0 or
+ * -errno: -EBUSY: another process has it open.
+ */
+int disk_journal_open(struct disk_journal **out, const char *path, uint64_t capacity);
+/* No journal was found, so nothing is known of epochs that may have been applied in part. */
+bool disk_journal_is_new(const struct disk_journal *journal);
+void disk_journal_close(struct disk_journal *journal);
+/*
+ * To be done once, after open and before the first append: what is whole is applied, oldest first. The number
+ * of epochs replayed, or -errno: -EBADMSG: an entry that was whole once is damaged; nothing was applied, the
+ * images may be no epoch, and only disk_journal_trim (which gives the entries up) or close may follow. The
+ * stream's records have not been checked (disk_stream_check). Takes memory for the longest entry.
+ */
+int64_t disk_journal_replay(struct disk_journal *journal, disk_journal_apply apply, void *opaque);
+/*
+ * Appends one epoch: in the file, not yet durable. -ENOSPC: the ring is full: sync the images,
+ * disk_journal_trim, try again; -EFBIG: larger than the whole journal. An error leaves the journal as it was.
+ */
+int disk_journal_append(struct disk_journal *journal, uint64_t term, uint64_t epoch,
+                        const struct disk_stream *writes);
+/* What was appended is durable when it returns. */
+int disk_journal_sync(struct disk_journal *journal);
+/* The images are durable with all that was appended so far: the ring is empty again. Durable when it returns,
+ * at the price of one small write: what was appended and not synced is not waited for. */
+int disk_journal_trim(struct disk_journal *journal);
+/* Bytes in use. */
+uint64_t disk_journal_used(const struct disk_journal *journal);
+
+#endif

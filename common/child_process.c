@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See child_process.h. Between fork and exec only async-signal-safe calls are made: the replicator has
+ * threads by the time it starts a program, and the child must not wait for a lock one of them held.
+ *
+ * The descriptors move to their numbers in two steps, first out of the way of all of those numbers, so that
+ * none is overwritten before its turn; dup2 leaves them without close-on-exec, which everything else has. The
+ * child gets a session of its own, so that a Ctrl-C at the daemon's terminal does not reach guests.
+ */
+#include "common/child_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/priority.h"
+
+#define LAST_WORDS_LEN 400
+#define OUT_OF_THE_WAY 128 /* above every number that a child is given */
+#define LISTEN_PID     "LISTEN_PID="
+
+struct child_process {
+    pid_t pid;
+    int pidfd;
+    guint watch;
+    child_process_exited exited;
+    void *opaque;
+};
+
+/* What the child needs, all prepared before fork. */
+struct child_plan {
+    const struct child_start *start;
+    char *const *environment;
+    char *listen_pid; /* where its digits go within environment, or NULL */
+    int null_fd;
+    int log_fd;
+    int error_pipe;
+};
+
+G_NORETURN static void child_fail(int error_pipe)
+{
+    int error = errno;
+    ssize_t ignored = write(error_pipe, &error, sizeof error);
+    (void)ignored;
+    _exit(127);
+}
+
+/* Without leading zeroes: nbdkit would read an octal number. snprintf is not async-signal-safe. */
+static void write_own_pid(char *text)
+{
+    unsigned pid = (unsigned)getpid(), ndigits = 1;
+    for (unsigned rest = pid; rest >= 10; rest /= 10)
+        ndigits++;
+    text[ndigits] = 0;
+    for (; ndigits > 0; ndigits--, pid /= 10)
+        text[ndigits - 1] = (char)('0' + pid % 10);
+}
+
+G_NORETURN static void child_run(const struct child_plan *plan)
+{
+    const struct child_start *start = plan->start;
+    int moved[CHILD_MAX_FDS];
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    setsid();
+    /* The pipe too must not be where a descriptor is to be put. */
+    int report = fcntl(plan->error_pipe, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+    if (report < 0)
+        child_fail(plan->error_pipe);
+    for (unsigned i = 0; i < start->nfds; i++) {
+        moved[i] = fcntl(start->fds[i].here, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+        if (moved[i] < 0)
+            child_fail(report);
+    }
+    if (dup2(plan->null_fd, 0) < 0 || dup2(plan->log_fd, 1) < 0 || dup2(plan->log_fd, 2) < 0)
+        child_fail(report);
+    for (unsigned i = 0; i < start->nfds; i++) {
+        if (dup2(moved[i], start->fds[i].there) < 0)
+            child_fail(report);
+    }
+    if (plan->listen_pid)
+        write_own_pid(plan->listen_pid);
+    execve(start->path, (char *const *)start->argv, plan->environment);
+    child_fail(report);
+}
+
+static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaque)
+{
+    struct child_process *process = opaque;
+    int status = 0;
+    (void)fd;
+    (void)condition;
+    process->watch = 0;
+    waitpid(process->pid, &status, 0);
+    close(process->pidfd);
+    process->pidfd = -1;
+    process->exited(process, status, process->opaque);
+    return G_SOURCE_REMOVE;
+}
+
+/* Forks and runs the plan. The child's pid, or -errno of whatever failed on the way to exec. */
+static pid_t spawn(struct child_plan *plan)
+{
+    int report[2];
+    if (pipe2(report, O_CLOEXEC) < 0)
+        return -errno;
+    plan->error_pipe = report[1];
+    pid_t pid = fork();
+    if (pid == 0)
+        child_run(plan);
+    int result = pid < 0 ? -errno : 0;
+    close(report[1]);
+    if (pid > 0) {
+        int error = 0;
+        if (read(report[0], &error, sizeof error) == (ssize_t)sizeof error) {
+            waitpid(pid, NULL, 0);
+            result = -error;
+        }
+    }
+    close(report[0]);
+    return result < 0 ? result : pid;
+}
+
+/* The environment as the child shall have it, with room for its pid where it wants that. GLib strv. */
+static char **child_environment(const struct child_start *start, char **listen_pid)
+{
+    char **environment = start->environment ? g_strdupv(start->environment) : g_get_environ();
+    if (!start->socket_activated)
+        return environment;
+    environment = g_environ_setenv(environment, "LISTEN_FDS", "1", TRUE);
+    environment = g_environ_setenv(environment, "LISTEN_PID", "0000000000", TRUE);
+    for (char **each = environment; *each; each++) {
+        if (g_str_has_prefix(*each, LISTEN_PID))
+            *listen_pid = *each + strlen(LISTEN_PID);
+    }
+    return environment;
+}
+
+struct child_process *child_process_start(const struct child_start *start, child_process_exited exited,
+                                          void *opaque, GError **error)
+{
+    char *listen_pid = NULL;
+    g_auto(GStrv) environment = child_environment(start, &listen_pid);
+    struct child_plan plan = {
+        .start = start,
+        .environment = environment,
+        .listen_pid = listen_pid,
+        .null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
+        .log_fd = open(start->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600),
+    };
+    pid_t pid = plan.null_fd < 0 || plan.log_fd < 0 ? -errno : spawn(&plan);
+    if (plan.null_fd >= 0)
+        close(plan.null_fd);
+    if (plan.log_fd >= 0)
+        close(plan.log_fd);
+    if (pid < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-pid), "%s could not be started: %s",
+                    start->argv[0], g_strerror(-pid));
+        return NULL;
+    }
+    /* It has a session of its own by now, and hardly more than one thread. */
+    priority_set_nice(pid, start->nice);
+    struct child_process *process = g_new0(struct child_process, 1);
+    process->pid = pid;
+    process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    process->exited = exited;
+    process->opaque = opaque;
+    process->watch = g_unix_fd_add(process->pidfd, G_IO_IN, on_exit_readable, process);
+    return process;
+}
+
+pid_t child_process_pid(const struct child_process *process)
+{
+    return process->pid;
+}
+
+void child_process_kill(struct child_process *process)
+{
+    if (process->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+}
+
+void child_process_free(struct child_process *process)
+{
+    if (!process)
+        return;
+    if (process->watch)
+        g_source_remove(process->watch);
+    if (process->pidfd >= 0) {
+        child_process_kill(process);
+        waitpid(process->pid, NULL, 0);
+        close(process->pidfd);
+    }
+    g_free(process);
+}
+
+char *child_process_last_words(const char *log_path)
+{
+    g_autofree char *text = NULL;
+    gsize len = 0;
+    if (!g_file_get_contents(log_path, &text, &len, NULL) || len == 0)
+        return g_strdup("it printed nothing");
+    const char *tail = len > LAST_WORDS_LEN ? text + len - LAST_WORDS_LEN : text;
+    /* Whole lines, where there are any. */
+    const char *line = tail != text ? strchr(tail, '\n') : NULL;
+    if (line && line[1])
+        tail = line + 1;
+    char *words = g_utf8_make_valid(tail, -1);
+    g_strdelimit(words, "\r\n", ' ');
+    return g_strstrip(words);
+}

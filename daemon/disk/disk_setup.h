@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The disks of a VM, as the daemons see them: what they are where the guest runs, and whether the host that
+ * stands by is ready for them. The data path (nbdkit, the replicators) begins where this ends.
+ *
+ *   describe.c           what the user's command line and options say of them
+ *   image_info.c         one image: its format, its size, and whether it can be replicated
+ *   vhdx.c               whether a VHDX image is one that never grows
+ *   standby.c            the image on the host that stands by
+ *   seed.c               what QEMU must find in an image before anything is synchronised
+ *
+ * Any thread but the main one: files are read, qemu-img is run. Errors are sentences for the user that name
+ * the disk and what to do.
+ */
+#ifndef UNDERSTUDY_DAEMON_DISKS_H
+#define UNDERSTUDY_DAEMON_DISKS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "proto/control.pb-c.h"
+
+/* ---- describe.c ---- */
+/* Sets error to a sentence. Always false. */
+G_GNUC_PRINTF(2, 3) bool disks_refuse(GError **error, const char *format, ...);
+/* Fills protection's disks from the command line and the request's options; disks_clear frees them. */
+bool disks_describe(Understudy__Protection *protection, const struct cmdline *line,
+                    const Understudy__RunRequest *request, GError **error);
+void disks_clear(Understudy__Protection *protection);
+/* What the images have come to take, before a standby is asked for again. */
+void disks_refresh(Understudy__Protection *protection);
+/* nbdkit and our plugin are there, if there are disks to be served. */
+bool disks_can_be_served(const Understudy__Protection *protection, const char *plugin, GError **error);
+/* The message speaks of this host from now on, where it spoke of the peer. */
+void disks_swap_paths(Understudy__Protection *protection);
+/* Formats that were found by probing, for QEMU. False: these are not the disks of that line. */
+bool disks_set_formats(struct cmdline *line, const Understudy__Protection *protection, GError **error);
+
+/* ---- image_info.c ---- */
+/* Fills in format, sizes and backing files of the image at disk->path. format: the user's, or "" to probe. */
+bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **error);
+/* The image at path has this disk's format and size, as far as QEMU will look at it. */
+bool disk_image_matches(const Understudy__Disk *disk, const char *path, GError **error);
+
+/* ---- vhdx.c ---- */
+/* All of the image's blocks have their place in the file already. 0, -ENOSPC: not so; other -errno. */
+int disk_vhdx_is_full(const char *path, uint64_t virtual_len, uint64_t block_len);
+
+/* ---- standby.c ---- */
+/* Makes this host ready to receive the disks: checks the images, creates missing ones. vm_dir: the VM's state
+ * folder, where the dirty-block map of an image that is not what it was is removed. */
+bool disks_prepare_standby(const Understudy__PrepareStandby *request, const char *vm_dir, GError **error);
+
+/* ---- seed.c ---- */
+/* What the standby's QEMU must find in the images of formats that have metadata. Array of DiskSeed *. */
+GPtrArray *disk_seeds_read(const Understudy__Protection *protection);
+/* Into a new image of image_len bytes. 0 or -errno. */
+int disk_seed_write(int fd, const Understudy__DiskSeed *seed, uint64_t image_len);
+
+#endif

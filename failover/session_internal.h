@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the session's files share: one step, which is one event at one time and the actions that answer it.
+ * Only session*.c include this. Nothing here calls out, reads a clock or allocates.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_SESSION_INTERNAL_H
+#define UNDERSTUDY_REPLICATOR_SESSION_INTERNAL_H
+
+#include "failover/session.h"
+
+struct step {
+    struct session *s;
+    const struct session_event *event;
+    uint64_t now_ms;
+    struct session_actions *out;
+};
+
+/* Adds an action, with the session's term; the caller fills in the rest. */
+struct session_action *step_act(struct step *step, enum session_action_type type);
+/* Enters a state; its timer is not set. */
+void step_enter(struct step *step, enum session_state state);
+/* Ends the session for good. */
+void step_end(struct step *step, enum session_end_reason reason);
+void step_disconnect(struct step *step);
+void step_say_goodbye(struct step *step, enum session_end_reason reason);
+/* A newer term exists: this side's guest and what it holds back end here. */
+void step_fence(struct step *step);
+/* A primary without a peer looks for one. */
+void step_connect_again(struct step *step);
+/* Asks the arbiter for the next term, and again when the state's timer runs out. */
+void step_ask_grant(struct step *step);
+/* The event is the arbiter's answer (ok: granted) to what was asked last. */
+bool step_is_our_grant(const struct step *step);
+/* Nothing was heard for longer than this state allows. */
+bool step_is_silent(const struct step *step);
+/* The state's own timer ran out. */
+bool step_timer_ran_out(const struct step *step);
+
+/* One event for a session of that role. */
+void session_handle_primary(struct step *step);
+void session_handle_secondary(struct step *step);
+
+#endif

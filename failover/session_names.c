@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The words for the session's states, events, actions and endings: in logs, `status`, docs/session.md and the
+ * simulation's traces.
+ */
+#include "failover/session.h"
+
+static const char *name_of(const char *const *names, size_t n, size_t i)
+{
+    return i < n && names[i] ? names[i] : "unknown";
+}
+#define NAME_OF(names, i) name_of(names, sizeof(names) / sizeof *(names), (size_t)(i))
+
+const char *session_state_name(enum session_state state)
+{
+    static const char *const names[] = {
+        [SESSION_CONNECTING] = "connecting",
+        [SESSION_SYNCHRONISING] = "synchronising",
+        [SESSION_ARMING] = "arming",
+        [SESSION_PROTECTED] = "protected",
+        [SESSION_PEER_LOST] = "peer-lost",
+        [SESSION_HANDING_OVER] = "handing-over",
+        [SESSION_HANDOVER_UNSURE] = "handover-unsure",
+        [SESSION_LEAVING] = "leaving",
+        [SESSION_LISTENING] = "listening",
+        [SESSION_FOLLOWING] = "following",
+        [SESSION_STANDBY] = "standby",
+        [SESSION_ASKING] = "asking",
+        [SESSION_PROMOTING] = "promoting",
+        [SESSION_FENCED] = "fenced",
+        [SESSION_ENDED] = "ended",
+    };
+    return NAME_OF(names, state);
+}
+
+const char *session_event_name(enum session_event_type type)
+{
+    static const char *const names[] = {
+        "start",           "tick",         "link-up",
+        "link-down",       "heartbeat",    "synchronised",
+        "epoch-cut",       "epoch-sent",   "epoch-received",
+        "epoch-applied",   "ack",          "handover",
+        "handover-done",   "goodbye",      "fenced",
+        "grant",           "promoted",     "guest-shutdown",
+        "hypervisor-died", "image-failed", "failover-planned",
+        "failover-force",  "stop",
+    };
+    return NAME_OF(names, type);
+}
+
+const char *session_action_name(enum session_action_type type)
+{
+    static const char *const names[] = {
+        "connect",
+        "disconnect",
+        "start-precopy",
+        "stop-capture",
+        "hold-output",
+        "start-epochs",
+        "release",
+        "release-all",
+        "drop-output",
+        "send-ack",
+        "apply",
+        "discard-image",
+        "ask-grant",
+        "promote",
+        "last-epoch",
+        "send-handover",
+        "send-handover-done",
+        "send-goodbye",
+        "send-fenced",
+        "resume-guest",
+        "fence-guest",
+        "quit-hypervisor",
+        "end",
+    };
+    return NAME_OF(names, type);
+}
+
+const char *session_end_reason_name(enum session_end_reason reason)
+{
+    static const char *const names[] = {"none",           "guest-shutdown", "stopped",
+                                        "handed-over",    "fenced",         "hypervisor-died",
+                                        "promote-failed", "abandoned",      "image-failed"};
+    return NAME_OF(names, reason);
+}

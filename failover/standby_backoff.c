@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See standby_backoff.h. */
+#include "failover/standby_backoff.h"
+
+#define SECOND_US 1000000ll
+
+static unsigned pause_s(unsigned failures)
+{
+    unsigned seconds = STANDBY_BACKOFF_FIRST_S;
+    for (unsigned i = 1; i < failures && seconds < STANDBY_BACKOFF_LAST_S; i++)
+        seconds *= 2;
+    return seconds < STANDBY_BACKOFF_LAST_S ? seconds : STANDBY_BACKOFF_LAST_S;
+}
+
+void standby_backoff_failed(struct standby_backoff *backoff, int64_t now_us)
+{
+    if (now_us - backoff->failed_us > STANDBY_BACKOFF_FORGET_S * SECOND_US)
+        backoff->failures = 0;
+    backoff->failed_us = now_us;
+    if (pause_s(backoff->failures) < STANDBY_BACKOFF_LAST_S)
+        backoff->failures++;
+}
+
+unsigned standby_backoff_wait_s(const struct standby_backoff *backoff, int64_t now_us)
+{
+    if (backoff->failures == 0)
+        return 0;
+    int64_t left_us = backoff->failed_us + pause_s(backoff->failures) * SECOND_US - now_us;
+    return left_us > 0 ? (unsigned)((left_us + SECOND_US - 1) / SECOND_US) : 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The user's QEMU command line: what it says, whether the VM it describes can be protected, and what must be
+ * added to it. Pure: nothing is run, no file is opened.
+ */
+#ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
+#define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hv-hooks/qemu/cmdline/cmdline_disks.h"
+
+#define CMDLINE_ERROR cmdline_error_quark()
+GQuark cmdline_error_quark(void);
+enum cmdline_error {
+    CMDLINE_ERROR_UNSUPPORTED, /* the VM cannot be protected as it is; the message says what to change */
+    CMDLINE_ERROR_SYNTAX,
+};
+
+struct cmdline {
+    char *binary;
+    uint64_t ram_bytes;
+    char *accel;            /* "tcg", "kvm", ... the first asked for */
+    bool accel_or_tcg;      /* and tcg where that does not work */
+    char *machine;          /* type, "" for QEMU's default */
+    bool cpu_host;          /* -cpu host or max under KVM: both hosts need the same processor */
+    int cpu_arg;            /* where in args the value of the last -cpu is, or -1 */
+    GPtrArray *nics;        /* netdev ids (char *) */
+    GPtrArray *files;       /* files that both hosts need (char *): kernel, initrd, ... */
+    GPtrArray *disks;       /* struct cmdline_disk *: those the guest may write */
+    GPtrArray *block_nodes; /* json_t *: what each -blockdev describes */
+    GPtrArray *args;        /* the user's line, with ids given to NICs that had none */
+};
+
+/* NULL and error: one sentence that says what to change. */
+struct cmdline *cmdline_parse(const char *const *argv, GError **error);
+void cmdline_free(struct cmdline *cmdline);
+
+/*
+ * The line to run: the user's, with guest memory from fd ram_fd (as QEMU sees it), frame, monitor and disk
+ * sockets in vm_dir (disk N's is us-disk-N), and for a standby what makes it wait. GLib strv.
+ */
+/* A disk's format, found by looking at the image, where the user gave none. */
+void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format);
+/* QEMU is not to start where a feature of -cpu is missing. Nothing to do without -cpu: QEMU's own default is
+ * modest. */
+void cmdline_enforce_cpu(struct cmdline *cmdline);
+/* argv with files that it names from cwd on. GLib strv. */
+char **cmdline_absolute(const char *const *argv, const char *cwd);
+char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The line that QEMU is started with: the user's, and what protection adds to it (cmdline.h).
+ *
+ * The filters of a NIC, in the order in which frames leave the guest: QEMU walks the rx list backwards, so
+ * "in" must stand before "out", or released frames would be caught again. "mir" copies what the guest
+ * receives; "inj" stands after it, so that what is given to the guest again is not copied again.
+ */
+#include <stdarg.h>
+
+#include "hv-hooks/qemu/cmdline/cmdline.h"
+
+G_GNUC_PRINTF(3, 4) static void add(GPtrArray *out, const char *option, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_ptr_array_add(out, g_strdup(option));
+    g_ptr_array_add(out, g_strdup_vprintf(format, args));
+    va_end(args);
+}
+
+static void add_nic(GPtrArray *out, const char *vm_dir, unsigned i, const char *netdev)
+{
+    static const char *const sockets[] = {"in", "out", "mir", "inj"};
+    for (size_t k = 0; k < G_N_ELEMENTS(sockets); k++)
+        add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k], i,
+            vm_dir, sockets[k], i);
+    add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i, netdev, i);
+    add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i, netdev, i);
+    add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u", i, netdev, i);
+    add(out, "-object", "filter-redirector,id=us-inj-%u,netdev=%s,queue=tx,indev=us-c-inj-%u", i, netdev, i);
+}
+
+static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const char *vm_dir)
+{
+    guint disk = 0;
+    for (guint i = 0; i < cmdline->args->len; i++) {
+        const struct cmdline_disk *next =
+            disk < cmdline->disks->len ? g_ptr_array_index(cmdline->disks, disk) : NULL;
+        if (!next || next->arg != i) {
+            g_ptr_array_add(out, g_strdup(g_ptr_array_index(cmdline->args, i)));
+            continue;
+        }
+        g_autofree char *socket = g_strdup_printf("%s/us-disk-%u", vm_dir, disk++);
+        if (!next->bare)
+            g_ptr_array_remove_index(out, out->len - 1);
+        g_ptr_array_add(out, g_strdup(next->option));
+        g_ptr_array_add(out, cmdline_disk_argument(next, socket));
+    }
+}
+
+char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby)
+{
+    g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(out, g_strdup(cmdline->binary));
+    add_user_args(out, cmdline, vm_dir);
+    add(out, "-object",
+        "memory-backend-file,id=understudy-ram,size=%" G_GUINT64_FORMAT ",share=on,mem-path=/proc/self/fd/%d",
+        cmdline->ram_bytes, ram_fd);
+    add(out, "-machine", "memory-backend=understudy-ram");
+    for (guint i = 0; i < cmdline->nics->len; i++)
+        add_nic(out, vm_dir, i, g_ptr_array_index(cmdline->nics, i));
+    add(out, "-chardev", "socket,id=us-c-qmp,path=%s/us-qmp,server=on,wait=off", vm_dir);
+    add(out, "-mon", "chardev=us-c-qmp,mode=control");
+    g_ptr_array_add(out, g_strdup("-no-shutdown"));
+    if (standby) {
+        add(out, "-incoming", "defer");
+        add(out, "-machine", "suppress-vmdesc=on");
+    }
+    add(out, "-global", "migration.send-configuration=off");
+    g_ptr_array_add(out, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
+}

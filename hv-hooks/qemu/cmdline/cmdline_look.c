@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What each of QEMU's options means here (cmdline_look.h): a table of names, each with the function that
+ * looks at its argument, or with the reason why it is refused. Arguments are read as QEMU reads them
+ * (cmdline_keys.h), so what counts here is what counts there.
+ */
+#include "hv-hooks/qemu/cmdline/cmdline_look.h"
+
+#include <string.h>
+
+#include "hv-hooks/qemu/cmdline/cmdline_keys.h"
+#include "hv-hooks/qemu/cmdline/cmdline_refusal.h"
+
+static bool is_on(const char *value)
+{
+    return value && (strcmp(value, "on") == 0 || strcmp(value, "yes") == 0 || strcmp(value, "true") == 0 ||
+                     strcmp(value, "y") == 0);
+}
+
+/* The argument of an option that also comes as JSON. NULL and error. */
+static GPtrArray *read_keys(const struct parse *parse, const char *value, const char *implied, GError **error)
+{
+    GPtrArray *keys = cmdline_keys_read(value, implied);
+    if (!keys)
+        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
+                    "-%s %s: this is not JSON: names and words stand in double quotes, each name once",
+                    parse->option, value);
+    return keys;
+}
+
+/* QEMU's sizes: a number with b, k, M, G, T; bare numbers are MiB here. False if it is not one. */
+static bool parse_size(const char *text, uint64_t *bytes)
+{
+    char *end = NULL;
+    double value = g_ascii_strtod(text, &end);
+    uint64_t unit = 1ull << 20;
+    if (end == text || value <= 0 || value > 1e15)
+        return false;
+    switch (g_ascii_toupper(*end)) {
+    case 0:
+        break;
+    case 'B':
+        unit = 1;
+        break;
+    case 'K':
+        unit = 1ull << 10;
+        break;
+    case 'M':
+        break;
+    case 'G':
+        unit = 1ull << 30;
+        break;
+    case 'T':
+        unit = 1ull << 40;
+        break;
+    default:
+        return false;
+    }
+    if (*end && end[1])
+        return false;
+    *bytes = (uint64_t)(value * (double)unit);
+    return true;
+}
+
+static bool on_memory(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "size");
+    const char *size = cmdline_keys_get(keys, "size");
+    if (!size)
+        return true; /* -m slots=...: the size comes in another -m */
+    if (!parse_size(size, &parse->line->ram_bytes) || parse->line->ram_bytes % (2u << 20))
+        return UNSUPPORTED("-m %s: give the guest's memory as a multiple of 2 MiB, for example -m 1G", value);
+    parse->has_memory = true;
+    return true;
+}
+
+/* QEMU takes the first that works; names of other systems' never do. */
+static void add_accel(struct parse *parse, const char *name)
+{
+    bool known = strcmp(name, "kvm") == 0 || strcmp(name, "tcg") == 0;
+    if (!known)
+        parse->unknown_accel = true;
+    else if (!parse->line->accel)
+        parse->line->accel = g_strdup(name);
+    else if (strcmp(name, "tcg") == 0)
+        parse->line->accel_or_tcg = true;
+}
+
+static bool on_machine(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
+    const char *type = cmdline_keys_get(keys, "type"), *accel = cmdline_keys_get(keys, "accel");
+    const char *backend = cmdline_keys_get(keys, "memory-backend");
+    if (backend)
+        return UNSUPPORTED(
+            "-machine memory-backend=%s: understudy provides the guest's memory; give its size with -m only",
+            backend);
+    if (cmdline_keys_get(keys, "confidential-guest-support") || cmdline_keys_get(keys, "memory-encryption"))
+        return UNSUPPORTED(
+            "-machine %s: encrypted memory cannot be copied to another host; leave the encryption out",
+            value);
+    if (type) {
+        g_free(parse->line->machine);
+        parse->line->machine = g_strdup(type);
+    }
+    g_auto(GStrv) names = accel ? g_strsplit(accel, ":", -1) : NULL;
+    for (char **name = names; name && *name; name++)
+        add_accel(parse, *name);
+    return true;
+}
+
+static bool on_accel(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "accel");
+    const char *name = cmdline_keys_get(keys, "accel");
+    (void)error;
+    if (name)
+        add_accel(parse, name);
+    return true;
+}
+
+static bool on_cpu(struct parse *parse, const char *value, GError **error)
+{
+    g_autofree char *model = g_strndup(value, strcspn(value, ","));
+    (void)error;
+    parse->cpu_is_host = strcmp(model, "host") == 0;
+    parse->cpu_is_max = strcmp(model, "max") == 0;
+    parse->line->cpu_arg = (int)parse->line->args->len - 1;
+    return true;
+}
+
+/* What a netdev may not be, whichever option makes it. */
+static bool check_netdev(const char *option, const char *value, const GPtrArray *keys, GError **error)
+{
+    static const char *const descriptors[] = {"fd", "fds", "vhostfd", "vhostfds"};
+    const char *type = cmdline_keys_get(keys, "type"), *queues = cmdline_keys_get(keys, "queues");
+    if (is_on(cmdline_keys_get(keys, "vhost")) || is_on(cmdline_keys_get(keys, "vhostforce")))
+        return UNSUPPORTED(
+            "-%s %s: vhost moves packets outside QEMU, where they cannot be held back; use vhost=off", option,
+            value);
+    if (type && g_str_has_prefix(type, "vhost"))
+        return UNSUPPORTED("-%s %s: vhost back ends cannot be protected; use a tap or user netdev", option,
+                           value);
+    if (type && strcmp(type, "hubport") == 0)
+        return UNSUPPORTED("-%s %s: hubs cannot be protected; connect the NIC to one netdev", option, value);
+    if (queues && strcmp(queues, "1") != 0)
+        return UNSUPPORTED(
+            "-%s %s: only a NIC with one queue can have its packets held back; leave queues out, and mq=on",
+            option, value);
+    for (size_t i = 0; i < G_N_ELEMENTS(descriptors); i++) {
+        if (cmdline_keys_get(keys, descriptors[i]))
+            return UNSUPPORTED(
+                "-%s %s: %s names an open file that QEMU, started by understudyd, does not have; "
+                "for a tap device use ifname",
+                option, value, descriptors[i]);
+    }
+    return true;
+}
+
+static bool on_netdev(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = read_keys(parse, value, "type", error);
+    if (!keys || !check_netdev("netdev", value, keys, error))
+        return false;
+    const char *id = cmdline_keys_get(keys, "id");
+    if (!id)
+        return UNSUPPORTED("-netdev %s: the id is missing", value);
+    parse->has_net = true;
+    g_ptr_array_add(parse->line->nics, g_strdup(id));
+    return true;
+}
+
+/* -nic makes a netdev and a NIC; its netdev has a name only if it is given one. */
+static bool on_nic(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
+    parse->has_net = true;
+    if (g_strcmp0(cmdline_keys_get(keys, "type"), "none") == 0)
+        return true;
+    if (!check_netdev("nic", value, keys, error))
+        return false;
+    g_autofree char *id = g_strdup(cmdline_keys_get(keys, "id"));
+    if (!id) {
+        id = g_strdup_printf("us-net%u", parse->line->nics->len);
+        g_ptr_array_remove_index(parse->line->args, parse->line->args->len - 1);
+        g_ptr_array_add(parse->line->args, g_strdup_printf("%s,id=%s", value, id));
+    }
+    g_ptr_array_add(parse->line->nics, g_steal_pointer(&id));
+    return true;
+}
+
+static bool on_net(struct parse *parse, const char *value, GError **error)
+{
+    if (strcmp(value, "none") == 0) {
+        parse->has_net = true;
+        return true;
+    }
+    return UNSUPPORTED("-net %s: this old form has no names to attach to; use -netdev with -device, or -nic",
+                       value);
+}
+
+static bool on_device(struct parse *parse, const char *value, GError **error)
+{
+    static const char *const refused[][2] = {
+        {"vfio",
+         "a passed-through device keeps state that cannot be saved; use an emulated or virtio device"},
+        {"vhost", "vhost devices write guest memory unseen; use the plain virtio device"},
+        {"ivshmem", "memory shared with another program cannot be protected; leave the device out"},
+        {"pc-dimm", "memory modules cannot be protected yet; give all memory with -m"},
+        {"nvdimm", "memory modules cannot be protected yet; give all memory with -m"},
+        {"virtio-mem", "memory devices cannot be protected yet; give all memory with -m"},
+        {"virtio-pmem", "memory devices cannot be protected yet; give all memory with -m"},
+        {"usb-host", "a passed-through device keeps state that cannot be saved; leave it out"},
+        {"virtio-9p", "the files that a shared folder has open stay on this host; use a disk"},
+    };
+    g_autoptr(GPtrArray) keys = read_keys(parse, value, "driver", error);
+    const char *driver = keys ? cmdline_keys_get(keys, "driver") : NULL;
+    for (size_t i = 0; driver && i < G_N_ELEMENTS(refused); i++) {
+        if (g_str_has_prefix(driver, refused[i][0]))
+            return UNSUPPORTED("-device %s: %s", value, refused[i][1]);
+    }
+    return keys != NULL;
+}
+
+static bool on_object(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = read_keys(parse, value, "qom-type", error);
+    const char *type = keys ? cmdline_keys_get(keys, "qom-type") : NULL;
+    if (type && g_str_has_prefix(type, "memory-backend"))
+        return UNSUPPORTED("-object %s: understudy provides the guest's memory; give its size with -m only",
+                           value);
+    return keys != NULL;
+}
+
+static bool on_drive(struct parse *parse, const char *value, GError **error)
+{
+    return cmdline_disks_drive(parse->line, value, error);
+}
+
+static bool on_blockdev(struct parse *parse, const char *value, GError **error)
+{
+    return cmdline_disks_blockdev(parse->line, value, error);
+}
+
+static bool on_hard_disk(struct parse *parse, const char *value, GError **error)
+{
+    return cmdline_disks_image(parse->line, parse->option, value, error);
+}
+
+static bool on_odd_disk(struct parse *parse, const char *value, GError **error)
+{
+    return cmdline_disks_refuse(parse->option, value, error);
+}
+
+static bool on_file(struct parse *parse, const char *value, GError **error)
+{
+    (void)error;
+    g_ptr_array_add(parse->line->files, g_strdup(value));
+    return true;
+}
+
+static bool on_display(struct parse *parse, const char *value, GError **error)
+{
+    (void)value;
+    (void)error;
+    parse->has_display = true;
+    return true;
+}
+
+static bool on_nodefaults(struct parse *parse, const char *value, GError **error)
+{
+    (void)value;
+    (void)error;
+    parse->no_defaults = true;
+    return true;
+}
+
+static bool on_enable_kvm(struct parse *parse, const char *value, GError **error)
+{
+    (void)value;
+    (void)error;
+    add_accel(parse, "kvm");
+    return true;
+}
+
+static bool on_numa(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
+    (void)parse;
+    if (cmdline_keys_get(keys, "memdev") || cmdline_keys_get(keys, "mem"))
+        return UNSUPPORTED("-numa %s: understudy provides the guest's memory; leave memory out of -numa",
+                           value);
+    return true;
+}
+
+static bool on_run_with(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, NULL);
+    (void)parse;
+    if (cmdline_keys_get(keys, "chroot") || cmdline_keys_get(keys, "user"))
+        return UNSUPPORTED(
+            "-run-with %s: leave chroot and user out: QEMU could not reach what understudy gives it", value);
+    return true;
+}
+
+/* Options without an argument that may stand here must be listed too: their successor is an option, not a
+ * value. */
+static const struct cmdline_option options[] = {
+    {"m", true, on_memory, NULL},
+    {"machine", true, on_machine, NULL},
+    {"M", true, on_machine, NULL},
+    {"accel", true, on_accel, NULL},
+    {"enable-kvm", false, on_enable_kvm, NULL},
+    {"cpu", true, on_cpu, NULL},
+    {"netdev", true, on_netdev, NULL},
+    {"nic", true, on_nic, NULL},
+    {"net", true, on_net, NULL},
+    {"device", true, on_device, NULL},
+    {"object", true, on_object, NULL},
+    {"drive", true, on_drive, NULL},
+    {"blockdev", true, on_blockdev, NULL},
+    {"hda", true, on_hard_disk, NULL},
+    {"hdb", true, on_hard_disk, NULL},
+    {"hdc", true, on_hard_disk, NULL},
+    {"hdd", true, on_hard_disk, NULL},
+    {"fda", true, on_odd_disk, NULL},
+    {"fdb", true, on_odd_disk, NULL},
+    {"sd", true, on_odd_disk, NULL},
+    {"pflash", true, on_odd_disk, NULL},
+    {"mtdblock", true, on_odd_disk, NULL},
+    {"cdrom", true, on_file, NULL},
+    {"kernel", true, on_file, NULL},
+    {"initrd", true, on_file, NULL},
+    {"bios", true, on_file, NULL},
+    {"dtb", true, on_file, NULL},
+    {"nographic", false, on_display, NULL},
+    {"display", true, on_display, NULL},
+    {"vnc", true, on_display, NULL},
+    {"spice", true, on_display, NULL},
+    {"curses", false, on_display, NULL},
+    {"nodefaults", false, on_nodefaults, NULL},
+    {"numa", true, on_numa, NULL},
+    {"daemonize", false, NULL, "leave -daemonize out: understudy runs QEMU in the background by itself"},
+    {"incoming", true, NULL, "leave -incoming out: understudy prepares the standby by itself"},
+    {"loadvm", true, NULL, "leave -loadvm out: a protected VM starts from power-on"},
+    {"snapshot", false, NULL,
+     "leave -snapshot out: what the guest writes would not follow it to the other host"},
+    {"mem-path", true, NULL, "leave -mem-path out: understudy provides the guest's memory"},
+    {"mem-prealloc", false, NULL, "leave -mem-prealloc out: understudy provides the guest's memory"},
+    {"preconfig", false, NULL, "leave -preconfig out: the machine must be complete when it starts"},
+    {"readconfig", true, NULL,
+     "put the options of the -readconfig file on the command line, where they can be checked"},
+    {"S", false, NULL, "leave -S out: the guest must run to be protected"},
+    {"icount", true, NULL, "leave -icount out: the guest's clock could not be kept right"},
+    {"no-shutdown", false, NULL, "leave -no-shutdown out: understudy decides when QEMU ends"},
+    {"runas", true, NULL, "leave -runas out: QEMU must run as the user of understudyd"},
+    {"chroot", true, NULL, "leave -chroot out: QEMU could not reach understudy's sockets"},
+    {"sandbox", true, NULL, "leave -sandbox out: it blocks calls that checkpoints need"},
+    {"set", true, NULL, "put what -set changes into the option that it changes, where it can be checked"},
+    {"add-fd", true, NULL,
+     "leave -add-fd out: QEMU is started by understudyd, which does not have that open file"},
+    {"virtfs", true, NULL,
+     "leave -virtfs out: the files that a shared folder has open stay on this host; use a disk"},
+    {"fsdev", true, NULL,
+     "leave -fsdev out: the files that a shared folder has open stay on this host; use a disk"},
+    {"run-with", true, on_run_with, NULL},
+    {"help", false, NULL, "run QEMU itself for its help"},
+    {"h", false, NULL, "run QEMU itself for its help"},
+    {"version", false, NULL, "run QEMU itself for its version"},
+};
+
+/* What else of QEMU 7.2 to 10.0 stands without an argument: a word behind it is a disk image. */
+static const char *const flags[] = {
+    "full-screen",
+    "ctrl-grab",
+    "alt-grab",
+    "no-quit",
+    "sdl",
+    "usb",
+    "win2k-hack",
+    "no-fd-bootchk",
+    "no-acpi",
+    "no-hpet",
+    "no-user-config",
+    "s",
+    "singlestep",
+    "one-insn-per-tb",
+    "no-reboot",
+    "only-migratable",
+    "old-param",
+    "semihosting",
+    "enable-sync-profile",
+    "portrait",
+    "xen-attach",
+    "xen-domid-restrict",
+    "perfmap",
+    "jitdump",
+};
+
+bool cmdline_look_is_flag(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
+        if (strcmp(flags[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+const struct cmdline_option *cmdline_look_find(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (strcmp(options[i].name, name) == 0)
+            return &options[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Files that a command line names from the folder where the user stood, or that QEMU is to make there: named
+ * from the root instead, since QEMU is started elsewhere, and on two hosts.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "hv-hooks/qemu/cmdline/cmdline_keys.h"
+#include "hv-hooks/qemu/cmdline/cmdline_paths.h"
+
+/* GLib string, or NULL where the name needs no change. */
+static char *absolute(const char *name, const char *cwd)
+{
+    g_autofree char *protocol = cmdline_keys_protocol(name);
+    if (protocol && strcmp(protocol, "file") != 0)
+        return NULL;
+    const char *path = protocol ? name + strlen("file:") : name;
+    return path[0] && !g_path_is_absolute(path) ? g_build_filename(cwd, path, NULL) : NULL;
+}
+
+static void make_tree_absolute(json_t *node, const char *cwd)
+{
+    const char *name = json_string_value(json_object_get(node, "filename"));
+    g_autofree char *path = name ? absolute(name, cwd) : NULL;
+    if (path)
+        json_object_set_new(node, "filename", json_string_nocheck(path));
+    const char *key;
+    json_t *child;
+    json_object_foreach (node, key, child) {
+        size_t i;
+        json_t *element;
+        if (json_is_object(child))
+            make_tree_absolute(child, cwd);
+        json_array_foreach (child, i, element) {
+            make_tree_absolute(element, cwd);
+        }
+    }
+}
+
+static char *absolute_json(const char *value, const char *cwd)
+{
+    json_t *tree = json_loads(value, 0, NULL);
+    if (!tree)
+        return g_strdup(value);
+    make_tree_absolute(tree, cwd);
+    char *text = json_dumps(tree, JSON_COMPACT);
+    char *out = g_strdup(text);
+    free(text);
+    json_decref(tree);
+    return out;
+}
+
+/* How an option names files. */
+enum kind {
+    PLAIN,      /* the argument is a name */
+    DRIVE,      /* keys: file, and what ends in .filename */
+    BLOCKDEV,   /* keys or JSON: filename, and what ends in .filename */
+    CHARACTERS, /* a character device in its short form: file:NAME and the like */
+    KEYS,       /* keys: file and path */
+};
+
+static const struct option {
+    const char *name;
+    enum kind kind;
+    const char *implied; /* the key of a first word without one */
+} options[] = {
+    {"kernel", PLAIN, NULL},       {"initrd", PLAIN, NULL},
+    {"bios", PLAIN, NULL},         {"dtb", PLAIN, NULL},
+    {"shim", PLAIN, NULL},         {"cdrom", PLAIN, NULL},
+    {"hda", PLAIN, NULL},          {"hdb", PLAIN, NULL},
+    {"hdc", PLAIN, NULL},          {"hdd", PLAIN, NULL},
+    {"option-rom", PLAIN, NULL},   {"L", PLAIN, NULL},
+    {"pidfile", PLAIN, NULL},      {"D", PLAIN, NULL},
+    {"drive", DRIVE, NULL},        {"blockdev", BLOCKDEV, "driver"},
+    {"serial", CHARACTERS, NULL},  {"parallel", CHARACTERS, NULL},
+    {"monitor", CHARACTERS, NULL}, {"debugcon", CHARACTERS, NULL},
+    {"qmp", CHARACTERS, NULL},     {"qmp-pretty", CHARACTERS, NULL},
+    {"gdb", CHARACTERS, NULL},     {"chardev", KEYS, "backend"},
+    {"fw_cfg", KEYS, "name"},      {"smbios", KEYS, NULL},
+    {"acpitable", KEYS, NULL},
+};
+
+static const struct option *find(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (strcmp(options[i].name, name) == 0)
+            return &options[i];
+    }
+    return NULL;
+}
+
+static char *absolute_characters(const char *value, const char *cwd)
+{
+    static const char *const prefixes[] = {"file:", "pipe:", "unix:"};
+    for (size_t i = 0; i < G_N_ELEMENTS(prefixes); i++) {
+        const char *name = value + strlen(prefixes[i]);
+        if (!g_str_has_prefix(value, prefixes[i]) || !name[0] || g_path_is_absolute(name))
+            continue;
+        g_autofree char *path = g_build_filename(cwd, name, NULL);
+        return g_strconcat(prefixes[i], path, NULL);
+    }
+    return g_strdup(value);
+}
+
+static bool names_file(enum kind kind, const char *key)
+{
+    if (kind == KEYS)
+        return strcmp(key, "file") == 0 || strcmp(key, "path") == 0;
+    return strcmp(key, "filename") == 0 || g_str_has_suffix(key, ".filename") ||
+           (kind == DRIVE && strcmp(key, "file") == 0);
+}
+
+static char *absolute_keys(const struct option *option, const char *value, const char *cwd)
+{
+    bool changed = false;
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, option->implied);
+    for (guint i = 0; i < keys->len; i++) {
+        struct cmdline_key *key = g_ptr_array_index(keys, i);
+        char *path = names_file(option->kind, key->key) ? absolute(key->value, cwd) : NULL;
+        if (path) {
+            g_free(key->value);
+            key->value = path;
+            changed = true;
+        }
+    }
+    return changed ? cmdline_keys_format(keys) : g_strdup(value);
+}
+
+static char *absolute_plain(const char *value, const char *cwd)
+{
+    char *path = absolute(value, cwd);
+    return path ? path : g_strdup(value);
+}
+
+bool cmdline_paths_has_files(const char *option)
+{
+    return find(option) != NULL;
+}
+
+char *cmdline_paths_absolute(const char *name, const char *value, const char *cwd)
+{
+    const struct option *option = find(name);
+    switch (option ? option->kind : PLAIN) {
+    case CHARACTERS:
+        return absolute_characters(value, cwd);
+    case BLOCKDEV:
+        return value[0] == '{' ? absolute_json(value, cwd) : absolute_keys(option, value, cwd);
+    case DRIVE:
+    case KEYS:
+        return absolute_keys(option, value, cwd);
+    default:
+        return absolute_plain(value, cwd);
+    }
+}

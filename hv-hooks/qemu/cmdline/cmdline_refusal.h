@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How a command line is refused: false, and a sentence in the `error` that the function has. For the
+ * cmdline*.c. */
+#ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_REFUSAL_H
+#define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_REFUSAL_H
+
+#include "hv-hooks/qemu/cmdline/cmdline.h"
+
+#define UNSUPPORTED(...) (g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_UNSUPPORTED, __VA_ARGS__), false)
+
+#endif

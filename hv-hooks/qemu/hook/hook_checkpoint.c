@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One checkpoint: pause, harvest, save, wait for the engine's copy, resume. The order is the one in
+ * hook_shm.h.
+ *
+ * The deadline (invariant I4) counts from the beginning of the pause. The engine's silence never holds the
+ * guest past it: the wait is a futex with a timeout, and the guest resumes whatever the engine says later,
+ * because the verdict is taken by compare-and-swap and only one side gets it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hv-hooks/qemu/hook/hook_internal.h"
+
+#define SPIN_NS 20000
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* The engine's copy, or the deadline. Returns the verdict. */
+static uint32_t wait_for_copy(struct hook *hook, uint64_t stopped_ns, uint64_t deadline_ns)
+{
+    _Atomic uint32_t *verdict = &hook->shm->verdict;
+    uint64_t spin_until = hook_now_ns() + SPIN_NS;
+    for (;;) {
+        uint32_t now_is = atomic_load_explicit(verdict, memory_order_acquire);
+        if (now_is != HOOK_WAITING)
+            return now_is;
+        uint64_t now = hook_now_ns();
+        if (now - stopped_ns >= deadline_ns) {
+            uint32_t expected = HOOK_WAITING;
+            if (atomic_compare_exchange_strong(verdict, &expected, HOOK_EXPIRED))
+                return HOOK_EXPIRED;
+            return expected;
+        }
+        if (now < spin_until)
+            cpu_relax();
+        else
+            hook_futex_wait(verdict, HOOK_WAITING,
+                            stopped_ns + deadline_ns > now ? stopped_ns + deadline_ns - now : 1000000);
+    }
+}
+
+/*
+ * The slow way, where a symbol of the fast one is missing: what xen-save-devices-state does. It truncates its
+ * file, which the sealed devstate memfd refuses, so it writes to a file of its own that is copied over. It
+ * always marks the guest as running, so it is no use for one that was paused.
+ */
+static int save_devices_slowly(struct hook *hook, bool was_running, uint64_t *len)
+{
+    char path[32];
+    struct stat st;
+    struct Error *error = NULL;
+    if (!was_running)
+        return -EOPNOTSUPP;
+    if (hook->scratch_fd < 0)
+        hook->scratch_fd = memfd_create("understudy-scratch", MFD_CLOEXEC);
+    if (hook->scratch_fd < 0)
+        return -errno;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", hook->scratch_fd);
+    hook->qemu.qmp_xen_save_devices_state(path, true, false, &error);
+    if (error) {
+        hook->qemu.error_free(error);
+        return -EIO;
+    }
+    off_t from = 0;
+    if (fstat(hook->scratch_fd, &st) < 0 || lseek(hook->devstate_fd, 0, SEEK_SET) < 0)
+        return -errno;
+    while (from < st.st_size) {
+        if (sendfile(hook->devstate_fd, hook->scratch_fd, &from, (size_t)(st.st_size - from)) <= 0)
+            return -EIO;
+    }
+    *len = (uint64_t)from;
+    return 0;
+}
+
+int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len)
+{
+    const struct qemu_symbols *qemu = &hook->qemu;
+    *len = 0;
+    if (!qemu->qio_channel_file_new_fd || !qemu->qemu_file_new_output || !qemu->qemu_save_device_state ||
+        !qemu->qemu_fclose || !qemu->object_unref || hook_chaos("slow-save"))
+        return save_devices_slowly(hook, was_running, len);
+    if (lseek(hook->devstate_fd, 0, SEEK_SET) < 0)
+        return -errno;
+    int fd = fcntl(hook->devstate_fd, F_DUPFD_CLOEXEC, 0); /* shares the file position */
+    if (fd < 0)
+        return -errno;
+    /* The standby starts the guest only if the state says that it ran. */
+    if (was_running)
+        qemu->global_state_store_running();
+    else
+        qemu->global_state_store();
+    struct QIOChannelFile *channel = qemu->qio_channel_file_new_fd(fd);
+    struct QEMUFile *file = qemu->qemu_file_new_output(channel);
+    qemu->object_unref(channel); /* the file holds it */
+    int saved = qemu->qemu_save_device_state(file);
+    int closed = qemu->qemu_fclose(file);
+    if (saved < 0 || closed < 0)
+        return saved < 0 ? saved : closed;
+    off_t end = lseek(hook->devstate_fd, 0, SEEK_CUR);
+    if (end <= 0)
+        return -EIO;
+    *len = (uint64_t)end;
+    return 0;
+}
+
+/* A planted fault: forgets what an expired checkpoint had harvested. */
+static void chaos_drop_bits(struct hook *hook)
+{
+    for (uint32_t i = 0; i < hook->nlocal; i++) {
+        struct hook_block *block = &hook->shm->blocks[i];
+        memset((uint8_t *)hook->shm + block->bitmap_off, 0, (block->max_len / HOOK_PAGE_LEN + 63) / 64 * 8);
+    }
+}
+
+void hook_checkpoint(struct hook *hook, uint32_t seq)
+{
+    const struct qemu_symbols *qemu = &hook->qemu;
+    struct hook_shm *shm = hook->shm;
+    struct hook_result *result = &shm->result;
+    uint64_t deadline_ns = shm->request_deadline_us * 1000 + (hook_chaos("ignore-deadline") ? 500000000 : 0);
+    uint32_t flags = shm->request_flags;
+    struct hook_clock_mark mark = {0};
+    bool was_running = qemu->runstate_is_running();
+
+    uint64_t began = hook_now_ns();
+    if (was_running) {
+        hook_clock_before_stop(hook, &mark);
+        began = hook_now_ns();
+        qemu->vm_stop(QEMU_RUN_STATE_PAUSED);
+    }
+    uint64_t stopped = hook_now_ns();
+    atomic_store_explicit(&shm->verdict, HOOK_WAITING, memory_order_relaxed);
+    uint64_t pages = hook_harvest(hook);
+    uint64_t harvested = hook_now_ns();
+    atomic_store_explicit(&shm->harvested_seq, seq, memory_order_release);
+    hook_futex_wake(&shm->harvested_seq);
+
+    uint64_t devstate_len;
+    int status = hook_save_devices(hook, was_running, &devstate_len);
+    uint64_t saved = hook_now_ns();
+    uint32_t verdict = wait_for_copy(hook, stopped, deadline_ns);
+    uint64_t copied = hook_now_ns();
+    if (verdict == HOOK_EXPIRED && hook_chaos("drop-bits"))
+        chaos_drop_bits(hook);
+
+    bool stay = (flags & HOOK_STAY_PAUSED) && verdict == HOOK_COPIED && status == 0;
+    if (was_running && !stay) {
+        hook_clock_before_start(hook, &mark);
+        qemu->vm_start();
+        hook_clock_after_start(hook, &mark);
+    }
+    uint64_t resumed = hook_now_ns();
+
+    result->status = status;
+    if (status < 0)
+        snprintf(result->message, sizeof result->message, "QEMU could not save the device state (%s)",
+                 strerror(-status));
+    result->verdict = verdict;
+    result->pause_began_ns = began;
+    result->stop_ns = stopped - began;
+    result->harvest_ns = harvested - stopped;
+    result->save_ns = saved - harvested;
+    result->copy_wait_ns = copied - saved;
+    result->resume_ns = resumed - copied;
+    result->pause_ns = resumed - began;
+    result->dirty_pages = pages;
+    result->devstate_len = devstate_len;
+    result->was_running = was_running;
+    result->blocks_changed = hook_blocks_changed(hook);
+}

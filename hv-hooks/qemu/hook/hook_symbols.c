@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Finds what the hook calls in QEMU. A table, so that the refusal can name what is missing; no call is made
+ * here.
+ */
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hv-hooks/qemu/hook/hook_internal.h"
+
+struct wanted {
+    const char *name;
+    size_t offset;
+    bool optional;
+};
+
+#define REQUIRED(symbol)                                                                                     \
+    {                                                                                                        \
+#symbol, offsetof(struct qemu_symbols, symbol), false                                                \
+    }
+#define OPTIONAL(symbol)                                                                                     \
+    {                                                                                                        \
+#symbol, offsetof(struct qemu_symbols, symbol), true                                                 \
+    }
+
+static const struct wanted wanted[] = {
+    REQUIRED(vm_stop),
+    REQUIRED(vm_start),
+    REQUIRED(qmp_cont),
+    REQUIRED(runstate_is_running),
+    REQUIRED(global_state_store_running),
+    REQUIRED(global_state_store),
+    REQUIRED(memory_global_dirty_log_start),
+    REQUIRED(memory_global_dirty_log_stop),
+    REQUIRED(memory_global_dirty_log_sync),
+    REQUIRED(memory_global_after_dirty_log_sync),
+    REQUIRED(cpu_physical_memory_snapshot_and_clear_dirty),
+    REQUIRED(qemu_ram_foreach_block),
+    REQUIRED(qemu_ram_get_idstr),
+    REQUIRED(qemu_ram_get_host_addr),
+    REQUIRED(qemu_ram_get_used_length),
+    REQUIRED(qemu_ram_get_max_length),
+    REQUIRED(qemu_ram_get_offset),
+    REQUIRED(qemu_ram_get_fd),
+    REQUIRED(qemu_ram_is_migratable),
+    OPTIONAL(qemu_ram_resize),
+    REQUIRED(memory_region_from_host),
+    /* The fast way to save, whole or not at all; the slow one stands in (hook_checkpoint.c). */
+    OPTIONAL(qio_channel_file_new_fd),
+    OPTIONAL(qemu_file_new_output),
+    OPTIONAL(qemu_save_device_state),
+    OPTIONAL(qemu_fclose),
+    OPTIONAL(object_unref),
+    REQUIRED(qmp_xen_save_devices_state),
+    OPTIONAL(migration_is_blocked),
+    REQUIRED(error_get_pretty),
+    REQUIRED(error_free),
+    OPTIONAL(cpu_enable_ticks),
+    OPTIONAL(cpu_disable_ticks),
+    OPTIONAL(cpu_get_clock),
+    OPTIONAL(cpu_get_ticks),
+    OPTIONAL(timers_state),
+    OPTIONAL(kvm_allowed),
+    OPTIONAL(kvm_state),
+    OPTIONAL(kvm_vm_ioctl),
+};
+
+int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
+{
+    const char *hide = getenv("UNDERSTUDY_HOOK_TEST_HIDE");
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        void *address =
+            hide && strcmp(hide, wanted[i].name) == 0 ? NULL : dlsym(RTLD_DEFAULT, wanted[i].name);
+        if (!address && !wanted[i].optional) {
+            *missing = wanted[i].name;
+            return -1;
+        }
+        memcpy((char *)symbols + wanted[i].offset, &address, sizeof address);
+    }
+    return 0;
+}
+
+bool hook_process_is_qemu(void)
+{
+    return dlsym(RTLD_DEFAULT, "qemu_main_loop") && dlsym(RTLD_DEFAULT, "qemu_init");
+}

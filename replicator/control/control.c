@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control thread's core: what happened goes into the session as events, what the session decides goes out
+ * to the parts as actions. Nothing is decided here.
+ *
+ * Notes of an older connection or an older capture are dropped at this door, so the session never sees them.
+ * Events raised while an action is carried out (a grant given at once) wait until the action list is done.
+ */
+#include "replicator/control/replicator.h"
+
+#include <stdarg.h>
+
+#include "replicator/control/channel.h"
+#include "replicator/note.h"
+
+uint64_t replicator_now_ms(void)
+{
+    return (uint64_t)(g_get_monotonic_time() / 1000);
+}
+
+void replicator_error(struct replicator *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_free(r->last_error);
+    r->last_error = g_strdup_vprintf(format, args);
+    r->last_error_of_disk = false;
+    va_end(args);
+    g_warning("%s: %s", r->config.vm_name, r->last_error);
+    channel_report_soon(r->channel);
+}
+
+void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
+                     uint32_t arg)
+{
+    if (!r->connection)
+        return;
+    struct transport_message message = {.type = type, .term = term, .epoch = epoch, .arg = arg};
+    sender_post_message(r->sender, r->connection, &message);
+}
+
+static void fill_hello(struct replicator *r, struct wire_hello *hello)
+{
+    memcpy(hello->token, r->config.token, WIRE_TOKEN_LEN);
+    hello->term = r->session.term;
+    hello->role = r->session.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY;
+    hello->nblocks = hypervisor_nblocks(r->hv);
+    for (unsigned i = 0; i < hello->nblocks; i++) {
+        const struct hv_block *block = hypervisor_block(r->hv, i);
+        g_strlcpy(hello->blocks[i].idstr, block->idstr, sizeof hello->blocks[i].idstr);
+        hello->blocks[i].max_len = block->max_len;
+    }
+}
+
+static void do_connect(struct replicator *r)
+{
+    g_autofree struct wire_hello *hello = g_new0(struct wire_hello, 1);
+    fill_hello(r, hello);
+    link_open(r->link, hello);
+}
+
+/* A message sent by the same decision goes out first; otherwise there is nothing worth waiting for. */
+static void do_disconnect(struct replicator *r, bool said_something)
+{
+    link_close(r->link, !said_something);
+    if (said_something && r->connection)
+        sender_post_close(r->sender, r->connection);
+    g_clear_pointer(&r->connection, connection_put);
+}
+
+static void do_start_precopy(struct replicator *r)
+{
+    r->sync_done_pages = 0;
+    r->sync_total_pages = 0;
+    for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
+        r->sync_total_pages += hypervisor_block(r->hv, i)->used_len / HV_PAGE_LEN;
+    capture_thread_precopy(r->capture, r->connection, r->session.term);
+}
+
+static void on_granted(bool granted, uint64_t term, void *opaque)
+{
+    struct replicator *r = opaque;
+    struct session_event event = {.type = SESSION_EVENT_GRANT, .term = term, .ok = granted};
+    r->granted_us = g_get_monotonic_time();
+    if (granted && r->session.role == SESSION_SECONDARY)
+        r->detect_ms = (double)(r->asked_us - r->last_heard_us) / 1000;
+    r->asked_us = 0;
+    replicator_event(r, &event);
+}
+
+static void do_end(struct replicator *r, enum session_end_reason reason)
+{
+    if (r->ended)
+        return;
+    r->ended = true;
+    channel_ended(r->channel, reason, r->last_error);
+    g_main_loop_quit(r->loop);
+}
+
+static bool sends_message(enum session_action_type type)
+{
+    return type == SESSION_DO_SEND_FENCED || type == SESSION_DO_SEND_GOODBYE ||
+           type == SESSION_DO_SEND_HANDOVER || type == SESSION_DO_SEND_HANDOVER_DONE;
+}
+
+static void do_action(struct replicator *r, const struct session_action *action, bool said_something,
+                      struct staged_epoch **offered)
+{
+    switch (action->type) {
+    case SESSION_DO_CONNECT:
+        do_connect(r);
+        break;
+    case SESSION_DO_DISCONNECT:
+        do_disconnect(r, said_something);
+        break;
+    case SESSION_DO_START_PRECOPY:
+        do_start_precopy(r);
+        break;
+    case SESSION_DO_STOP_CAPTURE:
+        capture_thread_stop(r->capture);
+        guest_disks_stop_logging(r);
+        break;
+    case SESSION_DO_HOLD_OUTPUT:
+#ifndef UNDERSTUDY_CHAOS /* the planted fault: output that does not wait for its epoch */
+        gate_hold(r->gate);
+#endif
+        guest_disks_hold(r);
+        break;
+    case SESSION_DO_START_EPOCHS:
+        capture_thread_epochs(r->capture, r->session.cut_epoch + 1);
+        break;
+    case SESSION_DO_RELEASE:
+        gate_release(r->gate, action->epoch);
+        guest_disks_release(r, action->epoch);
+        capture_thread_acked(r->capture, action->epoch);
+        break;
+    case SESSION_DO_RELEASE_ALL:
+        guest_disks_release_all(r);
+        break;
+    case SESSION_DO_DROP_OUTPUT:
+        guest_disks_fence(r);
+        gate_drop(r->gate);
+        break;
+    case SESSION_DO_SEND_ACK:
+        /* Otherwise NOTE_EPOCH_JOURNALLED does. */
+        if (!r->disks || !r->config.durable_acks)
+            replicator_send(r, MESSAGE_ACK, action->term, action->epoch, 0);
+        input_log_acked(r->input_log, action->epoch);
+        break;
+    case SESSION_DO_APPLY:
+        if (*offered && (*offered)->epoch == action->epoch)
+            applier_post(r->applier, g_steal_pointer(offered), action->term,
+                         r->connection ? r->connection->id : 0);
+        break;
+    case SESSION_DO_DISCARD_IMAGE:
+        input_log_reset(r->input_log);
+        applier_post_discard_image(r->applier);
+        r->sync_done_pages = 0;
+        break;
+    case SESSION_DO_ASK_GRANT:
+        if (!r->asked_us)
+            r->asked_us = g_get_monotonic_time();
+        arbiter_ask(r->arbiter, action->term, on_granted, r);
+        break;
+    case SESSION_DO_PROMOTE:
+        guest_disks_promote(r, action->term);
+        break;
+    case SESSION_DO_LAST_EPOCH:
+        capture_thread_last_epoch(r->capture);
+        break;
+    case SESSION_DO_SEND_HANDOVER:
+        guest_disks_handover(r, action->term, action->epoch);
+        break;
+    case SESSION_DO_SEND_HANDOVER_DONE:
+        replicator_send(r, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);
+        break;
+    case SESSION_DO_SEND_GOODBYE:
+        replicator_send(r, MESSAGE_GOODBYE, action->term, action->epoch, action->reason);
+        break;
+    case SESSION_DO_SEND_FENCED:
+        replicator_send(r, MESSAGE_FENCED, action->term, 0, 0);
+        break;
+    case SESSION_DO_RESUME_GUEST:
+        guest_disks_resume(r);
+        break;
+    case SESSION_DO_FENCE_GUEST:
+        guest_disks_fence(r);
+        guest_fence(r);
+        break;
+    case SESSION_DO_QUIT_HYPERVISOR:
+        guest_quit(r);
+        break;
+    case SESSION_DO_END:
+        do_end(r, action->reason);
+        break;
+    case SESSION_NACTIONS:
+        break;
+    }
+}
+
+static gboolean on_tick(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    r->tick_source = 0;
+    replicator_event_simple(r, SESSION_EVENT_TICK);
+    return G_SOURCE_REMOVE;
+}
+
+static void arm_tick(struct replicator *r)
+{
+    uint64_t next = session_next_tick_ms(&r->session);
+    uint64_t now = replicator_now_ms();
+    g_clear_handle_id(&r->tick_source, g_source_remove);
+    if (next == UINT64_MAX || r->ended)
+        return;
+    r->tick_source =
+        g_timeout_add_full(G_PRIORITY_HIGH, next > now ? (guint)MIN(next - now, 10000) : 0, on_tick, r, NULL);
+}
+
+/* Feeds events until none waits. offered: the epoch that came with the first one, or NULL. */
+static void handle(struct replicator *r, const struct session_event *event, struct staged_epoch *offered)
+{
+    enum session_state before = r->session.state;
+    enum session_event_type cause = event->type;
+    g_queue_push_tail(&r->events, g_memdup2(event, sizeof *event));
+    if (r->handling)
+        return;
+    r->handling = true;
+    struct session_event *next;
+    while ((next = g_queue_pop_head(&r->events))) {
+        struct session_actions actions;
+        session_handle(&r->session, next, replicator_now_ms(), &actions);
+        g_free(next);
+        bool said_something = false;
+        for (size_t i = 0; i < actions.n && !r->ended; i++) {
+            do_action(r, &actions.list[i], said_something, &offered);
+            said_something |= sends_message(actions.list[i].type);
+        }
+    }
+    r->handling = false;
+    if (offered)
+        applier_post_discard(r->applier, offered);
+    if (r->session.state != before) {
+        input_log_set_active(r->input_log,
+                             r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
+        r->since_us = g_get_monotonic_time();
+        g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
+                  session_state_name(before), session_event_name(cause));
+        channel_report_soon(r->channel);
+    }
+    arm_tick(r);
+}
+
+void replicator_event(struct replicator *r, const struct session_event *event)
+{
+    handle(r, event, NULL);
+}
+
+void replicator_event_simple(struct replicator *r, enum session_event_type type)
+{
+    struct session_event event = {.type = type};
+    handle(r, &event, NULL);
+}
+
+void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role)
+{
+    struct session_event event = {.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role};
+    r->last_heard_us = g_get_monotonic_time();
+    handle(r, &event, NULL);
+}
+
+static void on_message(struct replicator *r, const struct note *note)
+{
+    struct session_event event = {
+        .term = note->term,
+        .epoch = note->epoch,
+        .peer_role = r->session.role == SESSION_PRIMARY ? SESSION_SECONDARY : SESSION_PRIMARY,
+    };
+    r->last_heard_us = g_get_monotonic_time();
+    switch ((enum message_type)note->arg) {
+    case MESSAGE_ACK:
+        event.type = SESSION_EVENT_ACK;
+        break;
+    case MESSAGE_HANDOVER:
+        event.type = SESSION_EVENT_HANDOVER;
+        break;
+    case MESSAGE_HANDOVER_DONE:
+        event.type = SESSION_EVENT_HANDOVER_DONE;
+        break;
+    case MESSAGE_GOODBYE:
+        event.type = SESSION_EVENT_GOODBYE;
+        event.reason = (enum session_end_reason)note->aux;
+        if (r->session.state == SESSION_HANDING_OVER)
+            replicator_error(r,
+                             "the other host could not take VM %s over (%s): its understudyd has logged why",
+                             r->config.vm_name, session_end_reason_name(event.reason));
+        break;
+    case MESSAGE_FENCED:
+        event.type = SESSION_EVENT_FENCED;
+        break;
+    case MESSAGE_FRAMES:
+        if (r->session.role == SESSION_SECONDARY)
+            input_log_received(r->input_log, note->aux, note->epoch, note->payload, note->len);
+        event.type = SESSION_EVENT_HEARTBEAT;
+        break;
+    case MESSAGE_APPLIED:
+    case MESSAGE_DISK_BITS:
+    case MESSAGE_DISK_STATE:
+    case MESSAGE_DISK_PAIR:
+    case MESSAGE_DISK_HASH_REQUEST:
+    case MESSAGE_DISK_HASHES:
+    case MESSAGE_DISK_FLUSHED:
+        if (!guest_disks_message(r, note)) {
+            replicator_error(r, "the peer sent nonsense about the disks: are both hosts of one version?");
+            connection_shutdown(r->connection);
+        }
+        event.type = SESSION_EVENT_HEARTBEAT;
+        break;
+    default:
+        event.type = SESSION_EVENT_HEARTBEAT;
+        break;
+    }
+    handle(r, &event, NULL);
+}
+
+static void on_link_up(struct replicator *r, struct note *note)
+{
+    struct session_event event = {.type = SESSION_EVENT_LINK_UP,
+                                  .term = note->term,
+                                  .peer_role =
+                                      note->arg == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY};
+    g_clear_pointer(&r->connection, connection_put);
+    r->connection = g_steal_pointer(&note->connection);
+    g_clear_pointer(&r->last_error, g_free);
+    r->transport = r->connection->transport->ops->name;
+    if (note->len) {
+        g_free(r->transport_why);
+        r->transport_why = g_strdup((const char *)note->payload);
+    }
+    r->last_heard_us = g_get_monotonic_time();
+    disk_sync_connected(r->disk_sync);
+    handle(r, &event, NULL);
+    if (r->connection && r->session.state == SESSION_FOLLOWING)
+        disk_answer_connected(r->disk_answer, r->connection, r->session.term);
+}
+
+static void on_epoch_received(struct replicator *r, struct note *note)
+{
+    struct staged_epoch *staged = g_steal_pointer(&note->staged);
+    r->last_heard_us = g_get_monotonic_time();
+    if (image_check(r->image, staged) < 0 || disks_check(r->disks, r->staging, staged) < 0) {
+        applier_post_discard(r->applier, staged);
+        replicator_error(
+            r,
+            "the peer sent pages or disk blocks that this VM does not have: are both hosts of one version?");
+        connection_shutdown(r->connection);
+        return;
+    }
+    if (staged->kind == STAGED_PRECOPY) {
+        r->sync_done_pages += staged->npages;
+        if (r->session.state == SESSION_FOLLOWING && note->term == r->session.term)
+            applier_post(r->applier, staged, note->term, note->link);
+        else
+            applier_post_discard(r->applier, staged);
+        replicator_heard(r, note->term, SESSION_PRIMARY);
+        return;
+    }
+    struct session_event event = {
+        .type = SESSION_EVENT_EPOCH_RECEIVED, .term = note->term, .epoch = note->epoch};
+    handle(r, &event, staged);
+}
+
+/* Notes that belong to one connection. */
+static void on_link_note(struct replicator *r, struct note *note)
+{
+    if (!r->connection || note->link != r->connection->id) {
+        if (note->staged)
+            applier_post_discard(r->applier, note->staged);
+        return;
+    }
+    if (note->letter.kind == NOTE_MESSAGE) {
+        on_message(r, note);
+    } else if (note->letter.kind == NOTE_EPOCH_RECEIVED) {
+        on_epoch_received(r, note);
+    } else if (note->letter.kind == NOTE_EPOCH_SENT) {
+        struct session_event event = {
+            .type = SESSION_EVENT_EPOCH_SENT, .term = r->session.term, .epoch = note->epoch};
+        handle(r, &event, NULL);
+    } else {
+        g_clear_pointer(&r->connection, connection_put);
+        g_info("%s: link down: %s", r->config.vm_name, g_strerror(-note->status));
+        replicator_event_simple(r, SESSION_EVENT_LINK_DOWN);
+    }
+}
+
+/* Notes that belong to one run of the capture thread. */
+static void on_capture_note(struct replicator *r, const struct note *note)
+{
+    if (note->generation != capture_thread_generation(r->capture))
+        return;
+    struct session_event event = {.term = r->session.term, .epoch = note->epoch};
+    if (note->letter.kind == NOTE_SYNCHRONISED) {
+        event.type = SESSION_EVENT_SYNCHRONISED;
+    } else if (note->letter.kind == NOTE_EPOCH_CUT) {
+        event.type = SESSION_EVENT_EPOCH_CUT;
+        event.ok = note->arg; /* the last epoch: the guest stays paused */
+    } else {
+        replicator_error(r, "%s", (const char *)note->payload);
+        if (r->connection)
+            connection_shutdown(r->connection);
+        return;
+    }
+    handle(r, &event, NULL);
+}
+
+/* The peer may be waiting for room in our staging. */
+static void tell_room(struct replicator *r)
+{
+    if (r->connection)
+        r->connection->transport->ops->room(r->connection->transport);
+}
+
+/* What could not be written leaves no whole epoch here: this standby is worth nothing any more. */
+static void on_image_failed(struct replicator *r, int status)
+{
+    g_autofree char *why = r->disks ? disks_failure(r->disks) : NULL;
+    replicator_error(r, "VM %s cannot stand by here: %s", r->config.vm_name, why ? why : g_strerror(-status));
+    replicator_event_simple(r, SESSION_EVENT_IMAGE_FAILED);
+}
+
+static void on_applied(struct replicator *r, const struct note *note)
+{
+    bool is_batch = note->letter.kind == NOTE_BATCH_APPLIED;
+    tell_room(r);
+    if (note->status < 0) {
+        on_image_failed(r, note->status);
+        return;
+    }
+    if (r->disks && r->connection && r->connection->id == note->link)
+        replicator_send(r, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
+    if (is_batch)
+        return;
+    struct session_event event = {
+        .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
+    replicator_event(r, &event);
+}
+
+void replicator_note(struct replicator *r, struct note *note)
+{
+    switch ((enum note_kind)note->letter.kind) {
+    case NOTE_LINK_UP:
+        on_link_up(r, note);
+        break;
+    case NOTE_LINK_REFUSED:
+        replicator_error(r, "%s", (const char *)note->payload);
+        break;
+    case NOTE_LINK_DOWN:
+    case NOTE_MESSAGE:
+    case NOTE_EPOCH_RECEIVED:
+    case NOTE_EPOCH_SENT:
+        on_link_note(r, note);
+        break;
+    case NOTE_SYNCHRONISED:
+    case NOTE_EPOCH_CUT:
+    case NOTE_CAPTURE_FAILED:
+        on_capture_note(r, note);
+        break;
+    case NOTE_STAGING_ROOM:
+        tell_room(r);
+        break;
+    case NOTE_BATCH_APPLIED:
+    case NOTE_EPOCH_APPLIED:
+        on_applied(r, note);
+        break;
+    case NOTE_EPOCH_JOURNALLED:
+        if (r->connection && r->connection->id == note->link && note->term == r->session.term)
+            replicator_send(r, MESSAGE_ACK, note->term, note->epoch, 0);
+        break;
+    case NOTE_STANDBY_ENDED:
+        guest_disks_standby_ended(r, note->status);
+        break;
+    case NOTE_HYPERVISOR_READY:
+    case NOTE_HYPERVISOR_FAILED:
+        guest_ready(r, note);
+        break;
+    default:
+        break;
+    }
+    connection_put(note->connection);
+    g_free(note);
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The guest's disks from the control thread's side: which mode the disk servers are in at each turn of the
+ * session, and the two turns that have to wait for them.
+ *
+ *   alone       every write is durable before it completes
+ *   protected   writes are logged and need not be durable: what depends on them waits in the output gate
+ *   peer lost   durable again; the gate opens once what was written meanwhile is on stable storage
+ *   takeover    the applier empties the journal, the servers let the guest write, then QEMU goes on
+ */
+#include <gio/gio.h>
+
+#include "replicator/control/channel.h"
+#include "replicator/control/replicator.h"
+#include "replicator/disk/disk_log.h"
+#include "replicator/note.h"
+
+#define LAST_WRITES_MS 5000
+#define IO_RETRY_MS    1000
+
+static void carry_on(struct replicator *r);
+
+static void on_changed(void *opaque, bool urgent)
+{
+    struct replicator *r = opaque;
+    if (r->capture && urgent)
+        capture_thread_hurry(r->capture);
+    else if (r->capture)
+        capture_thread_room(r->capture);
+    carry_on(r);
+}
+
+/* The standby need not keep what the shared images have. A disk that is idle flushes nothing, but has it all.
+ */
+static void on_flushed(void *opaque)
+{
+    struct replicator *r = opaque;
+    for (unsigned disk = 0; disk < disks_count(r->disks); disk++) {
+        uint64_t epoch = disks_newly_flushed(r->disks, disk);
+        if (epoch && r->session.role == SESSION_PRIMARY)
+            replicator_send(r, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
+    }
+}
+
+/* The log lacks writes: no epoch can be sent until everything has been compared again. */
+static void on_detached(void *opaque, const char *why)
+{
+    struct replicator *r = opaque;
+    replicator_error(r, "%s", why);
+    if (r->connection)
+        connection_shutdown(r->connection);
+}
+
+static void on_trouble(void *opaque, const char *message)
+{
+    struct replicator *r = opaque;
+    if (message) {
+        replicator_error(r, "%s", message);
+        r->last_error_of_disk = true;
+    } else if (r->last_error_of_disk) {
+        g_clear_pointer(&r->last_error, g_free);
+    }
+}
+
+bool guest_disks_open(struct replicator *r, GError **error)
+{
+    const struct disks_config config = {
+        .vm_name = r->config.vm_name,
+        .vm_dir = r->config.vm_dir,
+        .state_dir = r->config.state_dir,
+        .plugin = r->config.disk_plugin,
+        .list = r->config.disks,
+        .n = r->config.ndisks,
+        .nice = r->config.nice,
+        .standby = r->config.role == SESSION_SECONDARY,
+        .changed = on_changed,
+        .flushed = on_flushed,
+        .detached = on_detached,
+        .trouble = on_trouble,
+        .opaque = r,
+    };
+    if (config.n == 0)
+        return true;
+    r->disks = disks_open(&config, error);
+    return r->disks != NULL;
+}
+
+static void on_durable(void *opaque)
+{
+    struct replicator *r = opaque;
+    r->disks_volatile = false;
+    gate_pass_all(r->gate);
+}
+
+/* What is held back of shared disks included. Waits. */
+static bool let_go_now(struct replicator *r)
+{
+    gint64 until = g_get_monotonic_time() + LAST_WRITES_MS * 1000;
+    disks_let_go(r->disks);
+    while (!disks_order_done(r->disks) && g_get_monotonic_time() < until)
+        g_usleep(1000);
+    return disks_order_done(r->disks) && disks_sync(r->disks) == 0;
+}
+
+void guest_disks_release_all(struct replicator *r)
+{
+    if (!r->disks_volatile)
+        gate_pass_all(r->gate);
+    else if (r->session.state != SESSION_ENDED)
+        disks_make_durable(r->disks, on_durable, r);
+    else if (let_go_now(r)) /* nothing comes after this: there is nobody to keep waiting */
+        on_durable(r);
+}
+
+void guest_disks_hold(struct replicator *r)
+{
+    if (!r->disks)
+        return;
+    disks_cancel_durable(r->disks);
+    disks_hold(r->disks);
+    r->disks_volatile = true;
+}
+
+void guest_disks_stop_logging(struct replicator *r)
+{
+    if (r->disks)
+        disks_stop_logging(r->disks);
+}
+
+void guest_disks_release(struct replicator *r, uint64_t epoch)
+{
+    disks_release(r->disks, epoch);
+}
+
+void guest_disks_fence(struct replicator *r)
+{
+    if (!r->disks)
+        return;
+    r->after_order = AFTER_NOTHING;
+    disks_cancel_durable(r->disks);
+    disks_give_up_writing(r->disks);
+}
+
+/* The other host may have the shared disks only when nothing can be written to them here. */
+void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch)
+{
+    r->handover_term = term;
+    r->handover_epoch = epoch;
+    r->after_order = AFTER_HANDOVER;
+    if (disks_any_shared(r->disks))
+        disks_give_up_writing(r->disks);
+    carry_on(r);
+}
+
+void guest_disks_resume(struct replicator *r)
+{
+    r->after_order = AFTER_RESUME;
+    if (disks_any_shared(r->disks) && disks_lock_shared(r->disks) < 0) {
+        replicator_error(r, "VM %s stays paused: a shared disk has been locked by another host meanwhile",
+                         r->config.vm_name);
+        return;
+    }
+    disks_order(r->disks, DISK_WRITABLE, 0, false);
+    carry_on(r);
+}
+
+void guest_disks_promote(struct replicator *r, uint64_t term)
+{
+    r->promote_term = term;
+    if (r->disks)
+        applier_post_end_standby(r->applier, r->config.durable_acks);
+    else
+        guest_promote(r, term);
+}
+
+void guest_disks_standby_ended(struct replicator *r, int status)
+{
+    if (status < 0) {
+        g_autofree char *why = disks_failure(r->disks);
+        replicator_error(r, "VM %s could not be taken over: its disks could not be made ready: %s",
+                         r->config.vm_name, why ? why : g_strerror(-status));
+        struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = r->promote_term, .ok = false};
+        replicator_event(r, &event);
+        return;
+    }
+    r->after_order = AFTER_PROMOTE;
+    disks_order(r->disks, DISK_WRITABLE | DISK_DURABLE, DISK_LOGGING, false);
+    carry_on(r);
+}
+
+static void carry_on(struct replicator *r)
+{
+    int what = r->after_order;
+    if (!disks_order_done(r->disks))
+        return;
+    r->after_order = AFTER_NOTHING;
+    switch (what) {
+    case AFTER_PROMOTE:
+        guest_promote(r, r->promote_term);
+        break;
+    case AFTER_HANDOVER:
+        if (disks_any_shared(r->disks))
+            disks_unlock_shared(r->disks);
+        replicator_send(r, MESSAGE_HANDOVER, r->handover_term, r->handover_epoch, 0);
+        break;
+    case AFTER_RESUME:
+        guest_resume(r);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- a disk that refuses ---- */
+
+/* The guest runs here, but for the disk. */
+static bool may_run(const struct replicator *r)
+{
+    switch (r->session.state) {
+    case SESSION_CONNECTING:
+    case SESSION_SYNCHRONISING:
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_PEER_LOST:
+        return r->session.role == SESSION_PRIMARY && !r->quitting;
+    default:
+        return false;
+    }
+}
+
+/* QEMU tries the request again; if it fails again, the guest stops again. */
+static gboolean on_io_retry(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    if (may_run(r))
+        guest_resume(r);
+    return G_SOURCE_CONTINUE;
+}
+
+void guest_disks_io_error(struct replicator *r, const json_t *data)
+{
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+    const char *device = json_string_value(json_object_get(data, "device"));
+    const char *node = json_string_value(json_object_get(data, "node-name"));
+    const char *action = json_string_value(json_object_get(data, "action"));
+    bool stops = g_strcmp0(action, "stop") == 0;
+    if (r->session.role != SESSION_PRIMARY)
+        return;
+    replicator_error(r, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
+                     device && device[0] ? device
+                     : node              ? node
+                                         : "?",
+                     reason ? reason : "I/O error",
+                     stops ? "the guest stands still and the request is tried again every second"
+                           : "the guest was told");
+    r->last_error_of_disk = true;
+    if (stops && !r->io_retry)
+        r->io_retry = g_timeout_add(IO_RETRY_MS, on_io_retry, r);
+}
+
+void guest_disks_io_resumed(struct replicator *r)
+{
+    g_clear_handle_id(&r->io_retry, g_source_remove);
+    disks_guest_goes_on(r->disks);
+}
+
+bool guest_disks_message(struct replicator *r, const struct note *note)
+{
+    const struct transport_message message = {.type = (enum message_type)note->arg,
+                                              .term = note->term,
+                                              .epoch = note->epoch,
+                                              .arg = note->aux,
+                                              .len = note->len,
+                                              .payload = note->payload};
+    if (!r->disks || note->term != r->session.term)
+        return note->arg == MESSAGE_APPLIED;
+    return r->session.role == SESSION_PRIMARY ? disk_sync_message(r->disk_sync, &message)
+                                              : disk_answer_message(r->disk_answer, r->connection, &message);
+}

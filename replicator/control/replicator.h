@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One VM's data plane on one host, as its own files see it. Everything here belongs to the control thread
+ * (GLib's default main context) unless a field says otherwise.
+ *
+ *   control.c    events into the session, the session's actions out to the parts
+ *   guest_disks.c its disks: modes, release and promotion, which wait for them
+ *   guest.c      QEMU: start, watch, monitor, NIC sockets, promotion
+ *   heartbeats.c signs of life
+ *   channel.c    the daemon: orders in, status out
+ */
+#ifndef UNDERSTUDY_REPLICATOR_REPLICATOR_H
+#define UNDERSTUDY_REPLICATOR_REPLICATOR_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/image.h"
+#include "checkpoint/staging.h"
+#include "common/histogram.h"
+#include "common/mailbox.h"
+#include "failover/arbiter.h"
+#include "failover/session.h"
+#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/qemu_process.h"
+#include "hv-hooks/qemu/qmp.h"
+#include "proto/epoch_wire.h"
+#include "replicator/disk/disk_sync.h"
+#include "replicator/disk/disks.h"
+#include "replicator/network/input_log.h"
+#include "replicator/network/output_gate.h"
+#include "replicator/pipeline/applier.h"
+#include "replicator/pipeline/capture_thread.h"
+#include "replicator/pipeline/disk_answer.h"
+#include "replicator/transport/connection.h"
+#include "replicator/transport/endpoint.h"
+#include "replicator/transport/link.h"
+#include "replicator/transport/sender.h"
+
+#define REPLICATOR_MAX_NICS 16u
+
+enum replicator_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
+
+/* Another network that joins the hosts: this one's address there and the other's. Strings are owned. */
+struct heartbeat_path {
+    char *here, *there;
+};
+#define HEARTBEAT_PATHS_MAX 3 /* besides the way to peer_host */
+
+/* What the daemon asked for. Strings are owned. */
+struct replicator_config {
+    enum session_role role;
+    char *vm_name;
+    char *vm_dir; /* sockets, console log */
+    char **qemu_argv;
+    char *hook_path;
+    uint64_t ram_bytes;
+    unsigned nnics;
+    uint8_t token[WIRE_TOKEN_LEN];
+    uint64_t term;
+    unsigned epoch_ms, deadline_ms, silence_ms, heartbeat_ms;
+    struct heartbeat_path heartbeat_paths[HEARTBEAT_PATHS_MAX];
+    unsigned nheartbeat_paths;
+    int nice; /* of QEMU and this process; 0: as they are */
+    enum session_peer_loss on_peer_loss;
+    char *listen_address;
+    char *peer_host; /* NULL: not known yet */
+    uint16_t peer_data_port, peer_udp_port;
+    enum hv_tracker tracker;
+    enum replicator_transport transport;
+    struct disk_config disks[DISK_MAX];
+    unsigned ndisks;
+    bool durable_acks; /* an epoch is acked once its disk writes are on stable storage */
+    char *state_dir, *disk_plugin;
+};
+
+struct heartbeats;
+struct channel;
+struct note;
+struct standby;
+
+struct replicator {
+    struct replicator_config config;
+    GMainLoop *loop;
+    struct mailbox box; /* notes to the control thread */
+
+    struct session session;
+    GQueue events; /* struct session_event*, waiting while one is being handled */
+    bool handling;
+    guint tick_source;
+    bool ended;
+    int exit_status;
+    char *last_error;        /* a sentence for status, or NULL */
+    bool last_error_of_disk; /* it goes when the disk's trouble is over */
+
+    struct hv_fds fds;
+    struct hypervisor *hv; /* the capture thread's while it captures; else control's */
+    struct child_process *qemu;
+    struct qmp *qmp;
+    struct standby *standby; /* a takeover under way */
+    GThread *ready_thread;
+    uint64_t promote_term;
+    bool hv_ready, qemu_gone, quitting, guest_runs_here;
+
+    struct disks *disks;             /* NULL: the VM has none */
+    struct disk_sync *disk_sync;     /* primary */
+    struct disk_answer *disk_answer; /* secondary */
+    /* What waits until the disks have carried out their last order. */
+    enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
+    uint64_t handover_term, handover_epoch;
+    guint io_retry;      /* the guest stands still for a disk's sake: it is tried again now and then */
+    bool disks_volatile; /* writes complete before they are durable: output waits for the peer */
+
+    struct output_gate *gate;    /* gate_boundary is the capture thread's */
+    struct input_log *input_log; /* likewise its boundary */
+    guint nics_connected;
+
+    struct staging *staging;
+    struct image *image;     /* secondary */
+    struct applier *applier; /* secondary */
+    struct sender *sender;
+    struct capture_thread *capture;
+    struct endpoint *endpoints[LINK_MAX_ENDPOINTS];
+    unsigned nendpoints;
+    struct link *link;
+    struct connection *connection; /* the present one, or NULL */
+
+    struct arbiter *arbiter;
+    struct heartbeats *heartbeats;
+    struct channel *channel;
+
+    /* Figures for status. Histograms have one writer each: the thread named. */
+    struct histogram *epoch_bytes; /* sender */
+    uint64_t sync_done_pages, sync_total_pages;
+    gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
+    double detect_ms, promote_ms;               /* of the takeover, < 0: none */
+    uint16_t data_port, udp_port;               /* ours: where the link listens (0: it dials), heartbeats */
+    gint64 since_us;
+    const char *transport; /* of the present connection, or the last one; NULL: none yet */
+    char *transport_why;   /* why it is not RDMA, or NULL */
+};
+
+/* control.c */
+void replicator_event(struct replicator *r, const struct session_event *event);
+void replicator_event_simple(struct replicator *r, enum session_event_type type);
+void replicator_note(struct replicator *r, struct note *note);
+void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role);
+void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
+                     uint32_t arg);
+G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
+uint64_t replicator_now_ms(void);
+
+/* The VM could not be started at all: ends the process with last_error. */
+void replicator_give_up(struct replicator *r);
+/* The hypervisor is ready: links, heartbeats, session. */
+void replicator_begin(struct replicator *r);
+
+/* The daemon's order is in config: start. */
+void replicator_configured(struct replicator *r);
+/* The peer's replicator is somewhere else now (a new one). */
+void replicator_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
+
+/* guest.c */
+void guest_ready(struct replicator *r, const struct note *note);
+bool guest_start(struct replicator *r, GError **error);
+void guest_promote(struct replicator *r, uint64_t term);
+void guest_quit(struct replicator *r);
+void guest_fence(struct replicator *r);
+void guest_resume(struct replicator *r);
+void guest_close(struct replicator *r);
+
+/* guest_disks.c */
+bool guest_disks_open(struct replicator *r, GError **error);
+/* The gate opens for all: at once, or when what the guest was told is written is on stable storage. */
+void guest_disks_release_all(struct replicator *r);
+/* Output is held from here on: writes need not be durable any more. */
+void guest_disks_hold(struct replicator *r);
+/* No more epochs: nothing is logged, and writes are durable again. */
+void guest_disks_stop_logging(struct replicator *r);
+/* The peer holds the epoch: shared disks may have it too. */
+void guest_disks_release(struct replicator *r, uint64_t epoch);
+/* Tells the peer to go on with the guest, once nothing can be written here any more. */
+void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch);
+/* The handover is off: the guest goes on here, once it may write again. */
+void guest_disks_resume(struct replicator *r);
+/* A newer term runs elsewhere: nothing more is written here. */
+void guest_disks_fence(struct replicator *r);
+/* The applier has everything; then guest_promote. */
+void guest_disks_promote(struct replicator *r, uint64_t term);
+void guest_disks_standby_ended(struct replicator *r, int status);
+/* QEMU's events BLOCK_IO_ERROR and RESUME. */
+void guest_disks_io_error(struct replicator *r, const json_t *data);
+void guest_disks_io_resumed(struct replicator *r);
+/* A message about disks. False: nonsense. */
+bool guest_disks_message(struct replicator *r, const struct note *note);
+
+/* heartbeats.c */
+bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);
+void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port);
+unsigned heartbeats_count(const struct replicator *r);
+/* Where path i leads ("" if that is not known yet), and for how long nothing has come by it. */
+const char *heartbeats_silence(const struct replicator *r, unsigned i, uint64_t *silent_ms);
+void heartbeats_stop(struct replicator *r);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The inside of struct disks, for its own files only:
+ *
+ *   disks.c          open, close, nbdkit and its words
+ *   disks_mode.c     orders, and making everything durable
+ *   disks_epoch.c    primary: boundary and collecting
+ *   disks_standby.c  standby: journal, images, the marker of a synchronisation
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISKS_INTERNAL_H
+#define UNDERSTUDY_REPLICATOR_DISKS_INTERNAL_H
+
+#include "checkpoint/disk/disk_journal.h"
+#include "common/child_process.h"
+#include "replicator/disk/disk_log.h"
+#include "replicator/disk/disks.h"
+
+/* More than epochs can be in flight. */
+#define DISKS_EPOCHS 64u
+
+struct disk {
+    struct disks *disks;
+    unsigned number;
+    char *id;
+    bool shared;
+    struct disk_image *image;
+    struct disk_map *map;
+
+    int shm_fd, attention_fd, listen_fd;
+    char *socket_path;
+    struct disk_shm *shm;
+    uint8_t *ring;
+    uint64_t ring_len;
+
+    /* Control thread. */
+    struct child_process *nbdkit;
+    guint attention_watch, restart;
+    gint64 started_us;
+    unsigned quick_ends; /* in a row */
+    char *trouble;       /* what status says is wrong, or NULL */
+    bool trouble_passes; /* by itself: it is forgotten some time after it was mended */
+    guint trouble_over;
+
+    /* Guarded by disks->mutex: the last order. */
+    uint32_t wanted_flags, wanted_map, wanted_seq;
+
+    uint64_t unsynced; /* applier thread: bytes written since writing out was last begun */
+
+    /* Capture thread. */
+    uint64_t cut;   /* head at the last boundary */
+    uint64_t taken; /* collected so far; tail follows in steps */
+    bool cut_detached;
+    unsigned epochs_kept; /* since tail was moved */
+    /* Shared: where each epoch ended, by its number. Capture thread writes, control reads what was acked. */
+    _Atomic uint64_t ends[DISKS_EPOCHS];
+
+    /* Shared; control thread. */
+    uint64_t released_epoch, told_epoch;
+
+    _Atomic bool server_runs;                     /* control thread writes */
+    _Atomic uint64_t candidate_bytes, sent_bytes; /* capture thread writes; of the last synchronisation */
+};
+
+struct disks {
+    struct disks_config config; /* strings are owned */
+    struct disk disk[DISK_MAX];
+    uint64_t len[DISK_MAX]; /* exported bytes */
+    uint64_t log_limit;     /* capture thread: the last one but 0 */
+    unsigned n;
+    struct disk_journal *journal;
+    GQueue held;       /* applier thread: struct held_epoch*, what shared disks may not have yet */
+    size_t held_bytes; /* applier thread: of them all */
+    GMutex mutex;
+    char *failure; /* guarded */
+    /* The images have an epoch in part: the journal must keep it. Whoever applies writes, closing reads. */
+    _Atomic bool torn;
+    bool closing;
+
+    /* make_durable: control thread. */
+    bool making_durable, syncing;
+    uint64_t durable_request, synced_request;
+    disks_done done;
+    void *done_opaque;
+};
+
+/* Control thread: an order may have been carried out. */
+void disks_mode_look(struct disks *disks);
+/* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
+void disks_tell_failure(const struct disk *disk, const char *doing, int status);
+/* Replays the journal and empties it. Before anything else uses the images. */
+bool disks_standby_open(struct disks *disks, GError **error);
+char *disks_state_path(const struct disks *disks, const char *name);
+
+#endif

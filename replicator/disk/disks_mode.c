@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See disks.h: orders to the plugins, and making everything durable.
+ *
+ * An order is remembered here and in the shared memory, so it also holds for an nbdkit that starts later. One
+ * that is not running has no write under way: for durability that is as good as having obeyed.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+
+#include "common/futex.h"
+#include "replicator/disk/disks_internal.h"
+
+static void order_one(struct disk *disk, uint32_t set, uint32_t clear, bool flip)
+{
+    struct disk_shm *shm = disk->shm;
+    disk->wanted_flags = (disk->wanted_flags & ~clear) | set;
+    disk->wanted_map ^= flip;
+    atomic_store(&shm->wanted_flags, disk->wanted_flags);
+    atomic_store(&shm->wanted_map, disk->wanted_map);
+    atomic_store(&shm->wanted_seq, ++disk->wanted_seq);
+    disk_futex_wake(&shm->wanted_seq);
+    /* Who waits for room may not have to any more. */
+    disk_futex_raise(&shm->room_seq);
+}
+
+void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip)
+{
+    if (!disks)
+        return;
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++)
+        order_one(&disks->disk[i], set, clear, flip);
+    g_mutex_unlock(&disks->mutex);
+}
+
+/* ---- shared disks ---- */
+
+bool disks_any_shared(const struct disks *disks)
+{
+    bool any = false;
+    for (unsigned i = 0; i < disks_count(disks); i++)
+        any |= disks->disk[i].shared;
+    return any;
+}
+
+void disks_hold(struct disks *disks)
+{
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++)
+        order_one(&disks->disk[i], disks->disk[i].shared ? DISK_HELD : 0, DISK_DURABLE, false);
+    g_mutex_unlock(&disks->mutex);
+}
+
+void disks_stop_logging(struct disks *disks)
+{
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++) {
+        struct disk *disk = &disks->disk[i];
+        if (!(disk->wanted_flags & DISK_HELD))
+            order_one(disk, disk->wanted_flags & DISK_WRITABLE ? DISK_DURABLE : 0, DISK_LOGGING, false);
+    }
+    g_mutex_unlock(&disks->mutex);
+}
+
+void disks_let_go(struct disks *disks)
+{
+    disks_order(disks, DISK_DURABLE, DISK_LOGGING | DISK_HELD, false);
+}
+
+void disks_give_up_writing(struct disks *disks)
+{
+    disks_order(disks, 0, DISK_WRITABLE, false);
+}
+
+void disks_unlock_shared(struct disks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++)
+        if (disks->disk[i].shared)
+            disk_image_unlock(disks->disk[i].image);
+}
+
+int disks_lock_shared(struct disks *disks)
+{
+    int status = 0;
+    for (unsigned i = 0; i < disks->n && status == 0; i++)
+        if (disks->disk[i].shared)
+            status = disk_image_lock(disks->disk[i].image);
+    return status;
+}
+
+void disks_release(struct disks *disks, uint64_t epoch)
+{
+    for (unsigned i = 0; i < disks_count(disks); i++) {
+        struct disk *disk = &disks->disk[i];
+        if (!disk->shared)
+            continue;
+        disk->released_epoch = epoch;
+        atomic_store(&disk->shm->release,
+                     atomic_load_explicit(&disk->ends[epoch % DISKS_EPOCHS], memory_order_acquire));
+        disk_futex_raise(&disk->shm->release_seq);
+    }
+}
+
+uint64_t disks_newly_flushed(struct disks *disks, unsigned number)
+{
+    struct disk *disk = &disks->disk[number];
+    uint64_t flushed = atomic_load(&disk->shm->flushed), newest = 0;
+    uint64_t oldest = disk->released_epoch > DISKS_EPOCHS / 2 ? disk->released_epoch - DISKS_EPOCHS / 2 : 0;
+    for (uint64_t epoch = disk->released_epoch; disk->shared && epoch > oldest && newest == 0; epoch--)
+        if (flushed >= atomic_load(&disk->ends[epoch % DISKS_EPOCHS]))
+            newest = epoch;
+    if (newest <= disk->told_epoch)
+        return 0;
+    disk->told_epoch = newest;
+    return newest;
+}
+
+bool disks_order_done(const struct disks *disks)
+{
+    bool done = true;
+    struct disks *d = (struct disks *)disks;
+    if (!d)
+        return true;
+    g_mutex_lock(&d->mutex);
+    for (unsigned i = 0; i < d->n; i++)
+        done &= atomic_load(&d->disk[i].shm->done_seq) == d->disk[i].wanted_seq;
+    g_mutex_unlock(&d->mutex);
+    return done;
+}
+
+unsigned disks_frozen(const struct disks *disks, unsigned disk)
+{
+    return !(atomic_load(&disks->disk[disk].shm->active_map) & 1);
+}
+
+/* ---- durability ---- */
+
+/* Every write from now on is durable before it completes. */
+static bool writes_are_durable(struct disks *disks)
+{
+    bool done = true;
+    g_mutex_lock(&disks->mutex);
+    for (unsigned i = 0; i < disks->n; i++)
+        done &= atomic_load(&disks->disk[i].shm->done_seq) == disks->disk[i].wanted_seq ||
+                !atomic_load(&disks->disk[i].server_runs);
+    g_mutex_unlock(&disks->mutex);
+    return done;
+}
+
+int disks_sync(struct disks *disks)
+{
+    int status = 0;
+    for (unsigned i = 0; i < disks->n && status == 0; i++)
+        if ((status = disk_image_sync(disks->disk[i].image)) < 0)
+            disks_tell_failure(&disks->disk[i], "syncing", status);
+    return status;
+}
+
+static void sync_in_task(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+    (void)source;
+    (void)cancellable;
+    g_task_return_int(task, disks_sync(data));
+}
+
+static void on_synced(GObject *source, GAsyncResult *result, gpointer opaque)
+{
+    struct disks *disks = opaque;
+    int status = (int)g_task_propagate_int(G_TASK(result), NULL);
+    (void)source;
+    disks->syncing = false;
+    if (!disks->making_durable)
+        return;
+    if (disks->synced_request != disks->durable_request) {
+        disks_mode_look(disks); /* asked again meanwhile: what was written in between counts too */
+        return;
+    }
+    if (status < 0) {
+        /* What the guest was promised is not safe anywhere: its output stays here. */
+        g_autofree char *why = disks_failure(disks);
+        g_autofree char *message = g_strdup_printf("%s; the output of VM %s stays held",
+                                                   why ? why : g_strerror(-status), disks->config.vm_name);
+        disks->config.trouble(disks->config.opaque, message);
+        disks->making_durable = false;
+        return;
+    }
+    disks->making_durable = false;
+    disks->done(disks->done_opaque);
+}
+
+void disks_mode_look(struct disks *disks)
+{
+    if (!disks->making_durable || disks->syncing || !writes_are_durable(disks))
+        return;
+    disks->syncing = true;
+    disks->synced_request = disks->durable_request;
+    GTask *task = g_task_new(NULL, NULL, on_synced, disks);
+    g_task_set_task_data(task, disks, NULL);
+    g_task_run_in_thread(task, sync_in_task);
+    g_object_unref(task);
+}
+
+void disks_make_durable(struct disks *disks, disks_done done, void *opaque)
+{
+    disks->making_durable = true;
+    disks->durable_request++;
+    disks->done = done;
+    disks->done_opaque = opaque;
+    disks_let_go(disks);
+    disks_mode_look(disks);
+}
+
+void disks_cancel_durable(struct disks *disks)
+{
+    if (disks)
+        disks->making_durable = false;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A shared disk's changes that are held back (disk_log.h, DISK_HELD): they are in the log ring only, until
+ * the epoch that has them is safe on the other host; then they are written to the image, in order. Reads see
+ * the image and, over it, what is held.
+ *
+ * The list of what is held is this process's own and short: the ring has the data, and a producer that starts
+ * on the shared memory of one that was killed builds the list from it again.
+ *
+ * Locks: readers and the list's writers share `list_lock` as usual; `flush_lock` is held by whoever writes to
+ * the image, so that a change of mode can wait until nobody does. Order: flush_lock, then list_lock.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISK_HELD_H
+#define UNDERSTUDY_REPLICATOR_DISK_HELD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "checkpoint/disk/disk_record.h"
+#include "replicator/disk/disk_log.h"
+
+struct held_change {
+    uint64_t position, end; /* of its record in the ring */
+    uint64_t offset, len;   /* of the disk */
+    enum disk_record_type type;
+};
+
+struct disk_held {
+    struct disk_shm *shm;
+    uint8_t *ring;
+    uint64_t ring_len, export_len;
+    int image;
+    pthread_mutex_t flush_lock;
+    pthread_rwlock_t list_lock;
+    struct held_change *list; /* guarded: n of them from first on, by position */
+    size_t first, n, capacity;
+};
+
+void disk_held_init(struct disk_held *held, struct disk_shm *shm, uint64_t ring_len, uint64_t export_len,
+                    int image);
+void disk_held_destroy(struct disk_held *held);
+/* Takes up what the ring holds from shm->flushed to head. 0 or -errno. Before anything else. */
+int disk_held_rebuild(struct disk_held *held, uint64_t head);
+/* The record that the ring has at position, the newest of all. 0 or -ENOMEM. Under the ring's mutex. */
+int disk_held_add(struct disk_held *held, const struct disk_record *record, uint64_t position);
+/* Reads the disk as the guest has written it. 0 or -errno. Any thread. */
+int disk_held_read(struct disk_held *held, void *buffer, size_t len, uint64_t offset);
+/*
+ * Writes to the image what lies before `upto`, and moves shm->flushed. Only while DISK_WRITABLE is in force.
+ * 0 or -errno: then what could not be written is still held.
+ */
+int disk_held_flush(struct disk_held *held, uint64_t upto);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log ring as its producer sees it (disk_log.h says what it is): appending records, waiting for room,
+ * giving logging up, and the signals to the replicator. Any thread.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_DISK_RING_H
+#define UNDERSTUDY_REPLICATOR_DISK_RING_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/disk/disk_record.h"
+#include "replicator/disk/disk_log.h"
+
+struct disk_held;
+
+struct disk_ring {
+    struct disk_shm *shm;
+    uint8_t *bytes;
+    uint64_t len;           /* of bytes; shm says the same, but another process can write there */
+    uint64_t head;          /* likewise */
+    uint64_t marked_tail;   /* tail when DISK_ATTENTION_MARK was last signalled */
+    struct disk_held *held; /* of a shared disk; else NULL */
+    int attention;
+    unsigned room_wait_ms;
+    pthread_mutex_t mutex; /* of head, marked_tail and all beyond head in bytes */
+};
+
+/* shm has been mapped and checked; attention is an eventfd. Both stay the caller's. */
+void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention);
+void disk_ring_destroy(struct disk_ring *ring);
+/*
+ * Puts the record with its data (data_len bytes) into the ring. It is there when this returns 0, or detached
+ * is set: after a wait for room that was too long, or since the order to stop logging is waiting. With
+ * DISK_HELD it is there, at *position, or this returns -EIO.
+ */
+int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
+/* Gives logging up until an order turns it on again. */
+void disk_ring_detach(struct disk_ring *ring);
+/* The same without a signal: the replicator's own order is the reason. */
+void disk_ring_end(struct disk_ring *ring);
+/* An order to turn logging off is waiting. */
+bool disk_ring_is_to_end(const struct disk_ring *ring);
+bool disk_ring_is_detached(const struct disk_ring *ring);
+void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
+/*
+ * Gives the memory of the ring's free part back to the kernel, in steps, as long as nobody appends: for a
+ * ring that a burst has filled and that has been left alone since. shm_fd is of the shared memory. Never
+ * waits.
+ */
+void disk_ring_give_back(struct disk_ring *ring, int shm_fd);
+
+#endif

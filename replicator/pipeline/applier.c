@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See applier.h. */
+#include "replicator/pipeline/applier.h"
+
+#include <errno.h>
+
+#include "replicator/note.h"
+
+struct applier {
+    GThread *thread;
+    struct mailbox box;
+    struct image *image;
+    struct disks *disks;
+    bool durable_acks;
+    struct staging *staging;
+    struct mailbox *control;
+    /* The thread's own. */
+    bool synchronising;     /* no whole epoch since the image was discarded */
+    bool overwriting_disks; /* and batches have gone to the disks meanwhile */
+};
+
+static struct note *answer_to(const struct note *note, enum note_kind kind, int status)
+{
+    struct note *answer = note_new(kind, NULL, 0);
+    answer->link = note->link;
+    answer->term = note->term;
+    answer->status = status;
+    return answer;
+}
+
+static int apply_batch(struct applier *applier, const struct staged_epoch *batch)
+{
+    int status = 0;
+    if (batch->disk_len && !applier->overwriting_disks) {
+        status = disks_begin_synchronisation(applier->disks);
+        applier->overwriting_disks = true;
+    }
+    if (status == 0)
+        status = image_apply(applier->image, applier->staging, batch);
+    return status == 0 ? disks_apply(applier->disks, applier->staging, batch) : status;
+}
+
+static int apply_epoch(struct applier *applier, const struct note *note)
+{
+    const struct staged_epoch *epoch = note->staged;
+    int status = disks_journal(applier->disks, applier->staging, epoch, note->term, applier->durable_acks);
+    if (applier->durable_acks && status == 0) {
+        struct note *journalled = answer_to(note, NOTE_EPOCH_JOURNALLED, 0);
+        journalled->epoch = epoch->epoch;
+        mailbox_post(applier->control, &journalled->letter);
+    }
+    if (status == 0)
+        status = image_apply(applier->image, applier->staging, epoch);
+    if (status == 0)
+        status = disks_apply(applier->disks, applier->staging, epoch);
+    if (status == 0 && applier->synchronising)
+        status = disks_whole(applier->disks);
+    applier->synchronising = applier->overwriting_disks = false;
+    return status;
+}
+
+static void free_staged(struct applier *applier, struct staged_epoch *epoch, struct note *done)
+{
+    staging_free(applier->staging, epoch);
+    mailbox_post(applier->control, &done->letter);
+}
+
+static void apply(struct applier *applier, const struct note *note)
+{
+    struct staged_epoch *epoch = note->staged;
+    bool batch = epoch->kind != STAGED_EPOCH;
+    int status = batch ? apply_batch(applier, epoch) : apply_epoch(applier, note);
+    struct note *done = answer_to(note, batch ? NOTE_BATCH_APPLIED : NOTE_EPOCH_APPLIED, status);
+    done->epoch = epoch->epoch;
+    done->arg = epoch->npages;
+    free_staged(applier, epoch, done);
+}
+
+static void take_pair(struct applier *applier, const struct note *note)
+{
+    int status = -EPROTO;
+    if (note->arg < disks_count(applier->disks) && note->len == DISK_PAIR_ID_LEN) {
+        struct disk_map *map = disks_map(applier->disks, note->arg);
+        disk_map_clear_all(map, 0);
+        disk_map_clear_all(map, 1);
+        status = disk_map_set_pair(map, note->payload);
+    }
+    if (status < 0) {
+        struct note *done = answer_to(note, NOTE_BATCH_APPLIED, status);
+        mailbox_post(applier->control, &done->letter);
+    }
+}
+
+static void discard_image(struct applier *applier)
+{
+    image_discard(applier->image);
+    if (applier->disks)
+        disks_forget_held(applier->disks);
+    applier->synchronising = true;
+    applier->overwriting_disks = false;
+}
+
+static void end_standby(struct applier *applier, const struct note *note)
+{
+    struct note *done = answer_to(note, NOTE_STANDBY_ENDED, disks_end_standby(applier->disks, note->arg));
+    mailbox_post(applier->control, &done->letter);
+}
+
+static void handle(struct applier *applier, struct note *note)
+{
+    switch ((enum note_kind)note->letter.kind) {
+    case NOTE_DISCARD_IMAGE:
+        discard_image(applier);
+        break;
+    case NOTE_DISK_PAIR:
+        take_pair(applier, note);
+        break;
+    case NOTE_DISK_FLUSHED:
+        if (applier->disks)
+            disks_flushed(applier->disks, note->arg, note->epoch);
+        break;
+    case NOTE_END_STANDBY:
+        end_standby(applier, note);
+        break;
+    case NOTE_DISCARD:
+        free_staged(applier, note->staged, note_new(NOTE_STAGING_ROOM, NULL, 0));
+        break;
+    case NOTE_APPLY:
+        apply(applier, note);
+        break;
+    default:
+        break;
+    }
+}
+
+static gpointer applier_run(gpointer opaque)
+{
+    struct applier *applier = opaque;
+    for (bool quit = false; !quit;) {
+        struct note *note = note_take(&applier->box);
+        if (!note) {
+            mailbox_wait(&applier->box, -1);
+            continue;
+        }
+        quit = note->letter.kind == NOTE_QUIT;
+        handle(applier, note);
+        g_free(note);
+    }
+    return NULL;
+}
+
+struct applier *applier_new(struct image *image, struct disks *disks, bool durable_acks,
+                            struct staging *staging, struct mailbox *control)
+{
+    struct applier *applier = g_new0(struct applier, 1);
+    applier->image = image;
+    applier->disks = disks;
+    applier->durable_acks = durable_acks;
+    applier->staging = staging;
+    applier->control = control;
+    applier->synchronising = true;
+    if (mailbox_open(&applier->box) < 0) {
+        g_free(applier);
+        return NULL;
+    }
+    applier->thread = g_thread_new("applier", applier_run, applier);
+    return applier;
+}
+
+void applier_free(struct applier *applier)
+{
+    if (!applier)
+        return;
+    mailbox_post(&applier->box, &note_new(NOTE_QUIT, NULL, 0)->letter);
+    g_thread_join(applier->thread);
+    mailbox_close(&applier->box);
+    g_free(applier);
+}
+
+static void post(struct applier *applier, enum note_kind kind, struct staged_epoch *epoch, uint64_t term,
+                 uint64_t link)
+{
+    struct note *note = note_new(kind, NULL, 0);
+    note->staged = epoch;
+    note->term = term;
+    note->link = link;
+    mailbox_post(&applier->box, &note->letter);
+}
+
+void applier_post(struct applier *applier, struct staged_epoch *epoch, uint64_t term, uint64_t link)
+{
+    post(applier, NOTE_APPLY, epoch, term, link);
+}
+
+void applier_post_discard(struct applier *applier, struct staged_epoch *epoch)
+{
+    post(applier, NOTE_DISCARD, epoch, 0, 0);
+}
+
+void applier_post_discard_image(struct applier *applier)
+{
+    post(applier, NOTE_DISCARD_IMAGE, NULL, 0, 0);
+}
+
+void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)
+{
+    struct note *note = note_new(NOTE_DISK_PAIR, pair_id, len);
+    note->arg = disk;
+    mailbox_post(&applier->box, &note->letter);
+}
+
+void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
+{
+    struct note *note = note_new(NOTE_DISK_FLUSHED, NULL, 0);
+    note->arg = disk;
+    note->epoch = epoch;
+    mailbox_post(&applier->box, &note->letter);
+}
+
+void applier_post_end_standby(struct applier *applier, bool sync_disks)
+{
+    struct note *note = note_new(NOTE_END_STANDBY, NULL, 0);
+    note->arg = sync_disks;
+    mailbox_post(&applier->box, &note->letter);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The applier thread: takes epochs and batches in order and writes them to the standby's memory image and
+ * disks, so that neither the control thread nor the link waits for memory or disk.
+ *
+ * Disks, if any: an epoch's writes go to the journal as a whole before anything is applied; with durable acks
+ * they are on stable storage then, and NOTE_EPOCH_JOURNALLED says that the epoch may be acked. A batch of a
+ * synchronisation goes to the images directly; the first epoch after it makes them whole.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_APPLIER_H
+#define UNDERSTUDY_REPLICATOR_APPLIER_H
+
+#include "checkpoint/image.h"
+#include "checkpoint/staging.h"
+#include "common/mailbox.h"
+#include "replicator/disk/disks.h"
+
+struct applier;
+
+/* disks may be NULL. durable_acks: see above. Posts NOTE_EPOCH_APPLIED and NOTE_BATCH_APPLIED to control,
+ * with the link they came by. */
+struct applier *applier_new(struct image *image, struct disks *disks, bool durable_acks,
+                            struct staging *staging, struct mailbox *control);
+/* Applies what was posted, then ends the thread. */
+void applier_free(struct applier *applier);
+/* A whole epoch, or a pre-copy batch. Frees the staged epoch afterwards. */
+void applier_post(struct applier *applier, struct staged_epoch *epoch, uint64_t term, uint64_t link);
+/* Frees the staged epoch without applying it; staging is freed in order, so this goes the same way. */
+void applier_post_discard(struct applier *applier, struct staged_epoch *epoch);
+/* Empties the image: a new first synchronisation follows. The disks keep what they have; it differs little.
+ */
+void applier_post_discard_image(struct applier *applier);
+/* From now on this disk's map is one of that pair. */
+void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len);
+/* A shared disk's image has its writes up to this epoch. */
+void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch);
+/* After all epochs: the guest is about to run here. NOTE_STANDBY_ENDED answers. */
+void applier_post_end_standby(struct applier *applier, bool sync_disks);
+
+#endif

@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See capture_thread.h. The control thread's order is one small struct under a mutex that the capture thread
+ * looks at between two epochs, never inside one. Everything the capture thread says carries the order's
+ * generation, so that what a cancelled order still had to say is recognised and dropped.
+ *
+ * The thread has no real-time priority, though that would save some 70 us of each pause: in bursts of work it
+ * kept the control thread from giving signs of life, and the other host took over from a living one.
+ *
+ * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early
+ * passes run while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
+ */
+#include "replicator/pipeline/capture_thread.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "checkpoint/capture.h"
+#include "checkpoint/log_limit.h"
+#include "replicator/note.h"
+
+#define BATCH_PAGES        2048u
+#define CONVERGED_PAGES    2048u /* pre-copy ends when no more than this is left */
+#define MAX_PRECOPY_PASSES 30u
+#define MAX_EARLY_PASSES   4u
+#define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
+#define IDLE_WAIT_MS       1000
+#define STOP_PATIENCE_US   20000 /* then a hypervisor that does not answer is waited for no more */
+#define MAX_UNACKED        32u   /* epochs in flight; below FRAME_STREAM_EPOCHS */
+#define EARLY_BASE_US      300
+#define EARLY_PAGE_NS      900
+
+enum capture_mode { MODE_IDLE, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
+
+struct capture_order {
+    enum capture_mode mode;
+    uint64_t generation, term, first_epoch;
+    struct connection *connection;
+};
+
+struct capture_thread {
+    struct capture_thread_config config;
+    struct capture_figures figures;
+    struct sender *sender;
+    struct disk_sync *disk_sync;
+    struct capture *capture;
+    GThread *thread;
+    struct mailbox wake; /* only its wake-ups are used */
+
+    GMutex mutex;
+    GCond idle;
+    struct capture_order order; /* guarded */
+    uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
+
+    /* The thread's own. */
+    bool tracking, syncing_disks;
+    uint64_t next_epoch, batch;
+    gint64 due_us;
+    uint32_t usual_dirty; /* smoothed dirty pages an epoch */
+    struct log_limit log_limit;
+
+    const struct capture_order *serving; /* the order being carried out */
+
+    _Atomic uint64_t acked_epoch; /* control thread writes */
+    _Atomic bool hurry;           /* any thread sets, the capture thread takes */
+};
+
+static struct capture_order present_order(struct capture_thread *t)
+{
+    g_mutex_lock(&t->mutex);
+    struct capture_order order = t->order;
+    if (order.connection)
+        connection_get(order.connection);
+    g_mutex_unlock(&t->mutex);
+    return order;
+}
+
+static bool still(struct capture_thread *t, const struct capture_order *order)
+{
+    g_mutex_lock(&t->mutex);
+    bool same = t->order.generation == order->generation && t->order.mode == order->mode;
+    g_mutex_unlock(&t->mutex);
+    return same;
+}
+
+static void tell(struct capture_thread *t, enum note_kind kind, uint64_t generation, uint64_t epoch,
+                 bool last)
+{
+    struct note *note = note_new(kind, NULL, 0);
+    note->arg = last;
+    note->generation = generation;
+    note->epoch = epoch;
+    mailbox_post(t->config.control, &note->letter);
+}
+
+static void tell_failure(struct capture_thread *t, uint64_t generation, int status, const char *what)
+{
+    const char *why = hypervisor_last_message(t->config.hv);
+    g_autofree char *text = g_strdup_printf("%s: %s", what, why[0] ? why : g_strerror(-status));
+    struct note *note = note_new(NOTE_CAPTURE_FAILED, text, strlen(text));
+    note->generation = generation;
+    note->status = status;
+    mailbox_post(t->config.control, &note->letter);
+}
+
+/* The pause waits for the writes under way: they may not wait in turn. */
+static void before_pause(void *opaque)
+{
+    struct capture_thread *t = opaque;
+    disks_limit_logs(t->config.disks, 0);
+}
+
+/* In the pause. */
+static void at_boundary(void *opaque, uint64_t epoch)
+{
+    struct capture_thread *t = opaque;
+    gate_boundary(t->config.gate, epoch);
+    disks_boundary(t->config.disks, epoch);
+    input_log_boundary(t->config.input_log, epoch);
+}
+
+/* The epoch is cut: it has to wait for room, however long, unless the order ends. */
+static bool wait_for_room(void *opaque)
+{
+    struct capture_thread *t = opaque;
+    mailbox_wait(&t->wake, IDLE_WAIT_MS);
+    return still(t, t->serving);
+}
+
+static int add_disk_section(void *opaque, struct staged_epoch *epoch)
+{
+    struct capture_thread *t = opaque;
+    return disks_collect(t->config.disks, t->config.staging, epoch, wait_for_room, t);
+}
+
+static void drop_work(struct capture_thread *t)
+{
+    if (t->syncing_disks)
+        disk_sync_end(t->disk_sync);
+    if (t->tracking)
+        capture_drop(t->capture);
+    t->syncing_disks = false;
+}
+
+static void let_go(struct capture_thread *t)
+{
+    drop_work(t);
+    if (t->tracking)
+        capture_stop(t->capture);
+    t->tracking = false;
+}
+
+/* ---- first synchronisation ---- */
+
+enum progress { WORKED, WAITING, FINISHED, FAILED };
+
+/* Memory's part of a first synchronisation: passes over what is dirty, until little is left. */
+struct precopy {
+    unsigned passes;
+    uint64_t left; /* of the present pass */
+};
+
+/* Stages and sends one batch of the present pass. */
+static enum progress send_batch(struct capture_thread *t, const struct capture_order *order,
+                                struct precopy *precopy)
+{
+    int status;
+    struct staged_epoch *batch = capture_batch(t->capture, t->batch + 1, BATCH_PAGES, &status);
+    if (!batch && status == -EAGAIN)
+        return WAITING;
+    if (!batch) {
+        precopy->left = 0;
+        if (status < 0)
+            tell_failure(t, order->generation, status, "dirty pages could not be staged");
+        return status < 0 ? FAILED : WORKED;
+    }
+    t->batch++;
+    precopy->left -= MIN(precopy->left, batch->npages);
+    atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
+    atomic_store_explicit(&t->figures.sync_remaining_pages, precopy->left, memory_order_relaxed);
+    sender_post_epoch(t->sender, order->connection, order->term, batch);
+    return WORKED;
+}
+
+/* FINISHED: what is left fits into one epoch, or never will by passes. */
+static enum progress memory_step(struct capture_thread *t, const struct capture_order *order,
+                                 struct precopy *precopy)
+{
+    if (precopy->left > 0)
+        return send_batch(t, order, precopy);
+    int status = capture_harvest(t->capture);
+    if (status < 0) {
+        tell_failure(t, order->generation, status, "dirty pages could not be harvested");
+        return FAILED;
+    }
+    if (capture_dirty(t->capture) <= CONVERGED_PAGES || ++precopy->passes >= MAX_PRECOPY_PASSES)
+        return FINISHED;
+    precopy->left = capture_dirty(t->capture);
+    return WORKED;
+}
+
+static enum progress disks_step(struct capture_thread *t, const struct capture_order *order, bool *ready)
+{
+    struct staged_epoch *batch;
+    int status;
+    enum disk_sync_progress progress = disk_sync_step(t->disk_sync, t->batch + 1, &batch, &status);
+    if (status < 0) {
+        tell_failure(t, order->generation, status,
+                     status == -EINVAL ? "the hosts' images of a disk differ in length"
+                                       : "a disk could not be synchronised");
+        return FAILED;
+    }
+    if (batch) {
+        t->batch++;
+        sender_post_epoch(t->sender, order->connection, order->term, batch);
+    }
+    *ready = progress == DISK_SYNC_READY;
+    return progress == DISK_SYNC_DONE ? FINISHED : progress == DISK_SYNC_WORKED ? WORKED : WAITING;
+}
+
+/*
+ * Memory and disks side by side, a batch of each in turn. Memory waits when it has converged and the disks
+ * have not, and converges once more before the disks' last pass: from then on their log fills.
+ */
+static enum progress synchronise(struct capture_thread *t, const struct capture_order *order)
+{
+    struct precopy precopy = {.left = capture_dirty(t->capture)};
+    bool ready = false, last_pass = false;
+    enum progress memory = WORKED, disks = WORKED;
+    while (still(t, order)) {
+        if (memory != FINISHED)
+            memory = memory_step(t, order, &precopy);
+        if (disks != FINISHED)
+            disks = disks_step(t, order, &ready);
+        if (memory == FAILED || disks == FAILED)
+            return FAILED;
+        if (memory == FINISHED && disks == FINISHED)
+            return FINISHED;
+        if (ready && memory == FINISHED && last_pass) {
+            disk_sync_finish(t->disk_sync);
+            disks = WORKED;
+        } else if (ready && memory == FINISHED) {
+            precopy = (struct precopy){0};
+            memory = WORKED;
+            last_pass = true;
+        }
+        if (memory != WORKED && disks != WORKED)
+            mailbox_wait(&t->wake, IDLE_WAIT_MS);
+    }
+    return WAITING;
+}
+
+static void run_precopy(struct capture_thread *t, const struct capture_order *order)
+{
+    let_go(t);
+    t->syncing_disks = true;
+    disk_sync_begin(t->disk_sync, t->sender, order->connection, order->term);
+    int status = capture_start(t->capture);
+    if (status < 0) {
+        tell_failure(t, order->generation, status, "dirty tracking could not be started");
+    } else {
+        t->tracking = true;
+        atomic_store_explicit(&t->figures.sync_total_pages, capture_dirty(t->capture), memory_order_relaxed);
+        if (synchronise(t, order) == FINISHED)
+            tell(t, NOTE_SYNCHRONISED, order->generation, 0, false);
+    }
+    /* Until the next order: the control thread answers with epochs, or stops. */
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+/* ---- epochs ---- */
+
+static void record(struct capture_thread *t, const struct capture_report *report)
+{
+    const struct hv_checkpoint *c = &report->checkpoint;
+    histogram_record(t->figures.pause_us, c->pause_ns / 1000);
+    histogram_record(t->figures.stop_us, c->stop_ns / 1000);
+    histogram_record(t->figures.harvest_us, c->harvest_ns / 1000);
+    histogram_record(t->figures.save_us, c->save_ns / 1000);
+    histogram_record(t->figures.copy_wait_us, c->copy_wait_ns / 1000);
+    histogram_record(t->figures.resume_us, c->resume_ns / 1000);
+    histogram_record(t->figures.dirty_pages, report->pages);
+    atomic_fetch_add_explicit(&t->figures.epochs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->figures.pages_sent, report->pages, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->figures.pages_early, report->pages_early, memory_order_relaxed);
+    t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
+}
+
+/* How far writers may go ahead of the next epoch. */
+static void judge_pipeline(struct capture_thread *t, const struct staged_epoch *cut)
+{
+    uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
+    log_limit_cut(&t->log_limit, cut->epoch, (int64_t)(cut->boundary_ns / 1000));
+    log_limit_next(&t->log_limit, acked, g_get_monotonic_time());
+}
+
+/* Waits until due_us or a change of order. True if it is time. */
+static bool wait_until(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
+{
+    gint64 now;
+    while ((now = g_get_monotonic_time()) < due_us) {
+        if (!still(t, order))
+            return false;
+        if (atomic_load_explicit(&t->hurry, memory_order_acquire))
+            break;
+        if (due_us - now < 1000) {
+            g_usleep((gulong)(due_us - now)); /* finer than poll's milliseconds; nothing else to await */
+            break;
+        }
+        mailbox_wait(&t->wake, (int)((due_us - now) / 1000));
+    }
+    return still(t, order);
+}
+
+/* Copies early while it pays. Ends shortly before due_us in the usual case. */
+static bool early_passes(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
+{
+    if (t->usual_dirty < EARLY_WORTH_PAGES)
+        return true;
+    gint64 lead_us = EARLY_BASE_US * 2 + (gint64)t->usual_dirty * EARLY_PAGE_NS / 1000;
+    if (!wait_until(t, order, due_us - lead_us))
+        return false;
+    for (unsigned pass = 0; pass < MAX_EARLY_PASSES; pass++) {
+        int64_t copied = capture_early_pass(t->capture, t->next_epoch);
+        if (copied < (int64_t)EARLY_WORTH_PAGES / 2)
+            break;
+    }
+    return still(t, order);
+}
+
+/* One epoch. False when the order ended. */
+static bool run_epoch(struct capture_thread *t, const struct capture_order *order, bool last)
+{
+    struct capture_report report;
+    struct staged_epoch *epoch = NULL;
+    t->serving = order;
+    atomic_store_explicit(&t->hurry, false, memory_order_release);
+    int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
+    if (status == 0)
+        judge_pipeline(t, epoch);
+    disks_limit_logs(t->config.disks, t->log_limit.bytes);
+    if (status == -EAGAIN || status == -ETIME) {
+        if (status == -ETIME)
+            atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
+        mailbox_wait(&t->wake, (int)t->config.epoch_ms);
+        return still(t, order);
+    }
+    if (status < 0) {
+        tell_failure(t, order->generation, status,
+                     status == -ESTALE    ? "the guest's RAM layout changed"
+                     : status == -ENOBUFS ? "the guest writes more in one epoch than staging holds"
+                     : status == -EIO     ? "the log of a disk is not whole"
+                                          : "a checkpoint failed");
+        return false;
+    }
+    record(t, &report);
+    /* Cut before sent: the control thread must know the epoch before it can be acked. */
+    tell(t, NOTE_EPOCH_CUT, order->generation, t->next_epoch, last);
+    sender_post_epoch(t->sender, order->connection, order->term, epoch);
+    t->next_epoch++;
+    return !last;
+}
+
+/* Whether another epoch may be put in flight. */
+static bool may_cut(struct capture_thread *t)
+{
+    uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
+    return staging_free_epochs(t->config.staging) >= 2 && t->next_epoch <= acked + MAX_UNACKED &&
+           disks_may_pause(t->config.disks);
+}
+
+static void run_epochs(struct capture_thread *t, const struct capture_order *order)
+{
+    bool last = order->mode == MODE_LAST_EPOCH;
+    log_limit_init(&t->log_limit);
+    disks_limit_logs(t->config.disks, t->log_limit.bytes);
+    if (order->first_epoch > t->next_epoch || !last)
+        t->next_epoch = MAX(t->next_epoch, order->first_epoch);
+    t->due_us = g_get_monotonic_time();
+    if (!last)
+        atomic_store(&t->acked_epoch, t->next_epoch - 1);
+    /* Output is held from here on: so must be what else the world could see. */
+    while (!disks_order_done(t->config.disks) && still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+    for (;;) {
+        /* A full pipeline: the epoch grows until the sender gives room (I6). */
+        while (!may_cut(t) && still(t, order))
+            mailbox_wait(&t->wake, IDLE_WAIT_MS);
+        if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
+            break;
+        disk_sync_between_epochs(t->disk_sync, t->next_epoch);
+        if (!run_epoch(t, order, last))
+            break;
+        gint64 now = g_get_monotonic_time(), period = (gint64)t->config.epoch_ms * 1000;
+        t->due_us += period;
+        if (t->due_us <= now)
+            t->due_us += (now - t->due_us) / period * period + period;
+    }
+    disks_limit_logs(t->config.disks, 0);
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+static void run_idle(struct capture_thread *t, const struct capture_order *order)
+{
+    drop_work(t);
+    g_mutex_lock(&t->mutex);
+    hypervisor_interrupt(t->config.hv, false);
+    t->idle_generation = order->generation;
+    g_cond_broadcast(&t->idle);
+    g_mutex_unlock(&t->mutex);
+    /* Takes as long as the hypervisor likes, with nobody waiting. */
+    let_go(t);
+    while (still(t, order))
+        mailbox_wait(&t->wake, IDLE_WAIT_MS);
+}
+
+static gpointer capture_thread_run(gpointer opaque)
+{
+    struct capture_thread *t = opaque;
+    /* Default slack is 50 us: too coarse for the end of an epoch. */
+    prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+    for (;;) {
+        struct capture_order order = present_order(t);
+        switch (order.mode) {
+        case MODE_PRECOPY:
+            run_precopy(t, &order);
+            break;
+        case MODE_EPOCHS:
+        case MODE_LAST_EPOCH:
+            run_epochs(t, &order);
+            break;
+        case MODE_IDLE:
+            run_idle(t, &order);
+            break;
+        case MODE_QUIT:
+            let_go(t);
+            return NULL;
+        }
+        connection_put(order.connection);
+    }
+}
+
+#define FIGURES 7u
+static void list_figures(const struct capture_thread *t, struct histogram *all[FIGURES])
+{
+    const struct capture_figures *f = &t->figures;
+    struct histogram *const list[FIGURES] = {f->pause_us,     f->stop_us,   f->harvest_us, f->save_us,
+                                             f->copy_wait_us, f->resume_us, f->dirty_pages};
+    memcpy(all, list, sizeof list);
+}
+
+struct capture_thread *capture_thread_new(const struct capture_thread_config *config)
+{
+    struct capture_thread *t = g_new0(struct capture_thread, 1);
+    struct capture_config capture = {
+        .hv = config->hv,
+        .staging = config->staging,
+        .tracker = config->tracker,
+        .deadline_us = config->deadline_ms * 1000,
+        .copiers = -1,
+        .before_pause = before_pause,
+        .at_boundary = at_boundary,
+        .add_disk_section = config->disks ? add_disk_section : NULL,
+        .opaque = t,
+    };
+    struct histogram **all[] = {&t->figures.pause_us,   &t->figures.stop_us,      &t->figures.harvest_us,
+                                &t->figures.save_us,    &t->figures.copy_wait_us, &t->figures.resume_us,
+                                &t->figures.dirty_pages};
+    t->config = *config;
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        *all[i] = histogram_new();
+    g_mutex_init(&t->mutex);
+    g_cond_init(&t->idle);
+    t->next_epoch = 1;
+    if (mailbox_open(&t->wake) < 0 || capture_open(&t->capture, &capture) < 0) {
+        g_free(t);
+        return NULL;
+    }
+    t->thread = g_thread_new("capture", capture_thread_run, t);
+    return t;
+}
+
+/* Replaces the order and wakes the thread. Takes over order->connection's reference. */
+static void give_order(struct capture_thread *t, struct capture_order order)
+{
+    g_mutex_lock(&t->mutex);
+    struct connection *old = t->order.connection;
+    t->order = order;
+    g_mutex_unlock(&t->mutex);
+    connection_put(old);
+    mailbox_wake(&t->wake);
+}
+
+void capture_thread_free(struct capture_thread *t)
+{
+    if (!t)
+        return;
+    give_order(t, (struct capture_order){.mode = MODE_QUIT, .generation = t->order.generation + 1});
+    g_thread_join(t->thread);
+    capture_close(t->capture);
+    mailbox_close(&t->wake);
+    struct histogram *all[FIGURES];
+    list_figures(t, all);
+    for (size_t i = 0; i < FIGURES; i++)
+        histogram_free(all[i]);
+    g_mutex_clear(&t->mutex);
+    g_cond_clear(&t->idle);
+    g_free(t);
+}
+
+void capture_thread_set_sender(struct capture_thread *t, struct sender *sender)
+{
+    t->sender = sender;
+}
+
+void capture_thread_set_disk_sync(struct capture_thread *t, struct disk_sync *sync)
+{
+    t->disk_sync = sync;
+}
+
+void capture_thread_hurry(struct capture_thread *t)
+{
+    atomic_store_explicit(&t->hurry, true, memory_order_release);
+    mailbox_wake(&t->wake);
+}
+
+void capture_thread_precopy(struct capture_thread *t, struct connection *connection, uint64_t term)
+{
+    give_order(t, (struct capture_order){.mode = MODE_PRECOPY,
+                                         .generation = t->order.generation + 1,
+                                         .term = term,
+                                         .connection = connection ? connection_get(connection) : NULL});
+}
+
+/* Goes on with the present connection and generation in another mode. */
+static void change_mode(struct capture_thread *t, enum capture_mode mode, uint64_t first_epoch)
+{
+    struct capture_order order = present_order(t);
+    order.mode = mode;
+    order.first_epoch = first_epoch;
+    give_order(t, order);
+}
+
+void capture_thread_epochs(struct capture_thread *t, uint64_t first_epoch)
+{
+    change_mode(t, MODE_EPOCHS, first_epoch);
+}
+
+void capture_thread_last_epoch(struct capture_thread *t)
+{
+    change_mode(t, MODE_LAST_EPOCH, 0);
+}
+
+void capture_thread_stop(struct capture_thread *t)
+{
+    uint64_t generation = t->order.generation + 1;
+    gint64 patience_us = g_get_monotonic_time() + STOP_PATIENCE_US;
+    give_order(t, (struct capture_order){.mode = MODE_IDLE, .generation = generation});
+    g_mutex_lock(&t->mutex);
+    while (t->idle_generation < generation && g_cond_wait_until(&t->idle, &t->mutex, patience_us))
+        ;
+    /* A hypervisor that stands still must not make this host look dead. */
+    if (t->idle_generation < generation)
+        hypervisor_interrupt(t->config.hv, true);
+    while (t->idle_generation < generation)
+        g_cond_wait(&t->idle, &t->mutex);
+    g_mutex_unlock(&t->mutex);
+}
+
+uint64_t capture_thread_generation(const struct capture_thread *t)
+{
+    return t->order.generation;
+}
+
+void capture_thread_room(void *thread)
+{
+    mailbox_wake(&((struct capture_thread *)thread)->wake);
+}
+
+void capture_thread_reset_figures(struct capture_thread *t)
+{
+    struct histogram *all[FIGURES];
+    list_figures(t, all);
+    for (size_t i = 0; i < FIGURES; i++)
+        histogram_reset_soon(all[i]);
+}
+
+const struct capture_figures *capture_thread_figures(const struct capture_thread *t)
+{
+    return &t->figures;
+}
+
+void capture_thread_acked(struct capture_thread *t, uint64_t epoch)
+{
+    if (epoch > atomic_load_explicit(&t->acked_epoch, memory_order_relaxed))
+        atomic_store_explicit(&t->acked_epoch, epoch, memory_order_release);
+    mailbox_wake(&t->wake);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A transport shared by the thread that receives on it and the thread that sends on it. Reference-counted;
+ * the last reference frees the transport. id tells one connection from the next: what arrives from an older
+ * one is dropped.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_CONNECTION_H
+#define UNDERSTUDY_REPLICATOR_CONNECTION_H
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "replicator/transport/transport.h"
+
+struct connection {
+    struct transport *transport;
+    uint64_t id;
+    _Atomic unsigned references;
+};
+
+static inline struct connection *connection_new(struct transport *transport, uint64_t id)
+{
+    struct connection *connection = g_new0(struct connection, 1);
+    connection->transport = transport;
+    connection->id = id;
+    atomic_init(&connection->references, 1);
+    return connection;
+}
+
+static inline struct connection *connection_get(struct connection *connection)
+{
+    atomic_fetch_add_explicit(&connection->references, 1, memory_order_relaxed);
+    return connection;
+}
+
+static inline void connection_put(struct connection *connection)
+{
+    if (!connection || atomic_fetch_sub_explicit(&connection->references, 1, memory_order_acq_rel) != 1)
+        return;
+    connection->transport->ops->free(connection->transport);
+    g_free(connection);
+}
+
+/* Any thread: both directions end; the receiving thread reports it. */
+static inline void connection_shutdown(struct connection *connection)
+{
+    connection->transport->ops->shutdown(connection->transport);
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The parts of messages and epochs as they travel, whatever carries them: header, page index, device state
+ * delta, commit record. See proto/epoch_wire.h for the bytes. The device state travels as a delta against the
+ * last one sent on this connection; both ends keep that last one, and the receiver's changes only when an
+ * epoch arrived whole.
+ *
+ * Not thread-safe: an encoder belongs to the connection's sending side, a decoder to its receiving side.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_EPOCH_PARTS_H
+#define UNDERSTUDY_REPLICATOR_EPOCH_PARTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "checkpoint/staging.h"
+#include "proto/epoch_wire.h"
+#include "replicator/transport/transport.h"
+
+#define EPOCH_MAX_DELTA (24u << 20)
+
+/* Bytes that grow as needed and are kept: no allocation once the usual size is reached. */
+struct bytes {
+    uint8_t *at;
+    size_t len, capacity;
+};
+void bytes_make_room(struct bytes *bytes, size_t len);
+void bytes_free(struct bytes *bytes);
+
+struct epoch_encoder {
+    struct bytes index; /* page_refs in wire order */
+    struct bytes delta; /* device state */
+    struct bytes last_sent;
+};
+
+/*
+ * Fills *wire, the index and the delta for this epoch, and takes it for sent: a connection on which it then
+ * fails must end. 0 or -errno.
+ */
+int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch, struct wire_epoch *wire);
+void epoch_encoder_clear(struct epoch_encoder *encoder);
+
+/* The header of a small message: 0, or -EMSGSIZE where the payload is longer than any may be. */
+int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN]);
+
+/* Walks the ring pages that travel, in wire order: pages with bytes, then the disk section. Begin with
+ * {.epoch = e}. */
+struct epoch_pages {
+    const struct staged_epoch *epoch;
+    uint32_t next;
+    uint64_t next_disk;
+};
+/* False at the end. */
+bool epoch_next_page(struct epoch_pages *pages, const struct staging *staging, uint32_t *slot);
+
+struct epoch_decoder {
+    struct bytes last_received;
+};
+
+/*
+ * Fills pages[] from the index, and where the disk section lies; pages that carry bytes, and after them the
+ * disk section, have consecutive ring pages, from first_slot on. -EPROTO where the index contradicts
+ * wire->ndata.
+ */
+int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, const struct wire_epoch *wire,
+                     const uint8_t *index, uint32_t first_slot);
+/* 0 if the commit record is of this epoch and its checksum is crc, else -EPROTO. */
+int epoch_check_commit(const struct wire_header *header, const struct wire_epoch *wire,
+                       const struct wire_commit *commit, uint32_t crc);
+/* Applies the delta and fills epoch->devstate. Last of all, when nothing can fail any more. 0 or -EPROTO. */
+int epoch_take_devstate(struct epoch_decoder *decoder, struct staged_epoch *epoch, const uint8_t *delta,
+                        size_t len);
+void epoch_decoder_clear(struct epoch_decoder *decoder);
+
+#endif

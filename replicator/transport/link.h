@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The link thread: makes the connection to the peer's replicator (a primary dials, a secondary accepts),
+ * exchanges HELLO, and then receives until the connection ends. What happens is posted to the control thread:
+ * LINK_UP, LINK_REFUSED, MESSAGE, EPOCH_RECEIVED, LINK_DOWN, each with the connection's id.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_LINK_H
+#define UNDERSTUDY_REPLICATOR_LINK_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/staging.h"
+#include "common/mailbox.h"
+#include "proto/epoch_wire.h"
+#include "replicator/transport/endpoint.h"
+
+struct link;
+
+#define LINK_MAX_ENDPOINTS 2u
+/* endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
+ */
+struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
+                      unsigned nendpoints);
+/* Ends the thread and drops any connection. */
+void link_free(struct link *link);
+/* Where a dialling link finds its peer. Control thread; takes effect at the next attempt. */
+void link_set_peer(struct link *link, const char *host, const char *port);
+/*
+ * Starts trying for one connection, introduced by hello (copied). Keeps trying until it is up or link_close.
+ * After LINK_DOWN nothing more is tried until the next link_open. Control thread.
+ */
+void link_open(struct link *link, const struct wire_hello *hello);
+/*
+ * Stops trying. now: also shuts the present connection down at once, with whatever waits to be sent;
+ * otherwise the sender does it when all is sent (sender_post_close). Control thread.
+ */
+void link_close(struct link *link, bool now);
+
+#endif

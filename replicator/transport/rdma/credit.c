@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Flow control of an RDMA connection; see rdma_internal.h. What the peer has room for: its receive buffers,
+ * its ring's pages and its ring's epochs, all counted from the connection's beginning. Each SEND tells what
+ * its sender has given back so far.
+ */
+#include <errno.h>
+
+#include "replicator/transport/rdma/rdma_internal.h"
+
+/* Free receive buffers of the peer. */
+static uint64_t peer_free(const struct rdma *c)
+{
+    return RECEIVES - (c->receives_used - c->peer_receives);
+}
+
+/* Waits on room_changed until end. room_lock is held. */
+static int wait_room(struct rdma *c, uint64_t end)
+{
+    struct timespec until = {.tv_sec = (time_t)(end / 1000000000), .tv_nsec = (long)(end % 1000000000)};
+    if (atomic_load(&c->dead))
+        return -ENOTCONN;
+    if (now_ns() >= end)
+        return -ETIMEDOUT;
+    pthread_cond_timedwait(&c->room_changed, &c->room_lock, &until);
+    return 0;
+}
+
+/* Takes one of the peer's receive buffers for what is posted next. */
+int credit_take_receive(struct rdma *c)
+{
+    uint64_t end = stall_end(c);
+    int status = 0;
+    pthread_mutex_lock(&c->room_lock);
+    while (status == 0 && peer_free(c) <= RECEIVES_KEPT)
+        status = wait_room(c, end);
+    if (status == 0)
+        c->receives_used++;
+    pthread_mutex_unlock(&c->room_lock);
+    return atomic_load(&c->dead) ? -ENOTCONN : status;
+}
+
+/* Takes one of the kept ones too, if there is one. */
+static bool take_last_receive(struct rdma *c)
+{
+    pthread_mutex_lock(&c->room_lock);
+    bool free_one = peer_free(c) > 0;
+    c->receives_used += free_one;
+    pthread_mutex_unlock(&c->room_lock);
+    return free_one;
+}
+
+/* Waits until the peer's ring has room for an epoch of npages ring pages. */
+int credit_wait_ring(struct rdma *c, uint64_t npages)
+{
+    uint64_t end = stall_end(c);
+    int status = 0;
+    pthread_mutex_lock(&c->room_lock);
+    while (status == 0 && !c->granted)
+        status = wait_room(c, end);
+    if (status == 0 && npages > c->grant.capacity_pages)
+        status = -EMSGSIZE;
+    while (status == 0 && (c->grant.page_head - c->peer_page_tail + npages > c->grant.capacity_pages ||
+                           c->grant.epoch_head - c->peer_epoch_tail >= STAGING_EPOCHS))
+        status = wait_room(c, end);
+    /* An empty ring begins again at its first page, which the caches know best. */
+    if (status == 0 && c->grant.page_head == c->peer_page_tail)
+        c->grant.next_slot = 0;
+    pthread_mutex_unlock(&c->room_lock);
+    return atomic_load(&c->dead) ? -ENOTCONN : status;
+}
+
+void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at)
+{
+    struct rdma_wire_prefix prefix = {.kind = kind, .receives = atomic_load(&c->receives_reposted)};
+    struct staging *staging = atomic_load(&c->gives_back);
+    if (staging)
+        staging_tails(staging, &prefix.page_tail, &prefix.epoch_tail);
+    rdma_wire_prefix_encode(&prefix, at);
+    atomic_store(&c->told_receives, prefix.receives);
+    c->told_page_tail = prefix.page_tail;
+    c->told_epoch_tail = prefix.epoch_tail;
+}
+
+/* Whether there is anything that the peer was not told with the last message. post_lock is held. */
+static bool has_news(const struct rdma *c)
+{
+    const struct staging *staging = atomic_load(&c->gives_back);
+    uint64_t page_tail, epoch_tail;
+    if (atomic_load(&c->receives_reposted) - atomic_load(&c->told_receives) >= RECEIVES / 4)
+        return true;
+    if (!staging)
+        return false;
+    staging_tails(staging, &page_tail, &epoch_tail);
+    return page_tail != c->told_page_tail || epoch_tail != c->told_epoch_tail;
+}
+
+void credit_send(struct rdma *c)
+{
+    uint8_t bytes[RDMA_WIRE_PREFIX_LEN];
+    struct ibv_sge sge = {.addr = (uintptr_t)bytes, .length = sizeof bytes};
+    struct ibv_send_wr wr = {
+        .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_INLINE};
+    pthread_mutex_lock(&c->post_lock);
+    bool fits =
+        has_news(c) && queue_reap(c) == 0 && c->posted - c->completed < QUEUE_LEN && take_last_receive(c);
+    if (fits) {
+        credit_put_prefix(c, RDMA_WIRE_CREDIT, bytes);
+        queue_post(c, &wr, true); /* fails where the connection is dead */
+        atomic_fetch_add_explicit(&c->bytes_sent, sizeof bytes, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&c->post_lock);
+}
+
+/* The buffer is free for the next; the peer is told in time. */
+int credit_give_receive_back(struct rdma *c, unsigned index)
+{
+    int status = queue_post_receive(c, index);
+    uint64_t reposted = atomic_fetch_add(&c->receives_reposted, 1) + 1;
+    if (status == 0 && reposted - atomic_load(&c->told_receives) >= RECEIVES / 4)
+        credit_send(c);
+    return status;
+}
+
+static int take_grant(struct rdma *c, const uint8_t *bytes, size_t len)
+{
+    struct rdma_wire_grant grant;
+    int status = rdma_wire_grant_decode(&grant, bytes, len);
+    if (status < 0 || c->granted)
+        return -EPROTO;
+    c->grant = grant;
+    c->peer_page_tail = grant.page_tail;
+    c->peer_epoch_tail = grant.epoch_tail;
+    c->granted = true;
+    return 0;
+}
+
+/* What the peer says it has given back can only grow, and not beyond what it was given. */
+int credit_take(struct rdma *c, const struct rdma_wire_prefix *prefix, const uint8_t *body, size_t len)
+{
+    int status = 0;
+    pthread_mutex_lock(&c->room_lock);
+    if (prefix->receives < c->peer_receives || prefix->receives > c->receives_used)
+        status = -EPROTO;
+    else
+        c->peer_receives = prefix->receives;
+    if (status == 0 && prefix->kind == RDMA_WIRE_GRANT)
+        status = take_grant(c, body, len);
+    if (status == 0 && c->granted) {
+        if (prefix->page_tail < c->peer_page_tail || prefix->page_tail > c->grant.page_head ||
+            prefix->epoch_tail < c->peer_epoch_tail || prefix->epoch_tail > c->grant.epoch_head)
+            status = -EPROTO;
+        c->peer_page_tail = prefix->page_tail;
+        c->peer_epoch_tail = prefix->epoch_tail;
+    }
+    pthread_cond_broadcast(&c->room_changed);
+    pthread_mutex_unlock(&c->room_lock);
+    return status;
+}

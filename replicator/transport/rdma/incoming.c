@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What an RDMA connection receives; see rdma_internal.h. Pages are in the ring before anything is heard of
+ * them; an epoch exists only once its last write came and all of it was checked: before that not even its
+ * descriptor is taken, so what half arrived is never seen, and the next connection writes over it. Runs on
+ * the receiving thread, which polls for a moment where that pays and sleeps otherwise.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "proto/crc32c.h"
+#include "replicator/transport/rdma/rdma_internal.h"
+
+/* A piece of a message. 1: it is whole. */
+static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *body, size_t len)
+{
+    if ((kind == RDMA_WIRE_FIRST) == c->assembling)
+        return -EPROTO;
+    if (kind == RDMA_WIRE_FIRST) {
+        int status = len < WIRE_HEADER_LEN ? -EPROTO : wire_header_decode(&c->header, body);
+        if (status < 0)
+            return status;
+        if (c->header.payload_len > TRANSPORT_MAX_PAYLOAD || c->header.type == MESSAGE_EPOCH)
+            return -EPROTO;
+        bytes_make_room(&c->payload, c->header.payload_len + 1);
+        c->payload.len = 0;
+        body += WIRE_HEADER_LEN;
+        len -= WIRE_HEADER_LEN;
+    }
+    if (len > c->header.payload_len - c->payload.len)
+        return -EPROTO;
+    memcpy(c->payload.at + c->payload.len, body, len);
+    c->payload.len += len;
+    c->assembling = c->payload.len < c->header.payload_len;
+    if (c->assembling)
+        return 0;
+    return crc32c(0, c->payload.at, c->payload.len) == c->header.payload_crc ? 1 : -EPROTO;
+}
+
+/* 1: *out is a message. 0: nothing for the caller. */
+static int take_buffer(struct rdma *c, unsigned index, size_t len, struct transport_received *out)
+{
+    const uint8_t *bytes = c->arena->receives[index];
+    struct rdma_wire_prefix prefix;
+    int status = rdma_wire_prefix_decode(&prefix, bytes, len);
+    if (status < 0)
+        return status;
+    const uint8_t *body = bytes + RDMA_WIRE_PREFIX_LEN;
+    size_t body_len = len - RDMA_WIRE_PREFIX_LEN;
+    status = credit_take(c, &prefix, body, body_len);
+    if (status < 0)
+        return status;
+    if (prefix.kind == RDMA_WIRE_FIRST || prefix.kind == RDMA_WIRE_MORE)
+        status = assemble(c, (enum rdma_wire_kind)prefix.kind, body, body_len);
+    if (status == 1)
+        out->message = (struct transport_message){.type = (enum message_type)c->header.type,
+                                                  .arg = c->header.arg,
+                                                  .term = c->header.term,
+                                                  .epoch = c->header.epoch,
+                                                  .len = c->payload.len,
+                                                  .payload = c->payload.at};
+    return status;
+}
+
+/* Copies len bytes from ring pages that may wrap: small things that must not change while they are read. */
+static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t *to, size_t len)
+{
+    size_t before_end = (size_t)(staging_capacity_pages(staging) - slot) * STAGING_PAGE_LEN;
+    size_t first = MIN(len, before_end);
+    memcpy(to, staging_slot(staging, slot), first);
+    memcpy(to + first, staging_slot(staging, 0), len - first);
+}
+
+/* All that is checked between the open epoch and its commit. */
+static int take_parts(struct rdma *c, struct staging *staging, struct staged_epoch *epoch,
+                      uint32_t first_page, const struct rdma_wire_commit *record,
+                      const struct wire_epoch *wire)
+{
+    size_t index_len = (size_t)wire->npages * 8, parts_len = WIRE_EPOCH_LEN + index_len + wire->delta_len;
+    size_t len = RDMA_WIRE_COMMIT_LEN + parts_len;
+    uint32_t nmeta = pages_of(len), nslots = nmeta + wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
+    int status = staging_place(staging, epoch, first_page);
+    if (status == 0 && staging_reserve(staging, epoch, nslots) < 0)
+        status = -EPROTO; /* the peer was told how much room there is */
+    if (status < 0)
+        return -EPROTO;
+    bytes_make_room(&c->payload, len);
+    copy_from_ring(staging, first_page, c->payload.at, len);
+    const uint8_t *parts = c->payload.at + RDMA_WIRE_COMMIT_LEN, *index = parts + WIRE_EPOCH_LEN;
+    uint32_t first_data = (uint32_t)(((uint64_t)first_page + nmeta) % staging_capacity_pages(staging));
+    status = epoch_take_index(staging, epoch, wire, index, first_data);
+    if (status < 0)
+        return status;
+    epoch->nblocks = wire->nblocks;
+    memcpy(epoch->block_used_len, wire->used_len, sizeof epoch->block_used_len);
+    status = epoch_check_commit(&record->header, wire, &record->commit, crc32c(0, parts, parts_len));
+    if (status < 0)
+        return status;
+    atomic_fetch_add_explicit(&c->bytes_received, (uint64_t)nslots * STAGING_PAGE_LEN, memory_order_relaxed);
+    return epoch_take_devstate(&c->decoder, epoch, index + index_len, wire->delta_len);
+}
+
+/* The last write of the epoch that begins at this page has come. 1: *out is an epoch. */
+static int take_epoch(struct rdma *c, uint32_t first_page, struct transport_received *out)
+{
+    struct staging *staging = c->receiving;
+    struct staging_position position;
+    struct rdma_wire_commit record;
+    struct wire_epoch wire;
+    uint8_t head[RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN];
+    if (!staging || c->assembling || first_page >= staging_capacity_pages(staging))
+        return -EPROTO;
+    staging_position(staging, &position);
+    copy_from_ring(staging, first_page, head, sizeof head);
+    int status = rdma_wire_commit_decode(&record, head);
+    if (status < 0 || record.sequence != position.epoch_head || record.header.type != MESSAGE_EPOCH)
+        return -EPROTO;
+    status = wire_epoch_decode(&wire, head + RDMA_WIRE_COMMIT_LEN, record.header.payload_len,
+                               staging_capacity_pages(staging), EPOCH_MAX_DELTA);
+    if (status < 0)
+        return status;
+    struct staged_epoch *epoch = staging_begin(staging, record.header.epoch, (enum staged_kind)wire.kind);
+    if (!epoch)
+        return -EPROTO;
+    status = take_parts(c, staging, epoch, first_page, &record, &wire);
+    if (status < 0) {
+        staging_abort(staging, epoch);
+        return status;
+    }
+    epoch->received_ns = now_ns();
+    staging_commit(staging, epoch);
+    atomic_fetch_add_explicit(&c->epochs_received, 1, memory_order_relaxed);
+    out->epoch = epoch;
+    out->message = (struct transport_message){
+        .type = MESSAGE_EPOCH, .term = record.header.term, .epoch = record.header.epoch};
+    return 1;
+}
+
+static int take_completion(struct rdma *c, const struct ibv_wc *wc, struct transport_received *out)
+{
+    int status;
+    if (wc->status != IBV_WC_SUCCESS || wc->wr_id >= RECEIVES)
+        return -ENOTCONN;
+    unsigned index = (unsigned)wc->wr_id;
+    if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM) {
+        status = take_epoch(c, ntohl(wc->imm_data), out);
+    } else {
+        atomic_fetch_add_explicit(&c->bytes_received, wc->byte_len, memory_order_relaxed);
+        status = take_buffer(c, index, wc->byte_len, out);
+    }
+    int given = credit_give_receive_back(c, index);
+    return status < 0 ? status : given < 0 ? given : status;
+}
+
+/* 0: still connected. */
+static int take_cm_events(struct rdma *c)
+{
+    struct rdma_cm_event *event;
+    int status = 0;
+    while (rdma_get_cm_event(c->id->channel, &event) == 0) {
+        switch (event->event) {
+        case RDMA_CM_EVENT_DISCONNECTED:
+        case RDMA_CM_EVENT_TIMEWAIT_EXIT:
+            status = -ENOTCONN;
+            break;
+        case RDMA_CM_EVENT_DEVICE_REMOVAL:
+            status = -ENODEV;
+            break;
+        default:
+            break;
+        }
+        rdma_ack_cm_event(event);
+    }
+    return status;
+}
+
+/* Sleeps until something may have come: 0, -ETIMEDOUT, or what ended the connection. */
+static int wait_receive(struct rdma *c, int timeout_ms)
+{
+    struct pollfd fds[] = {{.fd = c->receive_channel->fd, .events = POLLIN},
+                           {.fd = c->id->channel->fd, .events = POLLIN},
+                           {.fd = c->wake_fd, .events = POLLIN}};
+    int n = poll(fds, G_N_ELEMENTS(fds), timeout_ms);
+    if (fds[0].revents)
+        queue_take_events(c->receive_channel);
+    if (atomic_load(&c->dead))
+        return -ENOTCONN;
+    if (n == 0)
+        return -ETIMEDOUT;
+    return fds[1].revents ? take_cm_events(c) : 0;
+}
+
+/* The peer may use our ring from here on. */
+static int send_grant(struct rdma *c, struct staging *staging)
+{
+    struct staging_position position;
+    uint8_t bytes[RDMA_WIRE_GRANT_LEN];
+    size_t len;
+    if (staging != c->memory->staging)
+        return -EINVAL;
+    staging_position(staging, &position);
+    struct rdma_wire_grant grant = {
+        .ring_address = (uintptr_t)staging_region(staging, &len),
+        .ring_rkey = c->memory->staging_mr->rkey,
+        .capacity_pages = staging_capacity_pages(staging),
+        .next_slot = position.next_slot,
+        .page_head = position.page_head,
+        .page_tail = position.page_tail,
+        .epoch_head = position.epoch_head,
+        .epoch_tail = position.epoch_tail,
+    };
+    rdma_wire_grant_encode(&grant, bytes);
+    c->receiving = staging;
+    atomic_store(&c->gives_back, staging);
+    pthread_mutex_lock(&c->order_lock);
+    int status = outgoing_send_buffer(c, RDMA_WIRE_GRANT, bytes, sizeof bytes, NULL, 0);
+    pthread_mutex_unlock(&c->order_lock);
+    return status;
+}
+
+/* 1: *out is filled; 0: something came that is not for the caller; -EAGAIN: nothing came. */
+static int poll_once(struct rdma *c, struct transport_received *out)
+{
+    struct ibv_wc wc;
+    if (atomic_load(&c->dead))
+        return -ENOTCONN;
+    int n = ibv_poll_cq(c->receive_cq, 1, &wc);
+    if (n == 0)
+        return -EAGAIN;
+    return n < 0 ? -ENOTCONN : take_completion(c, &wc, out);
+}
+
+/*
+ * Like poll_once, but where the last wait was a short one it polls for a little while, and then asks for a
+ * wake-up and looks once more: a message may have come in between. A connection that idles does not poll.
+ */
+static int poll_and_arm(struct rdma *c, struct transport_received *out)
+{
+    uint64_t until = now_ns() + (c->polling_pays ? SPIN_NS : 0);
+    int status;
+    do
+        status = poll_once(c, out);
+    while (status == -EAGAIN && now_ns() < until);
+    if (status != -EAGAIN)
+        return status;
+    return ibv_req_notify_cq(c->receive_cq, 0) == 0 ? poll_once(c, out) : -ENOTCONN;
+}
+
+int incoming_receive(struct transport *t, struct staging *staging, struct transport_received *out)
+{
+    struct rdma *c = rdma_of(t);
+    int gone = 0, status = 0;
+    memset(out, 0, sizeof *out);
+    if (staging && !c->receiving)
+        status = send_grant(c, staging);
+    while (status == 0) {
+        status = poll_and_arm(c, out);
+        if (status != -EAGAIN)
+            continue;
+        if (gone < 0) { /* what had come before the end is taken */
+            status = gone;
+            continue;
+        }
+        uint64_t began = now_ns();
+        status = wait_receive(c, c->assembling ? (int)c->stall_ms : IDLE_POLL_MS);
+        c->polling_pays = now_ns() - began < 2 * SPIN_NS;
+        if (status == -ETIMEDOUT && !c->assembling)
+            status = 0;
+        if (status == -ENOTCONN && !atomic_load(&c->dead)) {
+            gone = status;
+            status = 0;
+        }
+    }
+    if (status < 0)
+        queue_kill(c);
+    return status < 0 ? status : 0;
+}

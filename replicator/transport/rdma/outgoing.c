@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What an RDMA connection sends; see rdma_internal.h. Messages go by SEND in pieces of a buffer. An epoch
+ * goes by RDMA WRITE into the peer's ring: a small buffer with the commit record, counts, index and device
+ * state, then the pages straight from staging, neighbours together. The last write carries an immediate,
+ * which tells the peer of the epoch when all of it is there.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "proto/crc32c.h"
+#include "replicator/transport/rdma/rdma_internal.h"
+#include "replicator/transport/rdma/verbs_objects.h"
+
+/* ---- messages ---- */
+
+/* One SEND of a prefix and two pieces of body. order_lock is held. */
+int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
+                         const void *body, size_t body_len)
+{
+    unsigned index = (unsigned)(c->sends_posted % SENDS);
+    uint8_t *at = c->arena->sends[index];
+    int status = queue_wait(c, c->send_until[index], c->stall_ms);
+    if (status == 0)
+        status = credit_take_receive(c);
+    if (status < 0)
+        return status;
+    pthread_mutex_lock(&c->post_lock);
+    credit_put_prefix(c, kind, at);
+    pthread_mutex_unlock(&c->post_lock);
+    if (head_len)
+        memcpy(at + RDMA_WIRE_PREFIX_LEN, head, head_len);
+    if (body_len)
+        memcpy(at + RDMA_WIRE_PREFIX_LEN + head_len, body, body_len);
+    size_t len = RDMA_WIRE_PREFIX_LEN + head_len + body_len;
+    struct ibv_sge sge = {.addr = (uintptr_t)at, .length = (uint32_t)len, .lkey = c->arena_mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .send_flags = len <= c->inline_len ? IBV_SEND_INLINE : 0};
+    status = queue_post_when_free(c, &wr, true);
+    if (status < 0)
+        return status;
+    c->send_until[index] = wr.wr_id;
+    c->sends_posted++;
+    atomic_fetch_add_explicit(&c->bytes_sent, len, memory_order_relaxed);
+    return 0;
+}
+
+int outgoing_send_message(struct transport *t, const struct transport_message *message)
+{
+    struct rdma *c = rdma_of(t);
+    uint8_t head[WIRE_HEADER_LEN];
+    int status = message_encode_header(message, head);
+    if (status < 0)
+        return status;
+    pthread_mutex_lock(&c->order_lock);
+    size_t done = MIN(message->len, BODY_LEN - sizeof head);
+    status = outgoing_send_buffer(c, RDMA_WIRE_FIRST, head, sizeof head, message->payload, done);
+    while (status == 0 && done < message->len) {
+        size_t piece = MIN(message->len - done, BODY_LEN);
+        status = outgoing_send_buffer(c, RDMA_WIRE_MORE, NULL, 0, message->payload + done, piece);
+        done += piece;
+    }
+    pthread_mutex_unlock(&c->order_lock);
+    return status;
+}
+
+/* ---- epochs, sending ---- */
+
+/*
+ * RDMA WRITEs being put together: each of local pieces that go to one place of the peer's ring. Several are
+ * handed to the device at once.
+ */
+struct gather {
+    struct rdma *c;
+    uint32_t slot; /* of the peer's ring, where the next page goes */
+    /* The one at wrs[nwrs] is open where it has pieces. */
+    struct ibv_send_wr wrs[CHAIN_LEN];
+    struct ibv_sge sges[CHAIN_LEN][MAX_SGES];
+    unsigned nwrs;
+    int nsges;
+    uint32_t len;
+    uint64_t remote;
+    uint64_t bytes;
+};
+
+static void gather_init(struct gather *g, struct rdma *c)
+{
+    g->c = c;
+    g->slot = c->grant.next_slot;
+    g->nwrs = 0;
+    g->nsges = 0;
+    g->len = 0;
+    g->bytes = 0;
+}
+
+/* Hands over what was put together. */
+static int gather_post(struct gather *g, bool signal)
+{
+    for (unsigned i = 0; i < g->nwrs; i++)
+        g->wrs[i].next = i + 1 < g->nwrs ? &g->wrs[i + 1] : NULL;
+    int status = g->nwrs ? queue_post_when_free(g->c, g->wrs, signal) : 0;
+    atomic_fetch_add_explicit(&g->c->bytes_sent, g->bytes, memory_order_relaxed);
+    g->nwrs = 0;
+    g->bytes = 0;
+    return status;
+}
+
+/* The open one is done, be it empty. */
+static struct ibv_send_wr *gather_close(struct gather *g, enum ibv_wr_opcode opcode)
+{
+    struct ibv_send_wr *wr = &g->wrs[g->nwrs];
+    *wr = (struct ibv_send_wr){
+        .sg_list = g->sges[g->nwrs],
+        .num_sge = g->nsges,
+        .opcode = opcode,
+        .wr.rdma = {.remote_addr = g->nsges ? g->remote : g->c->grant.ring_address,
+                    .rkey = g->c->grant.ring_rkey},
+    };
+    g->nwrs++;
+    g->bytes += g->len;
+    g->nsges = 0;
+    g->len = 0;
+    return wr;
+}
+
+static int gather_write(struct gather *g)
+{
+    if (g->nsges == 0)
+        return 0;
+    gather_close(g, IBV_WR_RDMA_WRITE);
+    return g->nwrs == CHAIN_LEN ? gather_post(g, false) : 0;
+}
+
+/* The next page of the peer's ring. */
+static int gather_page(struct gather *g, const uint8_t *at, uint32_t lkey)
+{
+    struct ibv_sge *last = g->nsges ? &g->sges[g->nwrs][g->nsges - 1] : NULL;
+    int status = 0;
+    if (last && last->lkey == lkey && last->addr + last->length == (uintptr_t)at && g->len < WRITE_MAX) {
+        last->length += STAGING_PAGE_LEN;
+    } else {
+        if (g->nsges == (int)g->c->max_sges || g->len >= WRITE_MAX)
+            status = gather_write(g);
+        if (g->nsges == 0)
+            g->remote = g->c->grant.ring_address + (uint64_t)g->slot * STAGING_PAGE_LEN;
+        g->sges[g->nwrs][g->nsges++] =
+            (struct ibv_sge){.addr = (uintptr_t)at, .length = STAGING_PAGE_LEN, .lkey = lkey};
+    }
+    g->len += STAGING_PAGE_LEN;
+    if (++g->slot == g->c->grant.capacity_pages) {
+        if (status == 0)
+            status = gather_write(g);
+        g->slot = 0;
+    }
+    return status;
+}
+
+/*
+ * The last write of an epoch: the peer learns of it by the immediate, when all before it is written. A write
+ * of nothing, where the ring's end has just ended the one before it.
+ */
+static int gather_commit(struct gather *g, uint32_t first_page)
+{
+    struct rdma *c = g->c;
+    struct ibv_send_wr *wr = gather_close(g, IBV_WR_RDMA_WRITE_WITH_IMM);
+    wr->imm_data = htonl(first_page);
+    int status = credit_take_receive(c);
+    if (status == 0)
+        status = gather_post(g, true);
+    if (status == 0)
+        c->ends[c->epochs_posted++ % STAGING_EPOCHS] = wr->wr_id;
+    return status;
+}
+
+void outgoing_free_meta(struct meta *meta)
+{
+    verbs_drop_mr(meta->mr);
+    if (meta->at)
+        munmap(meta->at, meta->capacity);
+    *meta = (struct meta){0};
+}
+
+/* A buffer for len bytes whose last use is over. Grows to the next power of two: seldom. */
+static struct meta *take_meta(struct rdma *c, size_t len, int *status)
+{
+    struct meta *meta = &c->metas[c->next_meta++ % METAS];
+    *status = queue_wait(c, meta->until, c->stall_ms);
+    if (*status < 0 || meta->capacity >= len)
+        return *status < 0 ? NULL : meta;
+    outgoing_free_meta(meta);
+    size_t capacity = 64u << 10;
+    while (capacity < len)
+        capacity *= 2;
+    void *at = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        *status = -ENOMEM;
+        return NULL;
+    }
+    meta->at = at;
+    meta->capacity = capacity;
+    meta->mr = verbs_make_mr(c->memory->pd, at, capacity, 0);
+    if (!meta->mr) {
+        *status = -errno;
+        outgoing_free_meta(meta);
+        return NULL;
+    }
+    return meta;
+}
+
+static int gather_meta(struct gather *g, const struct meta *meta, uint32_t npages)
+{
+    int status = 0;
+    for (uint32_t i = 0; status == 0 && i < npages; i++)
+        status = gather_page(g, meta->at + (size_t)i * STAGING_PAGE_LEN, meta->mr->lkey);
+    return status;
+}
+
+/* Untouched by this processor: no checksum of ours, since each packet carries the device's own. */
+static int gather_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
+{
+    struct epoch_pages pages = {.epoch = epoch};
+    uint32_t slot;
+    int status = 0;
+    while (status == 0 && epoch_next_page(&pages, staging, &slot))
+        status = gather_page(g, staging_slot(staging, slot), g->c->memory->staging_mr->lkey);
+    return status;
+}
+
+/* What comes before the pages: commit record, counts, index, device state, and zeroes to the page's end. */
+static void fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire,
+                      struct rdma_wire_commit *commit, uint8_t *out, size_t len)
+{
+    uint8_t *parts = out + RDMA_WIRE_COMMIT_LEN, *at = parts;
+    wire_epoch_encode(wire, at);
+    at += WIRE_EPOCH_LEN;
+    memcpy(at, encoder->index.at, encoder->index.len);
+    at += encoder->index.len;
+    if (wire->delta_len)
+        memcpy(at, encoder->delta.at, wire->delta_len);
+    at += wire->delta_len;
+    memset(at, 0, len - (size_t)(at - out));
+    commit->commit.crc = crc32c(0, parts, (size_t)(at - parts));
+    rdma_wire_commit_encode(commit, out);
+}
+
+static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging *staging,
+                             const struct staged_epoch *epoch)
+{
+    struct wire_epoch wire;
+    int status = epoch_encode(&c->encoder, epoch, &wire);
+    if (status < 0)
+        return status;
+    uint32_t nmeta = pages_of(RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len);
+    uint32_t npages = nmeta + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
+    size_t meta_len = (size_t)nmeta * STAGING_PAGE_LEN;
+    status = credit_wait_ring(c, npages);
+    struct meta *meta = status == 0 ? take_meta(c, meta_len, &status) : NULL;
+    if (!meta)
+        return status;
+    uint32_t first_page = c->grant.next_slot;
+    struct rdma_wire_commit commit = {
+        .sequence = c->grant.epoch_head,
+        .header = {.type = MESSAGE_EPOCH,
+                   .term = term,
+                   .epoch = epoch->epoch,
+                   .payload_len = wire_epoch_payload_len(&wire)},
+        .commit = {.term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
+    fill_meta(&c->encoder, &wire, &commit, meta->at, meta_len);
+    struct gather gather;
+    gather_init(&gather, c);
+    status = gather_meta(&gather, meta, nmeta);
+    if (status == 0)
+        status = gather_pages(&gather, staging, epoch);
+    if (status < 0)
+        return status;
+    /* Before the commit: the peer may have given the epoch back by the time it is posted. */
+    pthread_mutex_lock(&c->room_lock);
+    c->grant.epoch_head++;
+    c->grant.page_head += npages;
+    c->grant.next_slot = gather.slot;
+    pthread_mutex_unlock(&c->room_lock);
+    status = gather_commit(&gather, first_page);
+    if (status < 0)
+        return status;
+    pthread_mutex_lock(&c->post_lock);
+    meta->until = c->posted;
+    pthread_mutex_unlock(&c->post_lock);
+    atomic_fetch_add_explicit(&c->epochs_sent, 1, memory_order_relaxed);
+    return 0;
+}
+
+int outgoing_send_epoch(struct transport *t, uint64_t term, const struct staging *staging,
+                        const struct staged_epoch *epoch)
+{
+    struct rdma *c = rdma_of(t);
+    if (staging != c->memory->staging)
+        return -EINVAL;
+    pthread_mutex_lock(&c->order_lock);
+    int status = send_epoch_locked(c, term, staging, epoch);
+    pthread_mutex_unlock(&c->order_lock);
+    return status;
+}
+
+/* How many epochs are done by the completions there are. post_lock is held. */
+static int64_t count_done(struct rdma *c)
+{
+    int status = queue_reap(c);
+    while (c->epochs_completed < c->epochs_posted &&
+           c->ends[c->epochs_completed % STAGING_EPOCHS] <= c->completed)
+        c->epochs_completed++;
+    return status < 0 ? status : (int64_t)c->epochs_completed;
+}
+
+int64_t outgoing_epochs_done(struct transport *t)
+{
+    struct rdma *c = rdma_of(t);
+    pthread_mutex_lock(&c->post_lock);
+    int64_t done = c->done_told = count_done(c);
+    pthread_mutex_unlock(&c->post_lock);
+    return done;
+}
+
+/* Asked for by who is about to wait: only then is the device asked for a wake-up, which is a system call. */
+int outgoing_done_fd(struct transport *t)
+{
+    struct rdma *c = rdma_of(t);
+    queue_take_events(c->send_channel);
+    int armed = ibv_req_notify_cq(c->send_cq, 0);
+    /* Once more: it may have come in between. */
+    pthread_mutex_lock(&c->post_lock);
+    bool news = count_done(c) != c->done_told;
+    pthread_mutex_unlock(&c->post_lock);
+    return news || armed != 0 ? c->ready_fd : c->send_channel->fd;
+}
+
+void outgoing_flush(struct transport *t)
+{
+    struct rdma *c = rdma_of(t);
+    pthread_mutex_lock(&c->order_lock);
+    pthread_mutex_lock(&c->post_lock);
+    uint64_t target = c->posted;
+    pthread_mutex_unlock(&c->post_lock);
+    queue_wait(c, target, FLUSH_MS);
+    pthread_mutex_unlock(&c->order_lock);
+}

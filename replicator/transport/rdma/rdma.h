@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The RDMA transport, over a reliable connection of rdma_cm. docs/rdma.md has the protocol.
+ *
+ * The secondary grants its whole staging ring; the primary writes an epoch's commit record, index, device
+ * state and pages into the next free ring pages by RDMA WRITE, and the immediate of the last one commits.
+ * What both rings hold is counted: the secondary tells with each message how many pages and epochs it has
+ * given back.
+ */
+#ifndef UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H
+#define UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H
+
+#include <glib.h>
+#include <rdma/rdma_cma.h>
+#include <stdbool.h>
+
+#include "checkpoint/staging.h"
+#include "replicator/transport/transport.h"
+
+/*
+ * A device's protection domain with staging registered in it. Counted references; any thread. The anchor, an
+ * id bound to the device's address, keeps librdmacm from closing the device.
+ */
+struct rdma_memory {
+    struct rdma_cm_id *anchor;
+    struct ibv_context *device;
+    struct ibv_pd *pd;
+    struct ibv_mr *staging_mr;
+    struct staging *staging;
+    struct ibv_device_attr limits;
+    bool removed;
+    _Atomic unsigned references;
+};
+
+/* On the device that has this address. 0, or -errno with error set: a sentence that says what limit to raise.
+ */
+int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struct rdma_memory **out,
+                    GError **error);
+struct rdma_memory *rdma_memory_get(struct rdma_memory *memory);
+void rdma_memory_put(struct rdma_memory *memory);
+/* The device was taken out: nothing on it will work again, and it waits to be let go of. The thread that made
+ * the memory. */
+bool rdma_memory_removed(struct rdma_memory *memory);
+
+/*
+ * A transport on an id that is about to be connected or accepted: makes its queue pair, with receives posted.
+ * The id must have an event channel of its own by the time the transport is used; both, and the wait for
+ * ESTABLISHED, are the caller's until rdma_transport_up. Takes a reference of memory. NULL and errno.
+ */
+struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_id *id, unsigned stall_ms);
+/* Connected: the transport owns id and its event channel from here on. */
+void transport_rdma_up(struct transport *t);
+/* How many verbs objects of this process are alive, for the test that nothing leaks. */
+unsigned transport_rdma_objects(void);
+
+#endif
