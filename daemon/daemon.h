@@ -3,7 +3,8 @@
  * understudyd, as its files see it.
  *
  *   main.c      options, sockets, main loop
- *   server.c    one thread for each connection: CLI (Unix socket) and peer daemons (TCP)
+ *   intake.c    connections until their request is here, bounded: CLI (Unix socket) and peer daemons (TCP)
+ *   server.c    requests, each on a thread of its own
  *   vm.c        VMs and their replicators; main thread only
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   standby_backoff.c   when a standby that failed is tried again

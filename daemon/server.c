@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests. Each connection has a thread of its own that reads a request, carries it out and answers, until
- * the other side closes. Slow steps (running QEMU for its version, asking the peer) happen on that thread;
+ * Requests. The intake (intake.h) brings each on a thread of its own, which carries it out and answers; then
+ * the connection ends. Slow steps (running QEMU for its version, asking the peer) happen on that thread;
  * what touches VMs is handed to the main thread and awaited; status is read from the RCU table without asking
  * anybody.
  *
  * The CLI's socket is for root and the daemon's own user. Peer daemons may ask for host facts and for a
- * standby, nothing else. The number of connections is bounded.
+ * standby, nothing else.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -21,6 +21,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
+#include "daemon/intake.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
@@ -28,20 +29,16 @@
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
 
-#define MAX_CONNECTIONS 64
-#define IDLE_MS         600000
-#define ANSWER_MS       10000
-#define LISTENING_MS    25000
-#define TOKEN_LEN       16
+#define ANSWER_MS    10000
+#define LISTENING_MS 25000
+#define TOKEN_LEN    16
 
 static const struct daemon_config *config;
-static int unix_fd = -1, tcp_fd = -1;
-static gint connections;
+static struct intake *from_cli, *from_peers;
 
 struct connection {
     int fd;
-    bool is_peer;
-    char *peer_host;
+    const char *peer_host; /* of a peer: its address */
 };
 
 /* ---- work for the main thread ---- */
@@ -499,24 +496,21 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
     }
 }
 
-static gpointer serve(gpointer opaque)
+static void on_cli_request(int fd, const char *address, const Understudy__Envelope *request)
 {
-    struct connection *connection = opaque;
-    Understudy__Envelope *request;
+    const struct connection connection = {.fd = fd};
+    (void)address;
     vm_table_enter();
-    while ((request = framing_read(connection->fd, IDLE_MS, NULL))) {
-        if (connection->is_peer)
-            serve_peer(connection, request);
-        else
-            serve_cli(connection, request);
-        understudy__envelope__free_unpacked(request, NULL);
-    }
+    serve_cli(&connection, request);
     vm_table_leave();
-    close(connection->fd);
-    g_free(connection->peer_host);
-    g_free(connection);
-    g_atomic_int_add(&connections, -1);
-    return NULL;
+}
+
+static void on_peer_request(int fd, const char *address, const Understudy__Envelope *request)
+{
+    const struct connection connection = {.fd = fd, .peer_host = address};
+    vm_table_enter();
+    serve_peer(&connection, request);
+    vm_table_leave();
 }
 
 /* ---- sockets ---- */
@@ -529,43 +523,31 @@ static bool may_use_cli(int fd)
            (cred.uid == 0 || cred.uid == geteuid());
 }
 
-static char *peer_address(int fd)
-{
-    g_autoptr(GSocket) socket = g_socket_new_from_fd(dup(fd), NULL);
-    g_autoptr(GSocketAddress) address = socket ? g_socket_get_remote_address(socket, NULL) : NULL;
-    return address
-               ? g_inet_address_to_string(g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address)))
-               : NULL;
-}
+/* A command is small and comes at once; a peer's request may be 1 MiB, over a slow link. */
+static const struct intake_rules cli_rules = {
+    .what = "control.sock",
+    .max_waiting = 32,
+    .max_served = 64,
+    .request_ms = 5000,
+    .admit = may_use_cli,
+    .serve = on_cli_request,
+};
+static const struct intake_rules peer_rules = {
+    .what = "the port for peers",
+    .max_waiting = 32,
+    .max_served = 16,
+    .request_ms = 10000,
+    .serve = on_peer_request,
+};
 
-static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaque)
-{
-    bool is_peer = GPOINTER_TO_INT(opaque);
-    (void)condition;
-    int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
-        return G_SOURCE_CONTINUE;
-    if (g_atomic_int_get(&connections) >= MAX_CONNECTIONS || (!is_peer && !may_use_cli(fd))) {
-        close(fd);
-        return G_SOURCE_CONTINUE;
-    }
-    struct connection *connection = g_new0(struct connection, 1);
-    connection->fd = fd;
-    connection->is_peer = is_peer;
-    connection->peer_host = is_peer ? peer_address(fd) : NULL;
-    g_atomic_int_inc(&connections);
-    g_thread_unref(g_thread_new("request", serve, connection));
-    return G_SOURCE_CONTINUE;
-}
-
-static bool listen_unix(GError **error)
+static int listen_unix(GError **error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     g_autofree char *path = g_build_filename(config->run_dir, "control.sock", NULL);
     if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
                     "%s is too long for a socket: use a shorter --run-dir", path);
-        return false;
+        return -1;
     }
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0;
@@ -573,35 +555,40 @@ static bool listen_unix(GError **error)
     if (taken) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE, "another understudyd already serves %s",
                     path);
-        return false;
+        return -1;
     }
     g_unlink(path);
-    unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int unix_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(unix_fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(unix_fd, 16) < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s cannot be made: %s", path,
                     g_strerror(errno));
-        return false;
+        return -1;
     }
     g_chmod(path, 0600);
-    return true;
+    return unix_fd;
 }
 
 bool server_start(const struct daemon_config *daemon_config, GError **error)
 {
     uint16_t port = daemon_config->port;
     config = daemon_config;
-    tcp_fd = transport_tcp_listen(config->listen_address, &port, error);
-    if (tcp_fd < 0 || !listen_unix(error))
+    int tcp_fd = transport_tcp_listen(config->listen_address, &port, error);
+    if (tcp_fd < 0)
         return false;
-    g_unix_fd_add(unix_fd, G_IO_IN, on_accept, GINT_TO_POINTER(false));
-    g_unix_fd_add(tcp_fd, G_IO_IN, on_accept, GINT_TO_POINTER(true));
+    int unix_fd = listen_unix(error);
+    if (unix_fd < 0) {
+        close(tcp_fd);
+        return false;
+    }
+    from_cli = intake_new(unix_fd, &cli_rules);
+    from_peers = intake_new(tcp_fd, &peer_rules);
     return true;
 }
 
 void server_stop(void)
 {
     g_autofree char *path = g_build_filename(config->run_dir, "control.sock", NULL);
-    close(unix_fd);
-    close(tcp_fd);
+    intake_free(from_cli);
+    intake_free(from_peers);
     g_unlink(path);
 }
