@@ -91,8 +91,11 @@ static void test_zero_and_a_process_that_is_gone_change_nothing(void **state)
     assert_int_equal(priority_set_nice(0x7ffffff0, 3), 0);
 }
 
+/* Under nice(1) no thread would be an ordinary one. */
 int main(void)
 {
+    if (setpriority(PRIO_PROCESS, 0, 0) < 0)
+        return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zero_and_a_process_that_is_gone_change_nothing),
         cmocka_unit_test(test_every_ordinary_thread_gets_it_and_passes_it_on),
