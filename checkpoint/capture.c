@@ -3,6 +3,10 @@
  * See capture.h. Which slot a page has in the open epoch is kept per page as (epoch serial, slot): 8 bytes a
  * page, never cleared, since an old serial means "none". The job list for the copiers is address space
  * reserved at start, so the pause allocates nothing.
+ *
+ * The same serials say what a peer lacks when a link breaks: a page was staged last under the serial of its
+ * place, so all places with a serial above that of the newest epoch that the peer holds go back into the map.
+ * Epochs cost nothing for that; the scan is paid when a link has returned.
  */
 #include "checkpoint/capture.h"
 
@@ -16,10 +20,17 @@
 #include "checkpoint/tracker.h"
 
 #define WARM_JOBS 16384u
+#define CUTS      64u /* closed epochs whose serials are remembered: more than are ever in flight */
 
 struct page_place {
     uint32_t serial;
     uint32_t slot;
+};
+
+/* A closed epoch. */
+struct cut {
+    uint64_t epoch;
+    uint32_t serial;
 };
 
 struct capture {
@@ -36,6 +47,10 @@ struct capture {
     uint32_t serial; /* of the open epoch */
     uint32_t pages_early;
     bool map_ready;
+    struct cut cuts[CUTS]; /* a ring */
+    uint64_t ncuts;
+    uint32_t held_serial;  /* the peer holds what was placed under it, as far as a capture_resume was told */
+    bool places_forgotten; /* since capture_start: nobody can say any more what the peer lacks */
 };
 
 static void *reserve(size_t len)
@@ -150,7 +165,44 @@ int capture_start(struct capture *capture)
         return status;
     /* After tracking has begun: a page that fills from here on is logged. */
     mark_present(capture);
+    capture->ncuts = 0;
+    capture->held_serial = capture->serial;
+    capture->places_forgotten = false;
     return 0;
+}
+
+/* The serial of the newest epoch that the peer holds. An epoch too old to be remembered says nothing new. */
+static uint32_t serial_held(const struct capture *capture, uint64_t held_epoch)
+{
+    uint64_t first = capture->ncuts > CUTS ? capture->ncuts - CUTS : 0;
+    for (uint64_t i = capture->ncuts; i > first; i--) {
+        const struct cut *cut = &capture->cuts[(i - 1) % CUTS];
+        if (cut->epoch <= held_epoch)
+            return cut->serial > capture->held_serial ? cut->serial : capture->held_serial;
+    }
+    return capture->held_serial;
+}
+
+/* Pages that were staged and that the peer may lack, those of a dropped epoch included, are dirty again. */
+static void put_back(struct capture *capture)
+{
+    for (unsigned b = 0; b < capture->map.nblocks; b++) {
+        uint64_t npages = capture->map.blocks[b].nwords * 64;
+        for (uint64_t page = 0; page < npages; page++)
+            if (capture->places[b][page].serial > capture->held_serial)
+                dirty_map_set(&capture->map, b, page);
+    }
+}
+
+int capture_resume(struct capture *capture, uint64_t held_epoch)
+{
+    capture_drop(capture);
+    if (!capture->tracker || !capture->map_ready || capture->places_forgotten)
+        return -ESTALE;
+    capture->held_serial = serial_held(capture, held_epoch);
+    if (!capture->config.chaos_forget_unacked)
+        put_back(capture);
+    return capture_harvest(capture);
 }
 
 int capture_stop(struct capture *capture)
@@ -268,6 +320,7 @@ static void forget_places(struct capture *capture)
     for (unsigned i = 0; i < capture->map.nblocks; i++)
         madvise(capture->places[i], capture->places_len[i], MADV_DONTNEED);
     capture->serial = 1;
+    capture->places_forgotten = true;
 }
 
 static int open_epoch(struct capture *capture, uint64_t number, enum staged_kind kind)
@@ -287,6 +340,9 @@ static struct staged_epoch *commit_open(struct capture *capture)
 {
     struct staged_epoch *epoch = capture->open;
     capture->open = NULL;
+    if (epoch->kind == STAGED_EPOCH)
+        capture->cuts[capture->ncuts++ % CUTS] =
+            (struct cut){.epoch = epoch->epoch, .serial = capture->serial};
     staging_commit(capture->config.staging, epoch);
     return epoch;
 }

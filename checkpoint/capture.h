@@ -11,7 +11,8 @@
  * pause.
  *
  * I3: a bit leaves the dirty map only after its page is in a slot. If the checkpoint expires or staging is
- * full, the epoch stays open and is tried again; nothing is lost and nothing is committed.
+ * full, the epoch stays open and is tried again; nothing is lost and nothing is committed. If the link
+ * breaks, capture_resume puts the bits of what the peer may lack back.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_CAPTURE_H
 #define UNDERSTUDY_CHECKPOINT_CAPTURE_H
@@ -44,6 +45,7 @@ struct capture_config {
     /* Planted faults, for tests that must find them. */
     bool chaos_forget_redirtied; /* a page dirtied again during the epoch is not copied again (I3) */
     bool chaos_close_when_full;  /* an epoch that did not fit into staging is closed all the same (I6) */
+    bool chaos_forget_unacked;   /* what was staged and is not held by the peer is not dirty again (I3) */
 };
 
 struct capture_report {
@@ -58,7 +60,18 @@ void capture_close(struct capture *capture);
 
 /* Starts tracking and marks every present page dirty. Any open epoch is dropped. */
 int capture_start(struct capture *capture);
-/* Drops the open epoch: its staging is free again. Asks nothing of the hypervisor. */
+/*
+ * The link broke and is back; tracking went on meanwhile. Dirty is what the peer may lack: every page staged
+ * since held_epoch was closed (the newest epoch that the peer is known to hold, of any synchronisation since
+ * capture_start; 0: none), whether it was sent, dropped or neither, and what was dirtied and not staged. A
+ * peer that holds a newer epoch gets some pages again. -ESTALE: this is not known any more, start over with
+ * capture_start. Any open epoch is dropped.
+ */
+int capture_resume(struct capture *capture, uint64_t held_epoch);
+/*
+ * Drops the open epoch: its staging is free again. Its pages are dirty again only with capture_resume. Asks
+ * nothing of the hypervisor.
+ */
 void capture_drop(struct capture *capture);
 /* Drops it too, and ends tracking. */
 int capture_stop(struct capture *capture);

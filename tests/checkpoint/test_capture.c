@@ -446,6 +446,122 @@ static void test_stop_and_start_again_drops_the_open_epoch(void **state)
     close_world(&world);
 }
 
+/* An epoch that is cut and goes down with its link. */
+static void cut_in_vain(struct world *world, uint64_t number)
+{
+    struct staged_epoch *epoch = NULL;
+    assert_int_equal(capture_epoch(world->capture, number, false, &epoch, &world->report), 0);
+    staging_free(world->staging, epoch);
+}
+
+/*
+ * Epoch 1 is held by the peer. Epoch 2 was sent in vain, epoch 3 was open, one page was dirtied and not even
+ * harvested when the link broke.
+ */
+static void break_link(struct world *world, const struct capture_config *faults)
+{
+    open_world(world, STAGING_PAGES, faults);
+    for (uint64_t page = 0; page < 100; page++)
+        guest_write(world->guest, FAKE_MAIN, page, page + 1);
+    synchronise(world);
+    guest_write(world->guest, FAKE_MAIN, 1, 71);
+    guest_write(world->guest, FAKE_AUX, 5, 72);
+    cut_in_vain(world, 2);
+    guest_write(world->guest, FAKE_MAIN, 2, 73);
+    assert_int_equal(capture_early_pass(world->capture, 3), 1);
+    guest_write(world->guest, FAKE_MAIN, 3, 74);
+}
+
+static void test_after_a_broken_link_exactly_what_the_peer_may_lack_is_sent(void **state)
+{
+    (void)state;
+    struct world world;
+    break_link(&world, NULL);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    assert_int_equal(staging_free_epochs(world.staging), STAGING_EPOCHS);
+    assert_int_equal(capture_dirty(world.capture), 4);
+    assert_int_equal(cut(&world, 4), 0);
+    assert_int_equal(world.report.pages, 4);
+    assert_true(image_is_photograph(&world));
+    close_world(&world);
+}
+
+static void test_a_peer_that_holds_more_than_its_last_word_gets_pages_twice(void **state)
+{
+    (void)state;
+    struct world world;
+    open_world(&world, STAGING_PAGES, NULL);
+    synchronise(&world);
+    guest_write(world.guest, FAKE_MAIN, 1, 75);
+    assert_int_equal(cut(&world, 2), 0); /* its ack is lost */
+    guest_write(world.guest, FAKE_MAIN, 2, 76);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    assert_int_equal(capture_dirty(world.capture), 2);
+    assert_int_equal(cut(&world, 3), 0);
+    assert_true(image_is_photograph(&world));
+    close_world(&world);
+}
+
+static void test_a_link_that_breaks_while_the_difference_is_sent_loses_nothing(void **state)
+{
+    (void)state;
+    struct world world;
+    int status;
+    break_link(&world, NULL);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    /* One batch arrives, another does not, an epoch does not either. */
+    ship(&world, capture_batch(world.capture, 100, 1, &status));
+    staging_free(world.staging, capture_batch(world.capture, 101, 1, &status));
+    guest_write(world.guest, FAKE_MAIN, 7, 77);
+    cut_in_vain(&world, 4);
+    guest_write(world.guest, FAKE_MAIN, 8, 78);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    assert_int_equal(cut(&world, 5), 0);
+    assert_true(image_is_photograph(&world));
+    /* And once an epoch is held, none of it is sent again. */
+    guest_write(world.guest, FAKE_MAIN, 9, 79);
+    assert_int_equal(capture_resume(world.capture, 5), 0);
+    assert_int_equal(capture_dirty(world.capture), 1);
+    close_world(&world);
+}
+
+static void test_a_difference_of_more_epochs_than_are_remembered_is_whole(void **state)
+{
+    (void)state;
+    struct world world;
+    open_world(&world, STAGING_PAGES, NULL);
+    synchronise(&world);
+    for (uint64_t epoch = 2; epoch < 102; epoch++) {
+        guest_write(world.guest, FAKE_MAIN, epoch, epoch);
+        cut_in_vain(&world, epoch);
+    }
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    assert_int_equal(cut(&world, 102), 0);
+    assert_true(image_is_photograph(&world));
+    close_world(&world);
+}
+
+static void test_forgetting_what_was_not_acked_is_found(void **state)
+{
+    (void)state;
+    struct world world;
+    struct capture_config faults = {.chaos_forget_unacked = true};
+    break_link(&world, &faults);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    assert_int_equal(cut(&world, 4), 0);
+    assert_false(image_is_photograph(&world));
+    close_world(&world);
+}
+
+static void test_without_a_first_synchronisation_there_is_no_difference(void **state)
+{
+    (void)state;
+    struct world world;
+    open_world(&world, STAGING_PAGES, NULL);
+    assert_int_equal(capture_resume(world.capture, 0), -ESTALE);
+    close_world(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -468,6 +584,12 @@ int main(void)
         cmocka_unit_test(test_block_that_grows_is_sent_up_to_its_new_length),
         cmocka_unit_test(test_device_state_and_boundary_travel_with_the_epoch),
         cmocka_unit_test(test_stop_and_start_again_drops_the_open_epoch),
+        cmocka_unit_test(test_after_a_broken_link_exactly_what_the_peer_may_lack_is_sent),
+        cmocka_unit_test(test_a_peer_that_holds_more_than_its_last_word_gets_pages_twice),
+        cmocka_unit_test(test_a_link_that_breaks_while_the_difference_is_sent_loses_nothing),
+        cmocka_unit_test(test_a_difference_of_more_epochs_than_are_remembered_is_whole),
+        cmocka_unit_test(test_forgetting_what_was_not_acked_is_found),
+        cmocka_unit_test(test_without_a_first_synchronisation_there_is_no_difference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A guest that writes without rest, in its own thread, against capture doing everything it can do in random
- * order: early passes, epochs, expired checkpoints, epochs that wait unsent until staging is full. After
- * every epoch the image must be the guest as it stood at that epoch's boundary (invariants I2, I3 and I6 as
- * seen from the engine). The same walk with a planted fault must find it.
+ * order: early passes, epochs, expired checkpoints, epochs that wait unsent until staging is full, links that
+ * break with epochs unsent or unacked and come back to a standby that has kept its image. After every epoch
+ * the image must be the guest as it stood at that epoch's boundary (invariants I2, I3 and I6 as seen from the
+ * engine). The same walk with a planted fault must find it.
  *
  * UNDERSTUDY_SEED repeats the choices of a run (not the guest's timing); UNDERSTUDY_EPOCHS makes it longer.
  */
@@ -44,8 +45,9 @@ struct walk {
         uint8_t *photographs[2];
     } unsent[UNSENT_MAX];
     unsigned nunsent;
-    uint64_t number;
-    unsigned cut, expired, full, early_pages, wrong;
+    uint64_t number, batch;
+    uint64_t shipped, acked; /* epochs: the standby has it; and the primary knows */
+    unsigned cut, expired, full, early_pages, broken, wrong;
 };
 
 static uint64_t next_random(uint64_t *state)
@@ -93,7 +95,49 @@ static void ship_oldest(struct walk *walk)
         walk->wrong += memcmp(block->bytes, walk->unsent[0].photographs[i], block->max_len) != 0;
         free(walk->unsent[0].photographs[i]);
     }
+    walk->shipped = image_epoch(walk->image);
+    if (next_random(&walk->random) % 2)
+        walk->acked = walk->shipped;
     memmove(walk->unsent, walk->unsent + 1, --walk->nunsent * sizeof walk->unsent[0]);
+}
+
+static void lose_oldest(struct walk *walk)
+{
+    staging_free(walk->staging, walk->unsent[0].epoch);
+    for (unsigned i = 0; i < 2; i++)
+        free(walk->unsent[0].photographs[i]);
+    memmove(walk->unsent, walk->unsent + 1, --walk->nunsent * sizeof walk->unsent[0]);
+}
+
+/* Batches of what is dirty. The link may break on the way: then some arrived, and some did not. */
+static void send_difference(struct walk *walk, bool breaks)
+{
+    struct staged_epoch *batch;
+    int status;
+    while ((batch = capture_batch(walk->capture, ++walk->batch, 64, &status)) != NULL) {
+        uint64_t r = next_random(&walk->random);
+        if (!breaks || r % 2)
+            assert_int_equal(image_apply(walk->image, walk->staging, batch), 0);
+        staging_free(walk->staging, batch);
+        if (breaks && r % 4 == 0)
+            return;
+    }
+}
+
+/* The link breaks, the guest goes on alone, and the link comes back to the image as it was then. */
+static void break_link(struct walk *walk)
+{
+    walk->broken++;
+    while (walk->nunsent > 0)
+        lose_oldest(walk);
+    while (next_random(&walk->random) % 3 == 0) {
+        assert_int_equal(capture_resume(walk->capture, walk->acked), 0);
+        send_difference(walk, true);
+    }
+    assert_int_equal(capture_resume(walk->capture, walk->acked), 0);
+    if (next_random(&walk->random) % 2)
+        send_difference(walk, false);
+    walk->number++; /* an epoch that was being cut is never heard of */
 }
 
 static void cut(struct walk *walk)
@@ -127,7 +171,7 @@ static void synchronise(struct walk *walk)
     int status;
     assert_int_equal(capture_start(walk->capture), 0);
     for (unsigned pass = 0; pass < 2; pass++) {
-        while ((batch = capture_batch(walk->capture, 1, 128, &status)) != NULL) {
+        while ((batch = capture_batch(walk->capture, ++walk->batch, 128, &status)) != NULL) {
             assert_int_equal(image_apply(walk->image, walk->staging, batch), 0);
             staging_free(walk->staging, batch);
         }
@@ -149,6 +193,8 @@ static void step(struct walk *walk)
     cut(walk);
     if (walk->nunsent == UNSENT_MAX || (walk->nunsent > 0 && (r >> 40) % 3 > 0))
         ship_oldest(walk);
+    if (walk->shipped && next_random(&walk->random) % 16 == 0)
+        break_link(walk);
 }
 
 /* Walks; returns how many images were wrong. With stop_at_first, ends there. */
@@ -176,8 +222,10 @@ static unsigned walk_random(uint64_t seed, unsigned epochs, uint32_t staging_pag
         ship_oldest(&walk);
     atomic_store(&walk.quit, true);
     pthread_join(thread, NULL);
-    print_message("seed %llu: %u epochs, %u expired, %u waited for room, %u pages early, %u images wrong\n",
-                  (unsigned long long)seed, walk.cut, walk.expired, walk.full, walk.early_pages, walk.wrong);
+    print_message("seed %llu: %u epochs, %u expired, %u waited for room, %u links broken, %u pages early, "
+                  "%u images wrong\n",
+                  (unsigned long long)seed, walk.cut, walk.expired, walk.full, walk.broken, walk.early_pages,
+                  walk.wrong);
     capture_close(walk.capture);
     image_free(walk.image);
     staging_close(walk.staging);
@@ -215,12 +263,20 @@ static void test_closing_an_epoch_that_did_not_fit_is_found_within_400_epochs(vo
     assert_int_not_equal(walk_random(1, 400, 128, &faults, true), 0);
 }
 
+static void test_forgetting_what_was_not_acked_is_found_within_400_epochs(void **state)
+{
+    (void)state;
+    struct capture_config faults = {.chaos_forget_unacked = true};
+    assert_int_not_equal(walk_random(1, 400, STAGING_PAGES, &faults, true), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_image_is_the_guest_at_its_boundary),
         cmocka_unit_test(test_forgetting_a_redirtied_page_is_found_within_400_epochs),
         cmocka_unit_test(test_closing_an_epoch_that_did_not_fit_is_found_within_400_epochs),
+        cmocka_unit_test(test_forgetting_what_was_not_acked_is_found_within_400_epochs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
