@@ -73,6 +73,9 @@ static void test_every_ordinary_thread_gets_it_and_passes_it_on(void **state)
 {
     struct thread plain, chosen;
     (void)state;
+    /* Whoever runs the tests niced has given this thread a niceness of its own. */
+    if (getpriority(PRIO_PROCESS, 0) != 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
+        skip();
     start(&plain, 0);
     start(&chosen, 7);
     assert_int_equal(priority_set_nice(getpid(), 3), 2 + others(3)); /* this thread and the plain one */
