@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "daemon/daemon.h"
-#include "replicator/control/replicator.h"
+#include "heartbeat/packet.h"
 
 static bool add_path(Understudy__Protection *protection, const char *word, GError **error)
 {

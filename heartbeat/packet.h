@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Networks that carry signs of life besides the way to the peer's own address. */
+#define HEARTBEAT_PATHS_MAX 3
+
 #define HEARTBEAT_LEN       56u
 #define HEARTBEAT_TOKEN_LEN 16u
 #define HEARTBEAT_MAGIC     0x31425355u /* "USB1" */

@@ -7,15 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-bool disks_refuse(GError **error, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    g_propagate_error(error, g_error_new_valist(G_IO_ERROR, G_IO_ERROR_FAILED, format, args));
-    va_end(args);
-    return false;
-}
-
 static Understudy__Disk *find_disk(const Understudy__Protection *protection, const char *id, size_t len)
 {
     for (size_t i = 0; i < protection->n_disks; i++) {

@@ -23,8 +23,6 @@
 #include "proto/control.pb-c.h"
 
 /* ---- describe.c ---- */
-/* Sets error to a sentence. Always false. */
-G_GNUC_PRINTF(2, 3) bool disks_refuse(GError **error, const char *format, ...);
 /* Fills protection's disks from the command line and the request's options; disks_clear frees them. */
 bool disks_describe(Understudy__Protection *protection, const struct cmdline *line,
                     const Understudy__RunRequest *request, GError **error);

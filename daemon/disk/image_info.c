@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 
 #include "checkpoint/disk/disk_image.h"
+#include "common/refusal.h"
 #include "daemon/disk/disk_setup.h"
 
 #define GROWTH_SLACK (64ull << 20)
@@ -36,16 +37,15 @@ static json_t *run_qemu_img(const char *const *argv, const char *path, GError **
     int status = 0;
     if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &output, &complaint,
                       &status, NULL)) {
-        disks_refuse(
-            error,
-            "qemu-img could not be run, and disk image %s has to be looked at: apt-get install qemu-utils",
-            path);
+        refuse(error,
+               "qemu-img could not be run, and disk image %s has to be looked at: apt-get install qemu-utils",
+               path);
         return NULL;
     }
     json_t *answer = status == 0 ? json_loads(output, 0, NULL) : NULL;
     if (!answer) {
         g_strdelimit(complaint, "\r\n", ' ');
-        disks_refuse(error, "disk image %s cannot be read: %s", path, g_strstrip(complaint));
+        refuse(error, "disk image %s cannot be read: %s", path, g_strstrip(complaint));
     }
     return answer;
 }
@@ -84,28 +84,24 @@ static const json_t *specific(const json_t *info)
 static bool check_qcow2(const Understudy__Disk *disk, const json_t *info, GError **error)
 {
     if (json_is_true(json_object_get(specific(info), "corrupt")))
-        return disks_refuse(error, "%s is marked as corrupt: repair it with qemu-img check -r all",
-                            disk->path);
+        return refuse(error, "%s is marked as corrupt: repair it with qemu-img check -r all", disk->path);
     if (string_of(specific(info), "data-file")[0])
-        return disks_refuse(
-            error,
-            "%s keeps its data in another file, which is not replicated: make one file of it with "
-            "qemu-img convert -O qcow2",
-            disk->path);
+        return refuse(error,
+                      "%s keeps its data in another file, which is not replicated: make one file of it with "
+                      "qemu-img convert -O qcow2",
+                      disk->path);
     return true;
 }
 
 static bool check_vhdx(const Understudy__Disk *disk, const json_t *info, GError **error)
 {
     if (json_is_true(json_object_get(info, "dirty-flag")))
-        return disks_refuse(error, "%s was not closed cleanly: repair it with qemu-img check -r all",
-                            disk->path);
+        return refuse(error, "%s was not closed cleanly: repair it with qemu-img check -r all", disk->path);
     if (disk_vhdx_is_full(disk->path, number_of(info, "virtual-size"), number_of(info, "cluster-size")) < 0)
-        return disks_refuse(
-            error,
-            "%s is a VHDX that grows, which cannot be replicated: convert it with qemu-img convert "
-            "-O vhdx -o subformat=fixed,block_state_zero=off, or to qcow2",
-            disk->path);
+        return refuse(error,
+                      "%s is a VHDX that grows, which cannot be replicated: convert it with qemu-img convert "
+                      "-O vhdx -o subformat=fixed,block_state_zero=off, or to qcow2",
+                      disk->path);
     return true;
 }
 
@@ -113,11 +109,10 @@ static bool check_vpc(const Understudy__Disk *disk, const json_t *info, GError *
 {
     /* Only one that grows has clusters. */
     if (json_object_get(info, "cluster-size"))
-        return disks_refuse(
-            error,
-            "%s is a VHD that grows, which cannot be replicated: convert it with qemu-img convert "
-            "-O vpc -o subformat=fixed,force_size=on, or to qcow2",
-            disk->path);
+        return refuse(error,
+                      "%s is a VHD that grows, which cannot be replicated: convert it with qemu-img convert "
+                      "-O vpc -o subformat=fixed,force_size=on, or to qcow2",
+                      disk->path);
     return true;
 }
 
@@ -147,10 +142,10 @@ static bool check_format(const Understudy__Disk *disk, const json_t *info, bool 
             return formats[i].check(disk, info, error);
         }
     }
-    return disks_refuse(error,
-                        "%s has the format %s, which cannot be replicated: convert it with qemu-img "
-                        "convert -O qcow2",
-                        disk->path, format);
+    return refuse(error,
+                  "%s has the format %s, which cannot be replicated: convert it with qemu-img "
+                  "convert -O qcow2",
+                  disk->path, format);
 }
 
 /* ---- sizes ---- */
@@ -168,7 +163,7 @@ static uint64_t fully_allocated(const json_t *info, const char *path, GError **e
     json_t *answer = run_qemu_img(argv, path, error);
     uint64_t len = answer ? number_of(answer, "fully-allocated") : 0;
     if (answer && len == 0)
-        disks_refuse(error, "disk image %s: qemu-img measure does not say how large it can become", path);
+        refuse(error, "disk image %s: qemu-img measure does not say how large it can become", path);
     json_decref(answer);
     return len;
 }
@@ -177,12 +172,12 @@ static bool fill_sizes(Understudy__Disk *disk, const json_t *info, bool grows, G
 {
     struct stat status;
     if (stat(disk->path, &status) < 0)
-        return disks_refuse(error, "%s: %s", disk->path, g_strerror(errno));
+        return refuse(error, "%s: %s", disk->path, g_strerror(errno));
     disk->virtual_len = number_of(info, "virtual-size");
     disk->used_bytes = (uint64_t)status.st_blocks * 512;
     disk->export_len = disk->image_len;
     if (disk->image_len == 0 || disk->virtual_len == 0)
-        return disks_refuse(error, "%s is empty: give it a size with qemu-img resize", disk->path);
+        return refuse(error, "%s is empty: give it a size with qemu-img resize", disk->path);
     if (!grows || S_ISBLK(status.st_mode)) /* a device does not grow either */
         return true;
     uint64_t full = fully_allocated(info, disk->path, error);
@@ -203,7 +198,7 @@ static bool add_backing(Understudy__Disk *disk, const json_t *info, bool is_top,
     if (!given[0])
         return true;
     if (is_top && given[0] != '/')
-        return disks_refuse(
+        return refuse(
             error,
             "%s names its backing file by %s, which is found only beside the image: write the whole "
             "path into it with qemu-img rebase -u -b /PATH/TO/%s -F FORMAT",
@@ -211,8 +206,8 @@ static bool add_backing(Understudy__Disk *disk, const json_t *info, bool is_top,
     if (!path[0])
         path = given;
     if (path[0] != '/' || stat(path, &status) < 0 || disk->n_backing == MAX_BACKING)
-        return disks_refuse(error, "the backing file %s of %s is not a file that this host can read", path,
-                            disk->path);
+        return refuse(error, "the backing file %s of %s is not a file that this host can read", path,
+                      disk->path);
     Understudy__BackingFile *backing = g_new(Understudy__BackingFile, 1);
     understudy__backing_file__init(backing);
     backing->path = g_strdup(path);
@@ -228,7 +223,7 @@ bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **er
     char *why = NULL;
     /* Opened for its checks and its length; whoever serves it will hold it. */
     if (disk_image_open(&image, disk->path, 0, &why) < 0) {
-        disks_refuse(error, "%s", why ? why : "no memory");
+        refuse(error, "%s", why ? why : "no memory");
         free(why);
         return false;
     }
@@ -256,11 +251,11 @@ bool disk_image_matches(const Understudy__Disk *disk, const char *path, GError *
     const char *found = info ? string_of(info, "format") : "";
     bool ok = info != NULL;
     if (ok && (strcmp(found, format) != 0 || number_of(info, "virtual-size") != disk->virtual_len))
-        ok = disks_refuse(error,
-                          "%s holds a disk of %" G_GUINT64_FORMAT
-                          " bytes in the format %s, not one of %" G_GUINT64_FORMAT
-                          " bytes in the format %s: remove it, or name another image by --peer-disk %s=PATH",
-                          path, number_of(info, "virtual-size"), found, disk->virtual_len, format, disk->id);
+        ok = refuse(error,
+                    "%s holds a disk of %" G_GUINT64_FORMAT
+                    " bytes in the format %s, not one of %" G_GUINT64_FORMAT
+                    " bytes in the format %s: remove it, or name another image by --peer-disk %s=PATH",
+                    path, number_of(info, "virtual-size"), found, disk->virtual_len, format, disk->id);
     json_decref(chain);
     return ok;
 }

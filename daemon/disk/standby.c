@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "checkpoint/disk/disk_image.h"
+#include "common/refusal.h"
 #include "daemon/disk/disk_setup.h"
 
 static bool is_fixed(const Understudy__Disk *disk)
@@ -56,16 +57,16 @@ static bool has_room(const Understudy__Protection *protection, const Understudy_
     struct stat where;
     struct statvfs room;
     if (stat(folder, &where) < 0 || statvfs(folder, &room) < 0)
-        return disks_refuse(error, "folder %s: %s", folder, g_strerror(errno));
+        return refuse(error, "folder %s: %s", folder, g_strerror(errno));
     uint64_t free_bytes = (uint64_t)room.f_bavail * room.f_frsize;
     uint64_t wanted = bytes_wanted(protection, where.st_dev);
     if (wanted <= free_bytes)
         return true;
-    return disks_refuse(error,
-                        "there is no room for %s: the VM's disks take %" G_GUINT64_FORMAT
-                        " MiB more, but %s has only %" G_GUINT64_FORMAT
-                        " MiB free: make room, or name an image elsewhere by --peer-disk %s=PATH",
-                        disk->path, wanted >> 20, folder, free_bytes >> 20, disk->id);
+    return refuse(error,
+                  "there is no room for %s: the VM's disks take %" G_GUINT64_FORMAT
+                  " MiB more, but %s has only %" G_GUINT64_FORMAT
+                  " MiB free: make room, or name an image elsewhere by --peer-disk %s=PATH",
+                  disk->path, wanted >> 20, folder, free_bytes >> 20, disk->id);
 }
 
 /* ---- one image ---- */
@@ -83,7 +84,7 @@ static bool create_image(const Understudy__Disk *disk, const Understudy__DiskSee
 {
     bool needs_seed = disk->format[0] && strcmp(disk->format, "raw") != 0;
     if (needs_seed && !seed)
-        return disks_refuse(
+        return refuse(
             error,
             "the image %s does not exist, and the other host does not say how it begins: copy the image here",
             disk->path);
@@ -99,7 +100,7 @@ static bool create_image(const Understudy__Disk *disk, const Understudy__DiskSee
         return true;
     if (fd >= 0)
         g_unlink(fresh);
-    return disks_refuse(
+    return refuse(
         error,
         "the image %s cannot be created: %s: create it yourself, or name another one by --peer-disk %s=PATH",
         disk->path, g_strerror(-status), disk->id);
@@ -111,10 +112,10 @@ static bool check_len(const Understudy__Disk *disk, uint64_t len, bool is_device
     bool fits = is_device ? len >= disk->image_len : len == disk->image_len;
     if (fits || (!is_fixed(disk) && !is_device))
         return true;
-    return disks_refuse(error,
-                        "%s has %" G_GUINT64_FORMAT " bytes, the disk %" G_GUINT64_FORMAT
-                        ": remove it, resize it, or name another image by --peer-disk %s=PATH",
-                        disk->path, len, disk->image_len, disk->id);
+    return refuse(error,
+                  "%s has %" G_GUINT64_FORMAT " bytes, the disk %" G_GUINT64_FORMAT
+                  ": remove it, resize it, or name another image by --peer-disk %s=PATH",
+                  disk->path, len, disk->image_len, disk->id);
 }
 
 static bool check_existing(const Understudy__Disk *disk, const struct stat *status, GError **error)
@@ -127,7 +128,7 @@ static bool check_existing(const Understudy__Disk *disk, const struct stat *stat
     if (ok)
         ok = check_len(disk, disk_image_len(image), is_device, error);
     else
-        disks_refuse(error, "%s", why ? why : "no memory");
+        refuse(error, "%s", why ? why : "no memory");
     free(why);
     disk_image_close(image);
     return ok && (disk->shared || disk_image_matches(disk, disk->path, error));
@@ -139,13 +140,13 @@ static bool check_backing(const Understudy__Disk *disk, GError **error)
         const Understudy__BackingFile *backing = disk->backing[i];
         struct stat status;
         if (stat(backing->path, &status) < 0 || g_access(backing->path, R_OK) < 0)
-            return disks_refuse(error, "its backing file %s cannot be read: copy it here by the same name",
-                                backing->path);
+            return refuse(error, "its backing file %s cannot be read: copy it here by the same name",
+                          backing->path);
         if ((uint64_t)status.st_size != backing->len)
-            return disks_refuse(error,
-                                "its backing file %s has %" G_GUINT64_FORMAT
-                                " bytes, on the other host %" G_GUINT64_FORMAT ": copy that one here",
-                                backing->path, (uint64_t)status.st_size, backing->len);
+            return refuse(error,
+                          "its backing file %s has %" G_GUINT64_FORMAT
+                          " bytes, on the other host %" G_GUINT64_FORMAT ": copy that one here",
+                          backing->path, (uint64_t)status.st_size, backing->len);
     }
     return true;
 }
@@ -175,9 +176,9 @@ static bool prepare_image(const Understudy__PrepareStandby *request, const Under
     if (stat(disk->path, &status) == 0)
         return *as_it_was = check_existing(disk, &status, error);
     if (errno != ENOENT || g_file_test(disk->path, G_FILE_TEST_IS_SYMLINK))
-        return disks_refuse(error, "%s: %s", disk->path, g_strerror(errno));
+        return refuse(error, "%s: %s", disk->path, g_strerror(errno));
     if (disk->shared)
-        return disks_refuse(
+        return refuse(
             error,
             "%s does not exist, but the disk is to be shared: mount what holds it, or give the path that it "
             "has here by --peer-disk %s=PATH",
@@ -192,11 +193,11 @@ static bool prepare(const Understudy__PrepareStandby *request, size_t number, co
     g_autofree char *folder = g_path_get_dirname(disk->path);
     bool as_it_was;
     if (!g_path_is_absolute(disk->path))
-        return disks_refuse(error, "%s is not a whole path", disk->path);
+        return refuse(error, "%s is not a whole path", disk->path);
     if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
-        return disks_refuse(
-            error, "the folder %s does not exist: create it, or name another image by --peer-disk %s=PATH",
-            folder, disk->id);
+        return refuse(error,
+                      "the folder %s does not exist: create it, or name another image by --peer-disk %s=PATH",
+                      folder, disk->id);
     if (!check_backing(disk, error) || !has_room(request->protection, disk, folder, error))
         return false;
     bool ok = prepare_image(request, disk, folder, &as_it_was, error);

@@ -62,7 +62,10 @@ struct qmp {
     void *opaque;
 };
 
-G_DEFINE_QUARK(understudy - qmp - error, qmp_error)
+GQuark qmp_error_quark(void)
+{
+    return g_quark_from_static_string("understudy-qmp-error");
+}
 
 static void command_free(struct command *command)
 {

@@ -22,6 +22,7 @@
 #include "common/mailbox.h"
 #include "failover/arbiter.h"
 #include "failover/session.h"
+#include "heartbeat/packet.h"
 #include "hv-hooks/hypervisor.h"
 #include "hv-hooks/qemu/qemu_process.h"
 #include "hv-hooks/qemu/qmp.h"
@@ -46,7 +47,6 @@ enum replicator_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
 struct heartbeat_path {
     char *here, *there;
 };
-#define HEARTBEAT_PATHS_MAX 3 /* besides the way to peer_host */
 
 /* What the daemon asked for. Strings are owned. */
 struct replicator_config {

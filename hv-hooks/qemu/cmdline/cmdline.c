@@ -11,8 +11,6 @@
 #include "hv-hooks/qemu/cmdline/cmdline_paths.h"
 #include "hv-hooks/qemu/cmdline/cmdline_refusal.h"
 
-G_DEFINE_QUARK(understudy - cmdline - error - quark, cmdline_error)
-
 /* Without its dash or two. */
 static const char *option_name(const char *arg)
 {

@@ -145,7 +145,7 @@ int hook_clock_advance(struct hook *hook, uint64_t ns);
 void hook_checkpoint(struct hook *hook, uint32_t seq);
 int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len);
 
-/* hook.c: planted faults, compiled in only for the tests that must find them */
+/* hook_wait.c. Planted faults are compiled in only for the tests that must find them. */
 #ifdef UNDERSTUDY_CHAOS
 bool hook_chaos(const char *fault);
 #else
