@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "proto/framing.h"
+#include "proto/term.h"
 
 #define STATUS_MS 5000
 #define WATCH_US  500000
@@ -96,10 +97,11 @@ static json_t *status_json(const Understudy__Status *s)
                   percentiles_json(s->copy_wait_us), "resume", percentiles_json(s->resume_us));
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f}", "name", s->vm, "role",
-                  role_name(s->role), "state", s->state, "term", (json_int_t)s->term, "peer", s->peer,
-                  "accel", s->accel, "qemu_version", s->qemu_version, "memory_mib", (json_int_t)s->memory_mib,
-                  "epochs", (json_int_t)s->epochs, "acked_epoch", (json_int_t)s->acked_epoch, "epochs_per_s",
-                  s->epochs_per_s, "bytes_per_s", s->bytes_per_s);
+                  role_name(s->role), "state", s->state, "term", (json_int_t)term_count(s->term), "peer",
+                  s->peer, "accel", s->accel, "qemu_version", s->qemu_version, "memory_mib",
+                  (json_int_t)s->memory_mib, "epochs", (json_int_t)s->epochs, "acked_epoch",
+                  (json_int_t)s->acked_epoch, "epochs_per_s", s->epochs_per_s, "bytes_per_s", s->bytes_per_s);
+    json_object_set_new(json, "term_host", json_integer(term_host(s->term)));
     json_object_set_new(json, "pause_us", percentiles_json(s->pause_us));
     json_object_set_new(json, "pause_parts_us", parts);
     json_object_set_new(json, "dirty_pages", percentiles_json(s->dirty_pages));
@@ -204,11 +206,11 @@ static void print_table(const Understudy__StatusList *list, bool why)
                "TERM", "EPOCHS", "P50 us", "P99 us", "LAST ERROR");
     for (size_t i = 0; i < list->n_vms; i++) {
         const Understudy__Status *s = list->vms[i];
-        printf("%-12s %-9s %-15s %-16s %-4s %5" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT
-               " %9" G_GUINT64_FORMAT "  %s\n",
-               s->vm, role_name(s->role), s->state, s->peer, s->transport[0] ? s->transport : "-", s->term,
-               s->epochs, s->pause_us ? s->pause_us->p50 : 0, s->pause_us ? s->pause_us->p99 : 0,
-               s->last_error);
+        printf("%-12s %-9s %-15s %-16s %-4s %3" G_GUINT64_FORMAT ".%u %9" G_GUINT64_FORMAT
+               " %9" G_GUINT64_FORMAT " %9" G_GUINT64_FORMAT "  %s\n",
+               s->vm, role_name(s->role), s->state, s->peer, s->transport[0] ? s->transport : "-",
+               term_count(s->term), term_host(s->term), s->epochs, s->pause_us ? s->pause_us->p50 : 0,
+               s->pause_us ? s->pause_us->p99 : 0, s->last_error);
         if (why && s->transport_why[0])
             printf("Checkpoints go over TCP, not RDMA: %s\n", s->transport_why);
         if (s->unprotected_why[0])

@@ -26,6 +26,7 @@
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/term.h"
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
 
@@ -235,7 +236,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->nnics = line->nics->len;
     protection->token.data = token;
     protection->token.len = TOKEN_LEN;
-    protection->term = 1;
+    protection->term = TERM_FIRST;
     protection->epoch_ms = request->epoch_ms ? request->epoch_ms : DEFAULT_EPOCH_MS;
     protection->deadline_ms = request->deadline_ms ? request->deadline_ms : DEFAULT_DEADLINE_MS;
     protection->silence_ms = request->silence_ms ? request->silence_ms : DEFAULT_SILENCE_MS;

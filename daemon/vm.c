@@ -25,6 +25,7 @@
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/term.h"
 
 #define REPLICATOR_FD 3
 #define QEMU_RAM_FD   63 /* hv-hooks/qemu/qemu_process.h */
@@ -461,8 +462,8 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
     if (!vm || !vm->framing)
         return VM_NONE;
     if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= wanted->term) {
-        *why = g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ")", vm->name,
-                               vm->term);
+        *why = g_strdup_printf("VM %s runs on this host already (term %" G_GUINT64_FORMAT ".%u)", vm->name,
+                               term_count(vm->term), term_host(vm->term));
         return VM_REFUSED;
     }
     if (!waits_for(vm, wanted->token.data)) {

@@ -4,11 +4,13 @@
 
 #include <stdlib.h>
 
+#include "proto/term.h"
+
 bool arbiter_record_grant(struct arbiter_record *record, uint64_t term, uint32_t owner)
 {
     if (term == record->term && owner == record->owner)
         return true;
-    if (term != record->term + 1)
+    if (term_count(term) != term_count(record->term) + 1)
         return false;
     record->term = term;
     record->owner = owner;

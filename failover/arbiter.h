@@ -2,9 +2,9 @@
 /*
  * The arbiter decides which side may run a guest alone (invariant I5).
  *
- * arbiter_record is the rule itself, pure: one record per VM, compare-and-swap on the term. A grant for term
- * T goes to the first host that asks when the recorded term is T - 1, and to nobody else, ever; the same host
- * may ask again.
+ * arbiter_record is the rule itself, pure: one record per VM, compare-and-swap on the term (term.h). A grant
+ * for the terms with count C goes to the first host that asks when the recorded term's count is C - 1, and to
+ * nobody else, ever; the same host may ask again.
  *
  * struct arbiter is what a replicator asks. There is one kind so far, "none": nobody is asked, and the policy
  * grants. With it, a cut between two living hosts can make both run the guest, unless the primary's

@@ -26,6 +26,7 @@ static void follow(struct step *step)
         return;
     }
     s->term = step->event->term;
+    s->host = !term_host(s->term);
     s->link_up = true;
     s->last_heard_ms = step->now_ms;
     s->acked_epoch = s->applied_epoch = 0;
@@ -58,7 +59,7 @@ static void want_to_run(struct step *step, bool keep_link)
     step->s->promoting = false;
     step_enter(step, SESSION_ASKING);
     if (step->s->config.chaos_promote_without_grant) {
-        step->s->term++;
+        step->s->term = term_next(step->s->term, step->s->host);
         step_enter(step, SESSION_PROMOTING);
         promote_when_applied(step);
         return;

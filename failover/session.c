@@ -92,7 +92,7 @@ void step_fence(struct step *step)
 
 void step_ask_grant(struct step *step)
 {
-    step->s->asked_term = step->s->term + 1;
+    step->s->asked_term = term_next(step->s->term, step->s->host);
     step_act(step, SESSION_DO_ASK_GRANT)->term = step->s->asked_term;
     step->s->deadline_ms = step->now_ms + step->s->config.grant_retry_ms;
 }
@@ -126,6 +126,8 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->role = config->role;
     s->state = config->role == SESSION_PRIMARY ? SESSION_CONNECTING : SESSION_LISTENING;
     s->term = config->term;
+    /* A primary's term is its own host's, and a standby is the other host. */
+    s->host = config->role == SESSION_PRIMARY ? term_host(config->term) : !term_host(config->term);
     s->first_epoch = 1;
     s->last_heard_ms = now_ms;
     if (s->state == SESSION_LISTENING)

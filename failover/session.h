@@ -4,9 +4,9 @@
  * machine: an event and the time go in, actions come out. No system call, no clock, no thread, no allocation.
  * The replicator feeds it real events; tests/simulation feeds it a seeded world.
  *
- * Terms. Every change of who runs the guest raises the term by one; a grant by the arbiter is for one term
- * and one host. A message of an older term is answered with FENCED; a primary that meets a newer term fences
- * itself.
+ * Terms (term.h) are totally ordered. Every change of who runs the guest takes a newer one; a grant by the
+ * arbiter is for one term, and a term is one host's. A message of an older term is answered with FENCED; a
+ * primary that meets a newer term fences itself.
  *
  * Not thread-safe: one thread owns a session.
  */
@@ -135,7 +135,7 @@ struct session_actions {
 
 struct session_config {
     enum session_role role;
-    uint64_t term; /* first term of a new pair: 1 */
+    uint64_t term; /* first term of a new pair: TERM_FIRST */
     enum session_peer_loss on_peer_loss;
     uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 100) */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
@@ -152,6 +152,7 @@ struct session {
     enum session_role role;
     enum session_state state;
     uint64_t term;
+    unsigned host;           /* this host's bit in the terms that it asks for */
     uint64_t cut_epoch;      /* primary: newest epoch cut */
     uint64_t acked_epoch;    /* primary: newest acked; secondary: newest it acked */
     uint64_t released_epoch; /* primary */

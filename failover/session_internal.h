@@ -7,6 +7,7 @@
 #define UNDERSTUDY_REPLICATOR_SESSION_INTERNAL_H
 
 #include "failover/session.h"
+#include "proto/term.h"
 
 struct step {
     struct session *s;

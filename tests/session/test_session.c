@@ -13,9 +13,12 @@
 #include <stdio.h>
 
 #include "failover/session.h"
+#include "proto/term.h"
 
 #define SILENCE_MS     60
 #define ACK_TIMEOUT_MS 900
+/* What the standby asks for, of a pair that has just begun. */
+#define PEERS_TERM (TERM_FIRST + 3)
 
 struct side {
     struct session session;
@@ -26,7 +29,7 @@ struct side {
 static void begin(struct side *side, enum session_role role, enum session_peer_loss policy)
 {
     const struct session_config config = {.role = role,
-                                          .term = 1,
+                                          .term = TERM_FIRST,
                                           .on_peer_loss = policy,
                                           .silence_ms = SILENCE_MS,
                                           .ack_timeout_ms = ACK_TIMEOUT_MS};
@@ -67,8 +70,8 @@ static void protect(struct side *side, enum session_peer_loss policy)
 {
     begin(side, SESSION_PRIMARY, policy);
     feed_simple(side, SESSION_EVENT_START);
-    feed(side,
-         (struct session_event){.type = SESSION_EVENT_LINK_UP, .term = 1, .peer_role = SESSION_SECONDARY});
+    feed(side, (struct session_event){
+                   .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_SECONDARY});
     feed_simple(side, SESSION_EVENT_SYNCHRONISED);
     feed_epoch(side, SESSION_EVENT_EPOCH_CUT, 1);
     feed_epoch(side, SESSION_EVENT_EPOCH_SENT, 1);
@@ -80,8 +83,8 @@ static void stand_by(struct side *side)
 {
     begin(side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
     feed_simple(side, SESSION_EVENT_START);
-    feed(side,
-         (struct session_event){.type = SESSION_EVENT_LINK_UP, .term = 1, .peer_role = SESSION_PRIMARY});
+    feed(side, (struct session_event){
+                   .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_PRIMARY});
     assert_state(side, SESSION_FOLLOWING);
     feed_epoch(side, SESSION_EVENT_EPOCH_RECEIVED, 1);
     feed_epoch(side, SESSION_EVENT_EPOCH_APPLIED, 1);
@@ -94,8 +97,8 @@ static void test_output_is_held_before_the_first_epoch_is_cut(void **state)
     (void)state;
     begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
     feed_simple(&side, SESSION_EVENT_START);
-    feed(&side,
-         (struct session_event){.type = SESSION_EVENT_LINK_UP, .term = 1, .peer_role = SESSION_SECONDARY});
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_SECONDARY});
     assert_did(&side, SESSION_DO_START_PRECOPY);
     assert_did_not(&side, SESSION_DO_HOLD_OUTPUT);
     feed_simple(&side, SESSION_EVENT_SYNCHRONISED);
@@ -173,7 +176,7 @@ static void test_a_newer_term_fences_a_primary(void **state)
     struct side side;
     (void)state;
     protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
-    feed(&side, (struct session_event){.type = SESSION_EVENT_FENCED, .term = 2});
+    feed(&side, (struct session_event){.type = SESSION_EVENT_FENCED, .term = PEERS_TERM});
     assert_did(&side, SESSION_DO_FENCE_GUEST);
 }
 
@@ -183,8 +186,8 @@ static void test_a_secondary_without_a_whole_image_never_promotes(void **state)
     (void)state;
     begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
     feed_simple(&side, SESSION_EVENT_START);
-    feed(&side,
-         (struct session_event){.type = SESSION_EVENT_LINK_UP, .term = 1, .peer_role = SESSION_PRIMARY});
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_PRIMARY});
     for (unsigned i = 0; i < 100; i++) {
         side.now_ms += SILENCE_MS;
         feed_simple(&side, i == 3 ? SESSION_EVENT_LINK_DOWN : SESSION_EVENT_TICK);
@@ -206,7 +209,7 @@ static void test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote
     assert_did(&side, SESSION_DO_ASK_GRANT);
     assert_did_not(&side, SESSION_DO_PROMOTE);
     uint64_t term = find(&side, SESSION_DO_ASK_GRANT)->term;
-    assert_int_equal(term, 2);
+    assert_int_equal(term, PEERS_TERM);
     feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = term, .ok = true});
     assert_did(&side, SESSION_DO_PROMOTE);
     assert_int_equal(find(&side, SESSION_DO_PROMOTE)->epoch, 1);
@@ -333,7 +336,7 @@ static void test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeov
     assert_did(&primary, SESSION_DO_SEND_GOODBYE);
     stand_by(&standby);
     feed(&standby, (struct session_event){.type = SESSION_EVENT_GOODBYE,
-                                          .term = 1,
+                                          .term = TERM_FIRST,
                                           .reason = find(&primary, SESSION_DO_SEND_GOODBYE)->reason});
     assert_did_not(&standby, SESSION_DO_ASK_GRANT);
     assert_did_not(&standby, SESSION_DO_PROMOTE);
@@ -346,7 +349,8 @@ static void hand_over(struct side *primary)
     protect(primary, SESSION_ON_PEER_LOSS_CONTINUE);
     feed_simple(primary, SESSION_EVENT_FAILOVER_PLANNED);
     assert_did(primary, SESSION_DO_LAST_EPOCH);
-    feed(primary, (struct session_event){.type = SESSION_EVENT_EPOCH_CUT, .term = 1, .epoch = 2, .ok = true});
+    feed(primary,
+         (struct session_event){.type = SESSION_EVENT_EPOCH_CUT, .term = TERM_FIRST, .epoch = 2, .ok = true});
     feed_epoch(primary, SESSION_EVENT_EPOCH_SENT, 2);
     feed_epoch(primary, SESSION_EVENT_ACK, 2);
     assert_did(primary, SESSION_DO_SEND_HANDOVER);
@@ -357,15 +361,31 @@ static void feed_heartbeat(struct side *side, uint64_t term, enum session_role p
     feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role});
 }
 
+/* Nothing is heard of the peer any more, and everybody is granted what it asks for. */
+static void run_alone(struct side *side)
+{
+    while (side->session.state != SESSION_CONNECTING) {
+        side->now_ms = session_next_tick_ms(&side->session);
+        feed_simple(side, SESSION_EVENT_TICK);
+        if (find(side, SESSION_DO_ASK_GRANT))
+            feed(side, (struct session_event){.type = SESSION_EVENT_GRANT,
+                                              .term = find(side, SESSION_DO_ASK_GRANT)->term,
+                                              .ok = true});
+        if (find(side, SESSION_DO_PROMOTE))
+            feed(side, (struct session_event){
+                           .type = SESSION_EVENT_PROMOTED, .term = side->session.term, .ok = true});
+    }
+}
+
 static void test_a_guest_handed_over_is_given_up_only_once_it_runs_there(void **state)
 {
     struct side side;
     (void)state;
     hand_over(&side);
-    feed_heartbeat(&side, 2, SESSION_SECONDARY); /* granted, and still promoting */
+    feed_heartbeat(&side, PEERS_TERM, SESSION_SECONDARY); /* granted, and still promoting */
     assert_state(&side, SESSION_HANDING_OVER);
     assert_did_not(&side, SESSION_DO_QUIT_HYPERVISOR);
-    feed_heartbeat(&side, 2, SESSION_PRIMARY);
+    feed_heartbeat(&side, PEERS_TERM, SESSION_PRIMARY);
     assert_did(&side, SESSION_DO_QUIT_HYPERVISOR);
     assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_HANDED_OVER);
 }
@@ -375,25 +395,45 @@ static void test_a_guest_that_the_peer_could_not_start_is_taken_back(void **stat
     struct side primary, secondary;
     (void)state;
     stand_by(&secondary);
-    feed(&secondary, (struct session_event){.type = SESSION_EVENT_HANDOVER, .term = 1, .epoch = 1});
-    feed(&secondary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = 2, .ok = true});
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_HANDOVER, .term = TERM_FIRST, .epoch = 1});
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = PEERS_TERM, .ok = true});
     assert_did(&secondary, SESSION_DO_PROMOTE);
-    feed(&secondary, (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = 2});
+    feed(&secondary, (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = PEERS_TERM});
     const struct session_action *goodbye = find(&secondary, SESSION_DO_SEND_GOODBYE);
     assert_non_null(goodbye);
     assert_true(goodbye < find(&secondary, SESSION_DO_END));
 
     hand_over(&primary);
-    feed_heartbeat(&primary, 2, SESSION_SECONDARY);
+    feed_heartbeat(&primary, PEERS_TERM, SESSION_SECONDARY);
     feed(&primary, (struct session_event){
                        .type = SESSION_EVENT_GOODBYE, .term = goodbye->term, .reason = goodbye->reason});
-    /* Term 2 was the peer's. */
-    assert_int_equal(find(&primary, SESSION_DO_ASK_GRANT)->term, 3);
+    /* The term after the first was the peer's. */
+    assert_int_equal(find(&primary, SESSION_DO_ASK_GRANT)->term, term_next(PEERS_TERM, 0));
     assert_did_not(&primary, SESSION_DO_RESUME_GUEST);
-    feed(&primary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = 3, .ok = true});
+    feed(&primary,
+         (struct session_event){.type = SESSION_EVENT_GRANT, .term = term_next(PEERS_TERM, 0), .ok = true});
     assert_did(&primary, SESSION_DO_RESUME_GUEST);
     assert_did(&primary, SESSION_DO_RELEASE_ALL);
     assert_state(&primary, SESSION_CONNECTING);
+}
+
+/* A cable out and in again: both had asked for the term after the first. */
+static void test_of_two_hosts_that_went_on_alone_exactly_one_is_fenced(void **state)
+{
+    struct side side[2];
+    uint64_t term[2];
+    (void)state;
+    protect(&side[0], SESSION_ON_PEER_LOSS_CONTINUE);
+    stand_by(&side[1]);
+    for (int i = 0; i < 2; i++) {
+        run_alone(&side[i]);
+        term[i] = side[i].session.term;
+    }
+    assert_int_not_equal(term[0], term[1]);
+    for (int i = 0; i < 2; i++)
+        feed_heartbeat(&side[i], term[1 - i], SESSION_PRIMARY);
+    assert_did(&side[term[0] < term[1] ? 0 : 1], SESSION_DO_FENCE_GUEST);
+    assert_did_not(&side[term[0] < term[1] ? 1 : 0], SESSION_DO_FENCE_GUEST);
 }
 
 static void test_every_state_and_event_has_a_name(void **state)
@@ -429,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeover),
         cmocka_unit_test(test_a_guest_handed_over_is_given_up_only_once_it_runs_there),
         cmocka_unit_test(test_a_guest_that_the_peer_could_not_start_is_taken_back),
+        cmocka_unit_test(test_of_two_hosts_that_went_on_alone_exactly_one_is_fenced),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

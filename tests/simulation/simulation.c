@@ -30,7 +30,7 @@ static void begin(struct world *w, uint64_t seed, uint64_t events, const char *p
     w->limit = events;
     w->plant = plant;
     w->trace = trace;
-    w->arbiter.term = 1;
+    w->arbiter.term = TERM_FIRST;
     w->nbranches = 1;
     w->branches[0].left_at = UINT64_MAX;
     for (int i = 0; i < 8; i++)
@@ -41,8 +41,8 @@ static void begin(struct world *w, uint64_t seed, uint64_t events, const char *p
         w->hosts[h].generation = 1;
     }
     w->hosts[0].runs = true;
-    start_session(w, 1, SESSION_SECONDARY, 1);
-    start_session(w, 0, SESSION_PRIMARY, 1);
+    start_session(w, 1, SESSION_SECONDARY, TERM_FIRST);
+    start_session(w, 0, SESSION_PRIMARY, TERM_FIRST);
     schedule(w, 1000, (struct event){.kind = GUEST_SENDS});
     schedule(w, between(w, 50000, 400000), (struct event){.kind = FAULT});
 }

@@ -15,6 +15,7 @@
 
 #include "failover/arbiter.h"
 #include "failover/session.h"
+#include "proto/term.h"
 
 #define MAX_EVENTS   512
 #define MAX_BRANCHES 64
