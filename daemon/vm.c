@@ -51,6 +51,7 @@ struct vm {
     bool never_began; /* it ended before its QEMU ran: whoever started it was told why, and it is forgotten */
     gint64 alone_since_us;
     char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
+    char *split;           /* both hosts had run it: what the replicator said of that, or NULL */
     char *failure;         /* of the last standby here, or NULL */
     struct standby_backoff backoff;
     vm_listening listening;
@@ -76,6 +77,7 @@ static void free_vm(void *opaque)
     g_free(vm->accel);
     g_free(vm->unprotected_why);
     g_free(vm->failure);
+    g_free(vm->split);
     g_free(vm);
 }
 
@@ -123,6 +125,7 @@ static void show(struct vm *vm, const char *state, const char *error)
     status.term = vm->term;
     status.peer = vm->peer_host ? vm->peer_host : (char *)"";
     status.last_error = (char *)error;
+    status.split = vm->split ? vm->split : (char *)"";
     status.accel = vm->accel ? vm->accel : (char *)"";
     status.memory_mib = vm->protection ? vm->protection->ram_bytes >> 20 : 0;
     status.detect_ms = status.promote_ms = -1;
@@ -141,6 +144,11 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm->qemu_pid = said->qemu_pid;
     g_free(vm->state);
     vm->state = g_strdup(said->state);
+    if (said->split[0]) {
+        g_free(vm->split);
+        vm->split = g_strdup(said->split);
+    }
+    status.split = vm->split ? vm->split : (char *)"";
     if (strcmp(said->state, "protected") == 0)
         g_clear_pointer(&vm->unprotected_why, g_free);
     if (!alone)
@@ -317,10 +325,12 @@ bool vm_reserve(const char *name, GError **error)
         return false;
     }
     struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
+    char *split = vm ? g_steal_pointer(&vm->split) : NULL;
     g_hash_table_remove(vms, name);
     vm = g_new0(struct vm, 1);
     vm->name = g_strdup(name);
     vm->backoff = backoff;
+    vm->split = split;
     g_hash_table_insert(vms, vm->name, vm);
     return true;
 }

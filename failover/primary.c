@@ -11,16 +11,77 @@
 
 #define GOODBYE_TIMEOUT_MS 500
 
+/* The arbiter decides: the peer has let go, is dead as far as anybody can see, or has asked it as well. */
+static void stop_inquiring(struct step *step)
+{
+    if (step->s->link_up)
+        step_disconnect(step);
+    step_ask_grant(step);
+}
+
+/*
+ * PEER_LOST and HANDOVER_UNSURE: the peer may hold an epoch from which it could promote. It is asked to let
+ * go of it, by every path, and the link stays as long as it is one. gone: it said itself that it has ended,
+ * or it was asked and is silent.
+ */
+static void inquire(struct step *step, bool gone)
+{
+    struct session *s = step->s;
+    if (gone || s->config.chaos_ask_nobody) {
+        stop_inquiring(step);
+        return;
+    }
+    s->query_ms = 0;
+    step_ask_peer(step);
+    s->loss_query = s->query;
+    s->deadline_ms = step->now_ms + s->config.ack_timeout_ms;
+}
+
+/* What the peer says while it is asked. Its newer term would have ended this side already. */
+static void weigh_answer(struct step *step)
+{
+    struct session *s = step->s;
+    bool leaves_it_to_us = step->event->standing == SESSION_HAS_LET_GO;
+    bool leaves_it_to_the_arbiter = step->event->standing == SESSION_ASKS_ARBITER;
+    if (s->loss_query && step->event->answer >= s->loss_query &&
+        (leaves_it_to_us || leaves_it_to_the_arbiter))
+        stop_inquiring(step);
+}
+
+/* While no grant is asked for: the peer has been asked, and what happens instead of its answer. */
+static void await_answer(struct step *step)
+{
+    switch (step->event->type) {
+    case SESSION_EVENT_LINK_DOWN:
+        step_disconnect(step);
+        break;
+    case SESSION_EVENT_GOODBYE:
+        stop_inquiring(step);
+        break;
+    case SESSION_EVENT_TICK:
+        /* One that is heard and never answers hears nothing itself: it has taken over by now, or cannot. */
+        if (step_is_silent(step) || step_timer_ran_out(step))
+            stop_inquiring(step);
+        break;
+    default:
+        break;
+    }
+}
+
 /* The peer is gone while it may hold an epoch from which it could promote. */
 static void lose_peer(struct step *step)
 {
     struct session *s = step->s;
+    bool hold = s->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD;
+    bool gone = step->event->type == SESSION_EVENT_GOODBYE;
+    bool silent = step->event->type == SESSION_EVENT_TICK && step_is_silent(step);
     s->ack_due_ms = 0;
     step_act(step, SESSION_DO_STOP_CAPTURE);
-    step_disconnect(step);
+    if (step->event->type == SESSION_EVENT_LINK_DOWN || gone || hold)
+        step_disconnect(step);
     step_enter(step, SESSION_PEER_LOST);
-    if (s->config.on_peer_loss == SESSION_ON_PEER_LOSS_CONTINUE)
-        step_ask_grant(step);
+    if (!hold)
+        inquire(step, gone || silent);
     else
         step_act(step, SESSION_DO_CONNECT); /* output stays held until a new peer holds it all */
 }
@@ -29,7 +90,7 @@ static void run_alone(struct step *step)
 {
     struct session *s = step->s;
     s->term = s->asked_term;
-    s->asked_term = 0;
+    s->asked_term = s->loss_query = s->query_ms = s->seen_term = 0;
     s->held = false;
     step_act(step, SESSION_DO_RELEASE_ALL);
     step_connect_again(step);
@@ -59,6 +120,27 @@ static void on_sent(struct step *step)
         s->ack_due_ms = step->now_ms + s->config.ack_timeout_ms;
 }
 
+/*
+ * The checkpoints' own network, and the peer lives: it is heard by another one. Nothing has come by it for
+ * twice a silence, or the peer says for a silence that nothing reaches it. A standby that is merely slow is
+ * heard by that network all the time.
+ */
+uint64_t session_path_is_cut_at_ms(const struct session *s)
+{
+    uint64_t cut_ms = s->path_heard_ms + 2 * s->config.silence_ms;
+    bool awaits = s->cut_epoch > s->acked_epoch || s->state == SESSION_HANDING_OVER;
+    if (!s->config.other_paths || s->config.chaos_wait_for_acks || !awaits)
+        return UINT64_MAX;
+    if (s->deaf_since_ms && s->deaf_since_ms + s->config.silence_ms < cut_ms)
+        return s->deaf_since_ms + s->config.silence_ms;
+    return cut_ms;
+}
+
+static bool path_is_cut(const struct step *step)
+{
+    return step->now_ms >= session_path_is_cut_at_ms(step->s);
+}
+
 static bool ack_is_overdue(const struct step *step)
 {
     return step->s->ack_due_ms != 0 && step->now_ms >= step->s->ack_due_ms;
@@ -70,7 +152,8 @@ static void on_ack(struct step *step)
     uint64_t epoch = step->event->epoch;
     if (!s->link_up || step->event->term != s->term || epoch > s->cut_epoch || epoch < s->first_epoch)
         return;
-    s->last_heard_ms = step->now_ms;
+    step_heard(step);
+    s->path_heard_ms = step->now_ms;
     if (epoch > s->acked_epoch) {
         s->acked_epoch = epoch;
         s->ack_due_ms = s->sent_epoch > epoch ? step->now_ms + s->config.ack_timeout_ms : 0;
@@ -94,7 +177,9 @@ static void start_synchronising(struct step *step)
 {
     struct session *s = step->s;
     s->link_up = true;
-    s->last_heard_ms = step->now_ms;
+    step_heard(step);
+    s->path_heard_ms = step->now_ms;
+    s->deaf_since_ms = 0;
     s->ack_due_ms = 0;
     s->first_epoch = s->cut_epoch + 1; /* acks of older epochs speak of an image that is gone */
     step_enter(step, SESSION_SYNCHRONISING);
@@ -125,6 +210,22 @@ static void handed_over(struct step *step)
     step_end(step, SESSION_END_HANDED_OVER);
 }
 
+static void on_heartbeat(struct step *step)
+{
+    struct session *s = step->s;
+    uint64_t term = step->event->term;
+    /* In a handover the peer has the newer term from its grant on, and runs the guest only as a primary. */
+    bool told = s->state == SESSION_HANDOVER_UNSURE || (s->state == SESSION_HANDING_OVER && s->handover_sent);
+    if (term <= s->term || (told && step->event->peer_role == SESSION_SECONDARY)) {
+        step_heard(step);
+        weigh_answer(step);
+    } else if (told) {
+        handed_over(step); /* its heart is heard before its message is read */
+    } else {
+        step_fence(step);
+    }
+}
+
 /* What ends a primary in any state. True if it did. */
 static bool primary_common(struct step *step)
 {
@@ -136,15 +237,7 @@ static bool primary_common(struct step *step)
         step_fence(step);
         return true;
     case SESSION_EVENT_HEARTBEAT:
-        /* In a handover the peer has the newer term from its grant on, and runs the guest only as a primary.
-         */
-        if (step->event->term <= s->term || (s->state == SESSION_HANDING_OVER && s->handover_sent &&
-                                             step->event->peer_role == SESSION_SECONDARY))
-            s->last_heard_ms = step->now_ms;
-        else if (s->state == SESSION_HANDING_OVER && s->handover_sent)
-            handed_over(step); /* its heart is heard before its message is read */
-        else
-            step_fence(step);
+        on_heartbeat(step);
         return true;
     case SESSION_EVENT_HYPERVISOR_DIED:
         step_act(step, SESSION_DO_STOP_CAPTURE);
@@ -230,7 +323,8 @@ static void in_protected(struct step *step)
         lose_peer(step);
         break;
     case SESSION_EVENT_TICK:
-        if (step_is_silent(step) || ack_is_overdue(step))
+        step_ask_if_beat_is_missed(step);
+        if (step_is_silent(step) || ack_is_overdue(step) || path_is_cut(step))
             lose_peer(step);
         break;
     case SESSION_EVENT_FAILOVER_PLANNED:
@@ -252,6 +346,8 @@ static void in_peer_lost(struct step *step)
             step_fence(step);
     } else if (step->event->type == SESSION_EVENT_TICK && s->asked_term && step_timer_ran_out(step)) {
         step_ask_grant(step);
+    } else if (s->loss_query) {
+        await_answer(step);
     } else if (step->event->type == SESSION_EVENT_LINK_UP && !s->asked_term) {
         /*
          * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that
@@ -292,6 +388,19 @@ static void send_handover_if_acked(struct step *step)
     }
 }
 
+static void be_unsure(struct step *step)
+{
+    struct session *s = step->s;
+    bool gone = step->event->type == SESSION_EVENT_GOODBYE;
+    if (gone && step->event->term > s->seen_term)
+        s->seen_term = step->event->term;
+    step_act(step, SESSION_DO_STOP_CAPTURE);
+    if (step->event->type == SESSION_EVENT_LINK_DOWN || gone)
+        step_disconnect(step);
+    step_enter(step, SESSION_HANDOVER_UNSURE);
+    inquire(step, gone);
+}
+
 static void in_handing_over(struct step *step)
 {
     struct session *s = step->s;
@@ -313,22 +422,22 @@ static void in_handing_over(struct step *step)
     case SESSION_EVENT_LINK_DOWN:
     case SESSION_EVENT_GOODBYE:
     case SESSION_EVENT_TICK:
-        if (step->event->type == SESSION_EVENT_TICK && !step_timer_ran_out(step) && !step_is_silent(step))
-            break;
+        if (step->event->type == SESSION_EVENT_TICK) {
+            step_ask_if_beat_is_missed(step);
+            if (!step_timer_ran_out(step) && !step_is_silent(step) && !path_is_cut(step))
+                break;
+        }
         if (!s->handover_sent) {
-            take_back(step, step->event->type != SESSION_EVENT_TICK || step_is_silent(step));
+            take_back(step,
+                      step->event->type != SESSION_EVENT_TICK || step_is_silent(step) || path_is_cut(step));
             break;
         }
         /*
-         * It may be running there. Only the arbiter knows; the guest here stays paused until it has spoken. A
-         * peer that could not promote says so itself, with the term that it was granted: that one is used up.
+         * It may be running there. The peer knows, and then the arbiter; the guest here stays paused until
+         * they have spoken. A peer that could not promote says so itself, with the term that it was granted:
+         * that one is used up.
          */
-        if (step->event->type == SESSION_EVENT_GOODBYE && step->event->term > s->term)
-            s->term = step->event->term;
-        step_act(step, SESSION_DO_STOP_CAPTURE);
-        step_disconnect(step);
-        step_enter(step, SESSION_HANDOVER_UNSURE);
-        step_ask_grant(step);
+        be_unsure(step);
         break;
     default:
         break;
@@ -344,6 +453,11 @@ static void in_handover_unsure(struct step *step)
         } else {
             step_fence(step);
         }
+    } else if (step->s->loss_query) {
+        if (step->event->type == SESSION_EVENT_HANDOVER_DONE && step->event->term > step->s->term)
+            handed_over(step);
+        else
+            await_answer(step);
     } else if (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step)) {
         step_ask_grant(step);
     }

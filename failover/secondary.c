@@ -19,7 +19,9 @@ static void listen_again(struct step *step)
 static void follow(struct step *step)
 {
     struct session *s = step->s;
-    if (step->event->term < s->term || step->event->peer_role != SESSION_PRIMARY) {
+    /* A primary that was told that it may run alone comes back in a newer term: this is an old connection. */
+    bool let_go = step->event->term == s->let_go_term && !s->config.chaos_keep_image;
+    if (step->event->term < s->term || let_go || step->event->peer_role != SESSION_PRIMARY) {
         step_act(step, SESSION_DO_SEND_FENCED);
         step_disconnect(step);
         step_act(step, SESSION_DO_CONNECT);
@@ -28,7 +30,8 @@ static void follow(struct step *step)
     s->term = step->event->term;
     s->host = !term_host(s->term);
     s->link_up = true;
-    s->last_heard_ms = step->now_ms;
+    step_heard(step);
+    s->path_heard_ms = step->now_ms;
     s->acked_epoch = s->applied_epoch = 0;
     s->asked_term = 0;
     step_act(step, SESSION_DO_DISCARD_IMAGE);
@@ -83,7 +86,8 @@ static void on_epoch_received(struct step *step)
     uint64_t epoch = step->event->epoch;
     if (step->event->term != s->term || !s->link_up)
         return;
-    s->last_heard_ms = step->now_ms;
+    step_heard(step);
+    s->path_heard_ms = step->now_ms;
     /* The link is ordered: anything but the next epoch is the peer's mistake. */
     if (epoch == 0 || (s->acked_epoch != 0 && epoch != s->acked_epoch + 1)) {
         if (epoch == 0 || epoch > s->acked_epoch + 1)
@@ -92,8 +96,18 @@ static void on_epoch_received(struct step *step)
     }
     s->acked_epoch = epoch;
     step_act(step, SESSION_DO_APPLY)->epoch = epoch;
-    step_act(step, SESSION_DO_SEND_ACK)->epoch = epoch;
+    if (!s->config.durable_acks)
+        step_act(step, SESSION_DO_SEND_ACK)->epoch = epoch;
     step_enter(step, SESSION_STANDBY);
+}
+
+/* Of an epoch that came by an older link, the replicator says nothing. */
+static void on_durable(struct step *step)
+{
+    const struct session *s = step->s;
+    if (s->config.durable_acks && s->link_up && step->event->term == s->term &&
+        step->event->epoch <= s->acked_epoch)
+        step_act(step, SESSION_DO_SEND_ACK)->epoch = step->event->epoch;
 }
 
 static void on_applied(struct step *step)
@@ -113,9 +127,37 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
  */
 static void outdated(struct step *step)
 {
+    if (step->s->config.chaos_keep_image)
+        return;
     step_disconnect(step);
     step_act(step, SESSION_DO_DISCARD_IMAGE);
     listen_again(step);
+}
+
+/*
+ * The primary has lost this side, although it is heard, and wants to go on alone. It may, once it knows that
+ * nobody goes on from the image here. An epoch that is still on the link must not make it whole again.
+ */
+static void let_go(struct step *step)
+{
+    step_answer(step);
+    step->s->let_go_term = step->s->term;
+    if (step->s->state != SESSION_LISTENING)
+        outdated(step);
+}
+
+static void secondary_heartbeat(struct step *step)
+{
+    struct session *s = step->s;
+    const struct session_event *event = step->event;
+    /* An old primary's sign of life says nothing about the present one. */
+    if (event->term >= s->term)
+        step_heard(step);
+    if (event->term > s->term && s->state != SESSION_LISTENING)
+        outdated(step);
+    else if (event->term == s->term && event->peer_role == SESSION_PRIMARY && event->query &&
+             event->standing == SESSION_GOES_ALONE)
+        let_go(step);
 }
 
 /* What a secondary does in every state before it asks to run. True if handled. */
@@ -126,11 +168,7 @@ static bool secondary_common(struct step *step)
         step->event->reason == SESSION_END_GUEST_SHUTDOWN || step->event->reason == SESSION_END_STOPPED;
     switch (step->event->type) {
     case SESSION_EVENT_HEARTBEAT:
-        /* An old primary's sign of life says nothing about the present one. */
-        if (step->event->term >= s->term)
-            s->last_heard_ms = step->now_ms;
-        if (step->event->term > s->term && s->state != SESSION_LISTENING)
-            outdated(step);
+        secondary_heartbeat(step);
         return true;
     case SESSION_EVENT_STOP:
         leave_secondary(step, SESSION_END_STOPPED);
@@ -196,7 +234,11 @@ static void in_standby(struct step *step)
         if (s->link_up) {
             step_disconnect(step);
             step_act(step, SESSION_DO_CONNECT);
+            step_ask_peer(step);
         }
+        break;
+    case SESSION_EVENT_EPOCH_DURABLE:
+        on_durable(step);
         break;
     case SESSION_EVENT_GOODBYE:
         /* The primary's own word that its guest is dead: no need to wait for silence. */
@@ -213,6 +255,7 @@ static void in_standby(struct step *step)
         want_to_run(step, true);
         break;
     case SESSION_EVENT_TICK:
+        step_ask_if_beat_is_missed(step);
         if (step_is_silent(step))
             want_to_run(step, false);
         break;
@@ -224,6 +267,8 @@ static void in_standby(struct step *step)
 static void in_asking(struct step *step)
 {
     struct session *s = step->s;
+    if (s->config.chaos_ack_while_asking && step->event->type == SESSION_EVENT_EPOCH_DURABLE)
+        on_durable(step);
     if (step_is_our_grant(step)) {
         if (!step->event->ok) {
             /* The other side runs alone: this image is history. */
@@ -258,7 +303,7 @@ static void become_primary(struct step *step)
     s->role = SESSION_PRIMARY;
     s->handed_over = s->promoting = s->held = s->handover_sent = false;
     s->cut_epoch = s->released_epoch = s->sent_epoch = s->acked_epoch;
-    s->ack_due_ms = 0;
+    s->ack_due_ms = s->query_ms = s->deaf_since_ms = 0;
     s->first_epoch = s->cut_epoch + 1;
     step_act(step, SESSION_DO_RELEASE_ALL);
     step_connect_again(step);

@@ -61,17 +61,102 @@ void step_say_goodbye(struct step *step, enum session_end_reason reason)
 }
 
 /*
- * How long nothing may be heard. A standby whose link was closed (which a dying process's kernel does, and a
- * cut network or a host that merely stands still does not) needs only a third of the silence to believe it.
+ * How long nothing may be heard. Whoever finds the link closed by the peer (which a dying process's kernel
+ * does, and a cut network or a host that merely stands still does not) needs only a third of the silence to
+ * believe it.
  */
 static uint64_t silence_limit_ms(const struct session *s)
 {
-    return s->state == SESSION_STANDBY && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
+    /* It was told to go on, and may be too busy with that for a beat. */
+    if (s->state == SESSION_HANDOVER_UNSURE)
+        return 5 * s->config.silence_ms;
+    bool link_counts = s->state == SESSION_STANDBY || s->state == SESSION_PEER_LOST;
+    return link_counts && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
+}
+
+bool session_watches_peer(const struct session *s)
+{
+    switch (s->state) {
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_HANDING_OVER:
+    case SESSION_STANDBY:
+        return true;
+    case SESSION_PEER_LOST:
+    case SESSION_HANDOVER_UNSURE:
+        return s->asked_term == 0 && s->loss_query != 0;
+    default:
+        return false;
+    }
+}
+
+/* An answer needs no longer than this: a part of the third of a silence that is the shortest limit. */
+static uint64_t answer_ms(const struct session *s)
+{
+    return s->config.silence_ms / 8;
+}
+
+static uint64_t missed_beat_ms(const struct session *s)
+{
+    uint64_t beats_ms = 2 * s->config.heartbeat_ms, most_ms = s->config.silence_ms * 2 / 3;
+    return s->last_heard_ms + (beats_ms < most_ms ? beats_ms : most_ms);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* When the peer counts as silent if nothing is heard meanwhile. UINT64_MAX: it has to be asked first. */
+static uint64_t silent_at_ms(const struct session *s)
+{
+    uint64_t at = s->last_heard_ms + silence_limit_ms(s);
+    if (!session_watches_peer(s) || s->config.chaos_ask_nobody)
+        return at;
+    if (!s->query_ms)
+        return UINT64_MAX;
+    return later(later(at, s->query_ms + answer_ms(s)), s->listens_until_ms);
 }
 
 bool step_is_silent(const struct step *step)
 {
-    return step->now_ms >= step->s->last_heard_ms + silence_limit_ms(step->s);
+    return step->now_ms >= silent_at_ms(step->s);
+}
+
+void step_ask_peer(struct step *step)
+{
+    struct session *s = step->s;
+    if (s->query_ms)
+        return;
+    s->query++;
+    s->query_ms = step->now_ms;
+    step_act(step, SESSION_DO_ASK_PEER)->epoch = s->query;
+}
+
+void step_ask_if_beat_is_missed(struct step *step)
+{
+    if (step->now_ms >= missed_beat_ms(step->s))
+        step_ask_peer(step);
+}
+
+void step_heard(struct step *step)
+{
+    struct session *s = step->s;
+    s->last_heard_ms = step->now_ms;
+    if (!s->loss_query)
+        s->query_ms = 0;
+}
+
+void step_answer(struct step *step)
+{
+    if (step->event->query && !step->answered)
+        step_act(step, SESSION_DO_SEND_ANSWER)->epoch = step->event->query;
+    step->answered = true;
 }
 
 bool step_timer_ran_out(const struct step *step)
@@ -92,9 +177,13 @@ void step_fence(struct step *step)
 
 void step_ask_grant(struct step *step)
 {
-    step->s->asked_term = term_next(step->s->term, step->s->host);
-    step_act(step, SESSION_DO_ASK_GRANT)->term = step->s->asked_term;
-    step->s->deadline_ms = step->now_ms + step->s->config.grant_retry_ms;
+    struct session *s = step->s;
+    s->asked_term = term_next(later(s->term, s->seen_term), s->host);
+    if (s->config.chaos_equal_terms)
+        s->asked_term = term_next(s->term, 0);
+    s->query_ms = s->loss_query = 0;
+    step_act(step, SESSION_DO_ASK_GRANT)->term = s->asked_term;
+    s->deadline_ms = step->now_ms + s->config.grant_retry_ms;
 }
 
 bool step_is_our_grant(const struct step *step)
@@ -115,6 +204,8 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->config = *config;
     if (!s->config.silence_ms)
         s->config.silence_ms = DEFAULT_SILENCE_MS;
+    if (!s->config.heartbeat_ms)
+        s->config.heartbeat_ms = s->config.silence_ms / 10;
     if (!s->config.handover_timeout_ms)
         s->config.handover_timeout_ms = DEFAULT_HANDOVER_TIMEOUT_MS;
     if (!s->config.grant_retry_ms)
@@ -129,9 +220,54 @@ void session_init(struct session *s, const struct session_config *config, uint64
     /* A primary's term is its own host's, and a standby is the other host. */
     s->host = config->role == SESSION_PRIMARY ? term_host(config->term) : !term_host(config->term);
     s->first_epoch = 1;
-    s->last_heard_ms = now_ms;
+    s->query = config->query_base;
+    s->last_heard_ms = s->path_heard_ms = now_ms;
     if (s->state == SESSION_LISTENING)
         s->deadline_ms = now_ms + s->config.listen_timeout_ms;
+}
+
+/* What every sign of life tells, whoever hears it. */
+static void hear(struct step *step)
+{
+    struct session *s = step->s;
+    const struct session_event *event = step->event;
+    if (event->query > s->peer_query)
+        s->peer_query = event->query;
+    if (event->by_link)
+        s->path_heard_ms = step->now_ms;
+    if (event->standing == SESSION_STANDING_UNKNOWN)
+        return;
+    if (!event->deaf)
+        s->deaf_since_ms = 0;
+    else if (!s->deaf_since_ms)
+        s->deaf_since_ms = step->now_ms;
+}
+
+static uint64_t excused(uint64_t heard_ms, uint64_t stalled_ms, uint64_t now_ms)
+{
+    uint64_t until = heard_ms + stalled_ms;
+    return until > now_ms || until < heard_ms ? now_ms : until;
+}
+
+/*
+ * Time in which nobody listened here is no silence of the peer's: without this, two sides that wake from one
+ * stall take each other for dead. And the peer may have taken this side for dead meanwhile: it is asked
+ * before anything is concluded, and is given as long to answer as it had to wait.
+ */
+static void wake(struct step *step)
+{
+    struct session *s = step->s;
+    uint64_t stalled_ms = step->event->stalled_ms, now_ms = step->now_ms;
+    s->last_heard_ms = excused(s->last_heard_ms, stalled_ms, now_ms);
+    s->path_heard_ms = excused(s->path_heard_ms, stalled_ms, now_ms);
+    s->deaf_since_ms = 0;
+    if (s->ack_due_ms)
+        s->ack_due_ms += stalled_ms;
+    s->listens_until_ms = now_ms + (stalled_ms < s->config.silence_ms ? stalled_ms : s->config.silence_ms);
+    if (session_watches_peer(s)) {
+        s->query_ms = 0;
+        step_ask_peer(step);
+    }
 }
 
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
@@ -145,40 +281,63 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         step_act(&step, SESSION_DO_CONNECT);
         return;
     }
+    if (event->type == SESSION_EVENT_STALLED) {
+        wake(&step);
+        return;
+    }
+    if (event->type == SESSION_EVENT_HEARTBEAT)
+        hear(&step);
     if (s->role == SESSION_PRIMARY)
         session_handle_primary(&step);
     else
         session_handle_secondary(&step);
+    if (event->type == SESSION_EVENT_HEARTBEAT && s->state != SESSION_ENDED)
+        step_answer(&step);
+}
+
+static enum session_standing standing_of(const struct session *s)
+{
+    if (s->role == SESSION_PRIMARY)
+        return session_watches_peer(s) && s->loss_query ? SESSION_GOES_ALONE : SESSION_RUNS_GUEST;
+    switch (s->state) {
+    case SESSION_STANDBY:
+        return s->config.chaos_keep_image ? SESSION_HAS_LET_GO : SESSION_MAY_TAKE_OVER;
+    case SESSION_ASKING:
+        return SESSION_ASKS_ARBITER;
+    case SESSION_PROMOTING:
+        return SESSION_TAKES_OVER;
+    default:
+        return SESSION_HAS_LET_GO;
+    }
+}
+
+void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat)
+{
+    bool hears_link = s->state == SESSION_FOLLOWING || s->state == SESSION_STANDBY;
+    *beat = (struct session_beat){
+        .term = s->term,
+        .query = s->query_ms ? s->query : 0,
+        .answer = s->peer_query,
+        .role = s->role,
+        .standing = standing_of(s),
+        .deaf = hears_link && s->config.other_paths && now_ms >= s->path_heard_ms + s->config.silence_ms,
+    };
 }
 
 uint64_t session_next_tick_ms(const struct session *s)
 {
     uint64_t next = s->deadline_ms ? s->deadline_ms : UINT64_MAX;
-    switch (s->state) {
-    case SESSION_SYNCHRONISING:
-    case SESSION_ARMING:
-    case SESSION_PROTECTED:
-    case SESSION_HANDING_OVER:
-    case SESSION_FOLLOWING:
-    case SESSION_STANDBY: {
-        uint64_t silent = s->last_heard_ms + silence_limit_ms(s);
-        bool awaits_acks = s->state == SESSION_ARMING || s->state == SESSION_PROTECTED;
-        if (awaits_acks && s->ack_due_ms && s->ack_due_ms < next)
-            next = s->ack_due_ms;
-        return silent < next ? silent : next;
-    }
-    case SESSION_ENDED:
+    bool watches = session_watches_peer(s);
+    if (s->state == SESSION_ENDED)
         return UINT64_MAX;
-    default:
-        return next;
-    }
-}
-
-void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms)
-{
-    uint64_t excused = s->last_heard_ms + stalled_ms;
-    if (excused > s->last_heard_ms)
-        s->last_heard_ms = excused < now_ms ? excused : now_ms;
-    if (s->ack_due_ms)
-        s->ack_due_ms += stalled_ms;
+    if (watches && !s->query_ms)
+        next = sooner(next, missed_beat_ms(s));
+    else if (watches || s->state == SESSION_SYNCHRONISING || s->state == SESSION_FOLLOWING)
+        next = sooner(next, silent_at_ms(s));
+    bool awaits_acks = s->state == SESSION_ARMING || s->state == SESSION_PROTECTED;
+    if (awaits_acks && s->ack_due_ms)
+        next = sooner(next, s->ack_due_ms);
+    if (awaits_acks || s->state == SESSION_HANDING_OVER)
+        next = sooner(next, session_path_is_cut_at_ms(s));
+    return next;
 }

@@ -8,6 +8,9 @@
  * arbiter is for one term, and a term is one host's. A message of an older term is answered with FENCED; a
  * primary that meets a newer term fences itself.
  *
+ * Asking. Before a side runs alone it asks the other, by every path: its beats carry a query, and the other
+ * answers at once with what it is (enum session_standing). docs/session.md has the rules.
+ *
  * Not thread-safe: one thread owns a session.
  */
 #ifndef UNDERSTUDY_REPLICATOR_SESSION_H
@@ -55,6 +58,28 @@ enum session_end_reason {
     SESSION_END_IMAGE_FAILED, /* a secondary whose memory image or disks could not be written */
 };
 
+/* What a side is, as its beats say: what the other may conclude from them. */
+enum session_standing {
+    SESSION_STANDING_UNKNOWN, /* of a sign of life that does not say */
+    SESSION_RUNS_GUEST,       /* primary */
+    SESSION_GOES_ALONE,       /* primary that has lost this peer and asks it to let go of its image */
+    SESSION_MAY_TAKE_OVER,    /* secondary with a whole image */
+    SESSION_HAS_LET_GO,       /* secondary without one: it lives, and cannot take over */
+    SESSION_ASKS_ARBITER,     /* secondary that waits for its grant */
+    SESSION_TAKES_OVER,       /* secondary that has it */
+    SESSION_NSTANDINGS
+};
+
+/* What a side says of itself, several times a silence, by every path. */
+struct session_beat {
+    uint64_t term;
+    uint64_t query;  /* the peer is asked: it answers this number at once; 0: it is not */
+    uint64_t answer; /* the newest query that was heard from the peer */
+    enum session_role role;
+    enum session_standing standing;
+    bool deaf; /* the checkpoints' own network brings nothing of the peer any more */
+};
+
 enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOLD };
 
 enum session_event_type {
@@ -62,11 +87,13 @@ enum session_event_type {
     SESSION_EVENT_TICK,           /* time passed */
     SESSION_EVENT_LINK_UP,        /* transport connected and HELLO exchanged: peer_term, peer_role */
     SESSION_EVENT_LINK_DOWN,      /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: peer_term, peer_role */
+    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: the fields of struct session_beat */
+    SESSION_EVENT_STALLED,        /* this side itself did not run for stalled_ms, until now */
     SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
     SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
     SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */
     SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
+    SESSION_EVENT_EPOCH_DURABLE,  /* secondary: epoch's disk writes are on stable storage */
     SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
     SESSION_EVENT_ACK,            /* primary: peer holds epoch */
     SESSION_EVENT_HANDOVER,       /* secondary: epoch was the last, promote */
@@ -91,6 +118,12 @@ struct session_event {
     enum session_role peer_role;
     bool ok; /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
     enum session_end_reason reason;
+    /* HEARTBEAT */
+    enum session_standing standing;
+    uint64_t query, answer;
+    bool deaf;
+    bool by_link;        /* it came by the checkpoints' own network */
+    uint64_t stalled_ms; /* STALLED */
 };
 
 enum session_action_type {
@@ -106,6 +139,8 @@ enum session_action_type {
     SESSION_DO_SEND_ACK,      /* secondary: epoch */
     SESSION_DO_APPLY,         /* secondary: epoch may go to the image */
     SESSION_DO_DISCARD_IMAGE, /* secondary: image is worthless, start over (new pre-copy begins) */
+    SESSION_DO_ASK_PEER,      /* send a beat by every path now: it has a query */
+    SESSION_DO_SEND_ANSWER,   /* send a beat by every path now, the link too: it answers the peer's query */
     SESSION_DO_ASK_GRANT,     /* ask the arbiter for term */
     SESSION_DO_PROMOTE,       /* secondary: start the guest from epoch (all applied), as primary of term */
     SESSION_DO_LAST_EPOCH,    /* primary: cut one epoch and leave the guest paused */
@@ -137,7 +172,11 @@ struct session_config {
     enum session_role role;
     uint64_t term; /* first term of a new pair: TERM_FIRST */
     enum session_peer_loss on_peer_loss;
-    uint64_t silence_ms;          /* no sign of life for this long: the peer is lost (default 100) */
+    uint64_t silence_ms;   /* no sign of life for this long: the peer is lost (default 100) */
+    uint64_t heartbeat_ms; /* the peer's beats come as often as this (default silence_ms / 10) */
+    uint64_t query_base;   /* queries' numbers begin above it: more than any earlier process used */
+    bool other_paths;      /* beats come by other networks too, so the checkpoints' own can fail alone */
+    bool durable_acks;     /* secondary: an epoch is acked once it is durable */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
     uint64_t ack_timeout_ms;       /* from sending an epoch in full to its ack (default 3000) */
@@ -145,6 +184,11 @@ struct session_config {
     bool chaos_release_before_ack; /* planted bugs, for tests that must find them */
     bool chaos_promote_without_grant;
     bool chaos_apply_unacked;
+    bool chaos_ask_nobody;       /* run alone without asking the peer */
+    bool chaos_keep_image;       /* secondary: say that the image was let go, and keep it */
+    bool chaos_wait_for_acks;    /* a cut path is noticed by late acks alone */
+    bool chaos_ack_while_asking; /* secondary */
+    bool chaos_equal_terms;      /* both hosts ask for the same terms */
 };
 
 struct session {
@@ -158,6 +202,16 @@ struct session {
     uint64_t released_epoch; /* primary */
     uint64_t applied_epoch;  /* secondary */
     uint64_t last_heard_ms;
+    uint64_t path_heard_ms; /* by the checkpoints' own network */
+    uint64_t deaf_since_ms; /* the peer says that it hears nothing by that network, 0: it does */
+    uint64_t query;         /* newest query of ours */
+    uint64_t query_ms;      /* when it was asked, 0: no answer is awaited */
+    uint64_t loss_query;    /* peer lost: the first query since then, which the peer has to answer */
+    uint64_t peer_query;    /* newest query of the peer's */
+    uint64_t
+        listens_until_ms; /* this side stood still: it judges nobody before it has listened for as long */
+    uint64_t let_go_term; /* secondary: its primary of this term was told that it may run alone */
+    uint64_t seen_term;   /* primary: newest term that the peer was granted and did not use */
     uint64_t deadline_ms; /* of the state's own timer, 0 = none */
     bool link_up;
     enum session_end_reason end_reason;
@@ -174,16 +228,14 @@ void session_init(struct session *s, const struct session_config *config, uint64
 /* Feeds one event; out is overwritten. now_ms: any monotonic clock of this host. */
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
                     struct session_actions *out);
-/*
- * This side itself did not run for stalled_ms, until now: the peer's silence in that time says nothing about
- * the peer. To be called after what came meanwhile was heard, before the next TICK.
- */
-void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms);
+/* What this side's next beat says. */
+void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
 const char *session_state_name(enum session_state state);
 const char *session_event_name(enum session_event_type type);
 const char *session_action_name(enum session_action_type type);
+const char *session_standing_name(enum session_standing standing);
 const char *session_end_reason_name(enum session_end_reason reason);
 
 #endif

@@ -14,6 +14,7 @@ struct step {
     const struct session_event *event;
     uint64_t now_ms;
     struct session_actions *out;
+    bool answered;
 };
 
 /* Adds an action, with the session's term; the caller fills in the rest. */
@@ -32,11 +33,24 @@ void step_connect_again(struct step *step);
 void step_ask_grant(struct step *step);
 /* The event is the arbiter's answer (ok: granted) to what was asked last. */
 bool step_is_our_grant(const struct step *step);
-/* Nothing was heard for longer than this state allows. */
+/* The peer is asked what it is, unless it was asked already and has not been heard since. */
+void step_ask_peer(struct step *step);
+/* Whoever missed a beat asks: silence is the lack of an answer. */
+void step_ask_if_beat_is_missed(struct step *step);
+/* The peer gave a sign of life. */
+void step_heard(struct step *step);
+/* Answers the peer's query, before the link goes. */
+void step_answer(struct step *step);
+/* This state judges the peer by its silence: it asks first. */
+bool session_watches_peer(const struct session *s);
+/* Nothing was heard for longer than this state allows, and where that means that the guest runs on alone, the
+ * peer was asked and did not answer either. */
 bool step_is_silent(const struct step *step);
 /* The state's own timer ran out. */
 bool step_timer_ran_out(const struct step *step);
 
+/* Primary: when the checkpoints' own network counts as cut if nothing comes by it, UINT64_MAX: never. */
+uint64_t session_path_is_cut_at_ms(const struct session *s);
 /* One event for a session of that role. */
 void session_handle_primary(struct step *step);
 void session_handle_secondary(struct step *step);

@@ -36,14 +36,31 @@ const char *session_state_name(enum session_state state)
 const char *session_event_name(enum session_event_type type)
 {
     static const char *const names[] = {
-        "start",           "tick",         "link-up",
-        "link-down",       "heartbeat",    "synchronised",
-        "epoch-cut",       "epoch-sent",   "epoch-received",
-        "epoch-applied",   "ack",          "handover",
-        "handover-done",   "goodbye",      "fenced",
-        "grant",           "promoted",     "guest-shutdown",
-        "hypervisor-died", "image-failed", "failover-planned",
-        "failover-force",  "stop",
+        "start",
+        "tick",
+        "link-up",
+        "link-down",
+        "heartbeat",
+        "stalled",
+        "synchronised",
+        "epoch-cut",
+        "epoch-sent",
+        "epoch-received",
+        "epoch-durable",
+        "epoch-applied",
+        "ack",
+        "handover",
+        "handover-done",
+        "goodbye",
+        "fenced",
+        "grant",
+        "promoted",
+        "guest-shutdown",
+        "hypervisor-died",
+        "image-failed",
+        "failover-planned",
+        "failover-force",
+        "stop",
     };
     return NAME_OF(names, type);
 }
@@ -51,31 +68,20 @@ const char *session_event_name(enum session_event_type type)
 const char *session_action_name(enum session_action_type type)
 {
     static const char *const names[] = {
-        "connect",
-        "disconnect",
-        "start-precopy",
-        "stop-capture",
-        "hold-output",
-        "start-epochs",
-        "release",
-        "release-all",
-        "drop-output",
-        "send-ack",
-        "apply",
-        "discard-image",
-        "ask-grant",
-        "promote",
-        "last-epoch",
-        "send-handover",
-        "send-handover-done",
-        "send-goodbye",
-        "send-fenced",
-        "resume-guest",
-        "fence-guest",
-        "quit-hypervisor",
-        "end",
+        "connect",      "disconnect",    "start-precopy", "stop-capture",       "hold-output",
+        "start-epochs", "release",       "release-all",   "drop-output",        "send-ack",
+        "apply",        "discard-image", "ask-peer",      "send-answer",        "ask-grant",
+        "promote",      "last-epoch",    "send-handover", "send-handover-done", "send-goodbye",
+        "send-fenced",  "resume-guest",  "fence-guest",   "quit-hypervisor",    "end",
     };
     return NAME_OF(names, type);
+}
+
+const char *session_standing_name(enum session_standing standing)
+{
+    static const char *const names[] = {"unknown",    "runs-guest",   "goes-alone", "may-take-over",
+                                        "has-let-go", "asks-arbiter", "takes-over"};
+    return NAME_OF(names, standing);
 }
 
 const char *session_end_reason_name(enum session_end_reason reason)

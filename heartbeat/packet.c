@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See packet.h. magic 0, version 4, role 8, zero 12, term 16, sequence 24, token 32, zero 48, crc 52. */
+/*
+ * See packet.h. magic 0, version 4, role 8, standing 12, term 16, sequence 24, token 32, query 48, answer 56,
+ * flags 64 (1: deaf), crc 68.
+ */
 #include "heartbeat/packet.h"
 
 #include <endian.h>
@@ -11,11 +14,14 @@
 
 _Static_assert(HEARTBEAT_TOKEN_LEN == WIRE_TOKEN_LEN, "one token for both");
 
+#define FLAG_DEAF 1u
+
 struct packet {
-    uint32_t magic, version, role, zero;
+    uint32_t magic, version, role, standing;
     uint64_t term, sequence;
     uint8_t token[HEARTBEAT_TOKEN_LEN];
-    uint32_t zero2, crc;
+    uint64_t query, answer;
+    uint32_t flags, crc;
 };
 _Static_assert(sizeof(struct packet) == HEARTBEAT_LEN, "wire layout");
 
@@ -27,6 +33,10 @@ void heartbeat_encode(const struct heartbeat *heartbeat, uint8_t out[HEARTBEAT_L
         .role = htole32(heartbeat->role),
         .term = htole64(heartbeat->term),
         .sequence = htole64(heartbeat->sequence),
+        .standing = htole32(heartbeat->standing),
+        .query = htole64(heartbeat->query),
+        .answer = htole64(heartbeat->answer),
+        .flags = htole32(heartbeat->deaf ? FLAG_DEAF : 0),
     };
     memcpy(packet.token, heartbeat->token, sizeof packet.token);
     packet.crc = htole32(crc32c(0, &packet, offsetof(struct packet, crc)));
@@ -40,12 +50,17 @@ int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t l
         return -EPROTO;
     memcpy(&packet, bytes, sizeof packet);
     if (le32toh(packet.magic) != HEARTBEAT_MAGIC || le32toh(packet.version) != HEARTBEAT_VERSION ||
-        le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) || packet.zero ||
-        packet.zero2 || !wire_token_equal(packet.token, token))
+        le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) ||
+        le32toh(packet.standing) >= HEARTBEAT_STANDINGS || (le32toh(packet.flags) & ~FLAG_DEAF) ||
+        !wire_token_equal(packet.token, token))
         return -EPROTO;
     memcpy(heartbeat->token, packet.token, sizeof heartbeat->token);
     heartbeat->term = le64toh(packet.term);
     heartbeat->sequence = le64toh(packet.sequence);
     heartbeat->role = le32toh(packet.role);
+    heartbeat->standing = le32toh(packet.standing);
+    heartbeat->query = le64toh(packet.query);
+    heartbeat->answer = le64toh(packet.answer);
+    heartbeat->deaf = le32toh(packet.flags) & FLAG_DEAF;
     return heartbeat->role == WIRE_ROLE_PRIMARY || heartbeat->role == WIRE_ROLE_SECONDARY ? 0 : -EPROTO;
 }

@@ -198,6 +198,10 @@ void replicator_begin(struct replicator *r)
         .term = r->config.term,
         .on_peer_loss = r->config.on_peer_loss,
         .silence_ms = r->config.silence_ms,
+        .heartbeat_ms = r->config.heartbeat_ms,
+        .query_base = (uint64_t)g_get_real_time(),
+        .other_paths = r->config.nheartbeat_paths > 0,
+        .durable_acks = r->disks && r->config.durable_acks,
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
     session_init(&r->session, &session, replicator_now_ms());
@@ -244,6 +248,7 @@ static void close_parts(struct replicator *r)
     channel_free(r->channel);
     mailbox_close(&r->box);
     g_free(r->last_error);
+    g_free(r->split);
 }
 
 static gboolean on_terminate(gpointer opaque)
@@ -266,7 +271,6 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     setsid(); /* it outlives the daemon, and whatever terminal that was started from */
     r.fds = (struct hv_fds){-1, -1, -1, -1};
-    g_queue_init(&r.events);
     if (mailbox_open(&r.box) < 0)
         return 1;
     priority_take_real_time();

@@ -177,6 +177,7 @@ static void report(struct channel *channel)
     status.transport = (char *)(r->transport ? r->transport : "");
     status.transport_why =
         r->transport_why && g_strcmp0(r->transport, "tcp") == 0 ? r->transport_why : (char *)"";
+    status.split = r->split ? r->split : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
     Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The control thread's core: what happened goes into the session as events, what the session decides goes out
- * to the parts as actions. Nothing is decided here.
+ * to the parts as actions.
  *
  * Notes of an older connection or an older capture are dropped at this door, so the session never sees them.
  * Events raised while an action is carried out (a grant given at once) wait until the action list is done.
@@ -100,7 +100,8 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
 static bool sends_message(enum session_action_type type)
 {
     return type == SESSION_DO_SEND_FENCED || type == SESSION_DO_SEND_GOODBYE ||
-           type == SESSION_DO_SEND_HANDOVER || type == SESSION_DO_SEND_HANDOVER_DONE;
+           type == SESSION_DO_SEND_ANSWER || type == SESSION_DO_SEND_HANDOVER ||
+           type == SESSION_DO_SEND_HANDOVER_DONE;
 }
 
 static void do_action(struct replicator *r, const struct session_action *action, bool said_something,
@@ -121,6 +122,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         guest_disks_stop_logging(r);
         break;
     case SESSION_DO_HOLD_OUTPUT:
+        r->alone_us = 0;
 #ifndef UNDERSTUDY_CHAOS /* the planted fault: output that does not wait for its epoch */
         gate_hold(r->gate);
 #endif
@@ -135,6 +137,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         capture_thread_acked(r->capture, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
+        split_alone(r);
         guest_disks_release_all(r);
         break;
     case SESSION_DO_DROP_OUTPUT:
@@ -142,12 +145,10 @@ static void do_action(struct replicator *r, const struct session_action *action,
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
-        /* Otherwise NOTE_EPOCH_JOURNALLED does. */
-        if (!r->disks || !r->config.durable_acks)
-            replicator_send(r, MESSAGE_ACK, action->term, action->epoch, 0);
-        input_log_acked(r->input_log, action->epoch);
+        replicator_send(r, MESSAGE_ACK, action->term, action->epoch, 0);
         break;
     case SESSION_DO_APPLY:
+        input_log_acked(r->input_log, action->epoch);
         if (*offered && (*offered)->epoch == action->epoch)
             applier_post(r->applier, g_steal_pointer(offered), action->term,
                          r->connection ? r->connection->id : 0);
@@ -156,6 +157,10 @@ static void do_action(struct replicator *r, const struct session_action *action,
         input_log_reset(r->input_log);
         applier_post_discard_image(r->applier);
         r->sync_done_pages = 0;
+        break;
+    case SESSION_DO_ASK_PEER:
+    case SESSION_DO_SEND_ANSWER:
+        heartbeats_send_now(r, true);
         break;
     case SESSION_DO_ASK_GRANT:
         if (!r->asked_us)
@@ -184,6 +189,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         guest_disks_resume(r);
         break;
     case SESSION_DO_FENCE_GUEST:
+        split_fenced(r);
         guest_disks_fence(r);
         guest_fence(r);
         break;
@@ -202,6 +208,9 @@ static gboolean on_tick(gpointer opaque)
 {
     struct replicator *r = opaque;
     r->tick_source = 0;
+    heartbeats_look(r);
+    if (r->ended)
+        return G_SOURCE_REMOVE;
     replicator_event_simple(r, SESSION_EVENT_TICK);
     return G_SOURCE_REMOVE;
 }
@@ -217,38 +226,51 @@ static void arm_tick(struct replicator *r)
         g_timeout_add_full(G_PRIORITY_HIGH, next > now ? (guint)MIN(next - now, 10000) : 0, on_tick, r, NULL);
 }
 
-/* Feeds events until none waits. offered: the epoch that came with the first one, or NULL. */
-static void handle(struct replicator *r, const struct session_event *event, struct staged_epoch *offered)
+static void on_state_changed(struct replicator *r, enum session_state before, enum session_event_type cause)
 {
+    input_log_set_active(r->input_log,
+                         r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
+    r->since_us = g_get_monotonic_time();
+    g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
+              session_state_name(before), session_event_name(cause));
+    channel_report_soon(r->channel);
+}
+
+/* One event. offered: the epoch that came with it, or NULL. */
+static void handle_one(void *opaque, const struct session_event *event, struct staged_epoch *offered)
+{
+    struct replicator *r = opaque;
     enum session_state before = r->session.state;
-    enum session_event_type cause = event->type;
-    g_queue_push_tail(&r->events, g_memdup2(event, sizeof *event));
-    if (r->handling)
-        return;
-    r->handling = true;
-    struct session_event *next;
-    while ((next = g_queue_pop_head(&r->events))) {
-        struct session_actions actions;
-        session_handle(&r->session, next, replicator_now_ms(), &actions);
-        g_free(next);
-        bool said_something = false;
-        for (size_t i = 0; i < actions.n && !r->ended; i++) {
-            do_action(r, &actions.list[i], said_something, &offered);
-            said_something |= sends_message(actions.list[i].type);
-        }
+    uint64_t term = r->session.term;
+    struct session_actions actions;
+    bool said_something = false;
+    session_handle(&r->session, event, replicator_now_ms(), &actions);
+    /* The peer hears of a new term before anything is done about it, which may take a while. */
+    if (r->session.term != term)
+        heartbeats_send_now(r, false);
+    for (size_t i = 0; i < actions.n && !r->ended; i++) {
+        do_action(r, &actions.list[i], said_something, &offered);
+        said_something |= sends_message(actions.list[i].type);
     }
-    r->handling = false;
     if (offered)
         applier_post_discard(r->applier, offered);
-    if (r->session.state != before) {
-        input_log_set_active(r->input_log,
-                             r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
-        r->since_us = g_get_monotonic_time();
-        g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
-                  session_state_name(before), session_event_name(cause));
-        channel_report_soon(r->channel);
+    if (r->session.state != before)
+        on_state_changed(r, before, event->type);
+}
+
+/* offered: the epoch that came with the event, or NULL. */
+static void handle(struct replicator *r, const struct session_event *event, struct staged_epoch *offered)
+{
+    if (!event_queue_post(&r->events, event, offered, handle_one, r)) {
+        g_warning("%s: an event (%s) came amid too many others: the link is given up", r->config.vm_name,
+                  session_event_name(event->type));
+        if (offered)
+            applier_post_discard(r->applier, offered);
+        if (r->connection)
+            connection_shutdown(r->connection);
     }
-    arm_tick(r);
+    if (!event_queue_runs(&r->events))
+        arm_tick(r);
 }
 
 void replicator_event(struct replicator *r, const struct session_event *event)
@@ -262,11 +284,11 @@ void replicator_event_simple(struct replicator *r, enum session_event_type type)
     handle(r, &event, NULL);
 }
 
-void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role)
+void replicator_heard(struct replicator *r, const struct session_event *event)
 {
-    struct session_event event = {.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role};
     r->last_heard_us = g_get_monotonic_time();
-    handle(r, &event, NULL);
+    split_heard(r, event);
+    handle(r, event, NULL);
 }
 
 static void on_message(struct replicator *r, const struct note *note)
@@ -275,6 +297,7 @@ static void on_message(struct replicator *r, const struct note *note)
         .term = note->term,
         .epoch = note->epoch,
         .peer_role = r->session.role == SESSION_PRIMARY ? SESSION_SECONDARY : SESSION_PRIMARY,
+        .by_link = true,
     };
     r->last_heard_us = g_get_monotonic_time();
     switch ((enum message_type)note->arg) {
@@ -316,6 +339,9 @@ static void on_message(struct replicator *r, const struct note *note)
         }
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
+    case MESSAGE_BEAT:
+        heartbeats_message(r, note->payload, note->len);
+        return;
     default:
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
@@ -362,7 +388,11 @@ static void on_epoch_received(struct replicator *r, struct note *note)
             applier_post(r->applier, staged, note->term, note->link);
         else
             applier_post_discard(r->applier, staged);
-        replicator_heard(r, note->term, SESSION_PRIMARY);
+        struct session_event beat = {.type = SESSION_EVENT_HEARTBEAT,
+                                     .term = note->term,
+                                     .peer_role = SESSION_PRIMARY,
+                                     .by_link = true};
+        replicator_heard(r, &beat);
         return;
     }
     struct session_event event = {
@@ -473,8 +503,11 @@ void replicator_note(struct replicator *r, struct note *note)
         on_applied(r, note);
         break;
     case NOTE_EPOCH_JOURNALLED:
-        if (r->connection && r->connection->id == note->link && note->term == r->session.term)
-            replicator_send(r, MESSAGE_ACK, note->term, note->epoch, 0);
+        if (r->connection && r->connection->id == note->link) {
+            struct session_event event = {
+                .type = SESSION_EVENT_EPOCH_DURABLE, .term = note->term, .epoch = note->epoch};
+            replicator_event(r, &event);
+        }
         break;
     case NOTE_STANDBY_ENDED:
         guest_disks_standby_ended(r, note->status);

@@ -5,6 +5,8 @@
  * process itself was kept from running, the packets that waited in the socket are seen before anybody
  * concludes that the peer is silent.
  *
+ * A beat also asks the peer what it is, or answers: then it is sent at once, and by the link as well.
+ *
  * Paths are networks that join the hosts: the one of the peer's own address, and those that the user named. A
  * peer that is heard by any of them lives; so a network that fails is not taken for a host that died. Path
  * 0's port is the kernel's choice; the others have the same port at their own addresses.
@@ -20,6 +22,8 @@
 
 #include "heartbeat/packet.h"
 #include "replicator/control/replicator.h"
+
+_Static_assert(HEARTBEAT_STANDINGS == SESSION_NSTANDINGS, "numbers on the wire");
 
 #define STALL_INTERVALS 2 /* intervals by which our own timer is late before it counts as a stall */
 
@@ -38,9 +42,30 @@ struct heartbeats {
     struct path paths[1 + HEARTBEAT_PATHS_MAX];
     unsigned npaths;
     guint timer;
-    gint64 interval_us; /* when the timer last ran */
-    uint64_t sequence;  /* ours, the same on every path */
+    gint64 interval_us;      /* when the timer last ran */
+    uint64_t sequence;       /* ours, the same on every path */
+    uint64_t heard_sequence; /* newest of the peer's, by any path */
 };
+
+static void hear(struct replicator *r, const struct heartbeat *beat, bool by_link)
+{
+    struct heartbeats *h = r->heartbeats;
+    struct session_event event = {
+        .type = SESSION_EVENT_HEARTBEAT,
+        .term = beat->term,
+        .peer_role = beat->role == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY,
+        .by_link = by_link,
+    };
+    /* One that was overtaken by a newer one is a sign of life, but what it says may not be so any more. */
+    if (beat->sequence >= h->heard_sequence) {
+        event.standing = (enum session_standing)beat->standing;
+        event.query = beat->query;
+        event.answer = beat->answer;
+        event.deaf = beat->deaf;
+        h->heard_sequence = beat->sequence;
+    }
+    replicator_heard(r, &event);
+}
 
 /*
  * A good packet also says where the peer is now: a secondary is not told the primary's port, and a peer that
@@ -60,8 +85,7 @@ static void take(struct path *path, const uint8_t *bytes, size_t len, const stru
     path->heard_us = g_get_monotonic_time();
     memcpy(&path->peer, from, from_len);
     path->peer_len = from_len;
-    /* A secondary that promoted is a primary of a newer term: the session decides what that means. */
-    replicator_heard(r, beat.term, beat.role == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY);
+    hear(r, &beat, path == &r->heartbeats->paths[0]);
 }
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
@@ -89,37 +113,81 @@ static void notice_own_stall(struct replicator *r)
     struct heartbeats *h = r->heartbeats;
     gint64 now = g_get_monotonic_time(), due = h->interval_us + (gint64)r->config.heartbeat_ms * 1000;
     if (h->interval_us && now - due > STALL_INTERVALS * (gint64)r->config.heartbeat_ms * 1000) {
-        session_excuse_silence(&r->session, (uint64_t)(now - due) / 1000, replicator_now_ms());
+        struct session_event event = {.type = SESSION_EVENT_STALLED,
+                                      .stalled_ms = (uint64_t)(now - due) / 1000};
         if (now - due > (gint64)r->config.silence_ms * 1000 / 2)
             g_warning("%s: this process did not run for %" G_GINT64_FORMAT
                       " ms; a longer stall looks like death to the peer (see --silence-ms)",
                       r->config.vm_name, (now - due) / 1000);
+        h->interval_us = now;
+        replicator_event(r, &event);
     }
     h->interval_us = now;
 }
 
-static gboolean on_interval(gpointer opaque)
+static void encode(struct replicator *r, uint8_t bytes[HEARTBEAT_LEN])
 {
-    struct replicator *r = opaque;
-    struct heartbeats *h = r->heartbeats;
-    notice_own_stall(r);
-    uint8_t bytes[HEARTBEAT_LEN];
+    struct session_beat says;
+    session_beat(&r->session, replicator_now_ms(), &says);
     struct heartbeat beat = {
-        .term = r->session.term,
-        .sequence = ++h->sequence,
-        .role = r->session.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY,
+        .term = says.term,
+        .sequence = ++r->heartbeats->sequence,
+        .role = says.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY,
+        .standing = says.standing,
+        .query = says.query,
+        .answer = says.answer,
+        .deaf = says.deaf,
     };
     memcpy(beat.token, r->config.token, sizeof beat.token);
     heartbeat_encode(&beat, bytes);
+}
+
+static void send_by_all_paths(struct replicator *r, const uint8_t bytes[HEARTBEAT_LEN])
+{
+    const struct heartbeats *h = r->heartbeats;
     for (unsigned i = 0; i < h->npaths; i++) {
         const struct path *path = &h->paths[i];
         /* A full socket, a refused port or a network that is down is a lost packet. */
         ssize_t ignored = path->peer_len == 0
                               ? 0
-                              : sendto(path->fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL,
+                              : sendto(path->fd, bytes, HEARTBEAT_LEN, MSG_DONTWAIT | MSG_NOSIGNAL,
                                        (const struct sockaddr *)&path->peer, path->peer_len);
         (void)ignored;
     }
+}
+
+void heartbeats_send_now(struct replicator *r, bool by_link)
+{
+    uint8_t bytes[HEARTBEAT_LEN];
+    encode(r, bytes);
+    send_by_all_paths(r, bytes);
+    const struct transport_message message = {
+        .type = MESSAGE_BEAT, .term = r->session.term, .len = sizeof bytes, .payload = bytes};
+    if (by_link && r->connection)
+        sender_post_message(r->sender, r->connection, &message);
+}
+
+void heartbeats_message(struct replicator *r, const uint8_t *bytes, size_t len)
+{
+    struct heartbeat beat;
+    if (heartbeat_decode(&beat, bytes, len, r->config.token) == 0)
+        hear(r, &beat, true);
+}
+
+void heartbeats_look(struct replicator *r)
+{
+    for (unsigned i = 0; i < r->heartbeats->npaths; i++)
+        on_readable(r->heartbeats->paths[i].fd, G_IO_IN, &r->heartbeats->paths[i]);
+    notice_own_stall(r);
+}
+
+static gboolean on_interval(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    uint8_t bytes[HEARTBEAT_LEN];
+    notice_own_stall(r);
+    encode(r, bytes);
+    send_by_all_paths(r, bytes);
     return G_SOURCE_CONTINUE;
 }
 
@@ -199,6 +267,7 @@ static void set_peer(struct path *path, const char *host, uint16_t port)
 
 void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port)
 {
+    r->heartbeats->heard_sequence = 0;
     set_peer(&r->heartbeats->paths[0], host, port);
     for (unsigned i = 1; i < r->heartbeats->npaths; i++)
         set_peer(&r->heartbeats->paths[i], r->config.heartbeat_paths[i - 1].there, port);

@@ -27,6 +27,7 @@
 #include "hv-hooks/qemu/qemu_process.h"
 #include "hv-hooks/qemu/qmp.h"
 #include "proto/epoch_wire.h"
+#include "replicator/control/event_queue.h"
 #include "replicator/disk/disk_sync.h"
 #include "replicator/disk/disks.h"
 #include "replicator/network/input_log.h"
@@ -86,8 +87,7 @@ struct replicator {
     struct mailbox box; /* notes to the control thread */
 
     struct session session;
-    GQueue events; /* struct session_event*, waiting while one is being handled */
-    bool handling;
+    struct event_queue events;
     guint tick_source;
     bool ended;
     int exit_status;
@@ -137,6 +137,10 @@ struct replicator {
     double detect_ms, promote_ms;               /* of the takeover, < 0: none */
     uint16_t data_port, udp_port;               /* ours: where the link listens (0: it dials), heartbeats */
     gint64 since_us;
+    /* Since output flows without a standby: when that began, and what the figures were. */
+    gint64 alone_us;
+    uint64_t alone_epoch, alone_frames;
+    char *split; /* what an administrator has to know of two hosts that both ran the guest, or NULL */
     const char *transport; /* of the present connection, or the last one; NULL: none yet */
     char *transport_why;   /* why it is not RDMA, or NULL */
 };
@@ -145,7 +149,8 @@ struct replicator {
 void replicator_event(struct replicator *r, const struct session_event *event);
 void replicator_event_simple(struct replicator *r, enum session_event_type type);
 void replicator_note(struct replicator *r, struct note *note);
-void replicator_heard(struct replicator *r, uint64_t term, enum session_role peer_role);
+/* A sign of life: an event HEARTBEAT. */
+void replicator_heard(struct replicator *r, const struct session_event *event);
 void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
                      uint32_t arg);
 G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
@@ -195,12 +200,26 @@ void guest_disks_io_resumed(struct replicator *r);
 /* A message about disks. False: nonsense. */
 bool guest_disks_message(struct replicator *r, const struct note *note);
 
+/* split.c */
+/* Output flows from here on without a standby. */
+void split_alone(struct replicator *r);
+/* The guest here is stopped, since the other host has a newer term. */
+void split_fenced(struct replicator *r);
+/* A sign of life, before the session hears of it. */
+void split_heard(struct replicator *r, const struct session_event *event);
+
 /* heartbeats.c */
 bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);
 void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port);
 unsigned heartbeats_count(const struct replicator *r);
 /* Where path i leads ("" if that is not known yet), and for how long nothing has come by it. */
 const char *heartbeats_silence(const struct replicator *r, unsigned i, uint64_t *silent_ms);
+/* A beat by every path now, because it asks, answers or tells a new term; by_link: as a message, too. */
+void heartbeats_send_now(struct replicator *r, bool by_link);
+/* A beat that came by the link. Untrusted. */
+void heartbeats_message(struct replicator *r, const uint8_t *bytes, size_t len);
+/* Reads what waits in the sockets and notices a stall of our own: before anybody counts as silent. */
+void heartbeats_look(struct replicator *r);
 void heartbeats_stop(struct replicator *r);
 
 #endif

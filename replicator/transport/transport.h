@@ -37,6 +37,7 @@ enum message_type {
     MESSAGE_DISK_PAIR = 13,  /* primary: a new pair begins */
     MESSAGE_DISK_HASH_REQUEST = 14, /* primary: hashes of chunks from n on, please */
     MESSAGE_DISK_HASHES = 15,       /* secondary: here they are */
+    MESSAGE_BEAT = 17,              /* a heartbeat that asks or answers: its packet is the payload */
     MESSAGE_DISK_FLUSHED = 16,      /* primary: a shared disk's image has all writes up to epoch n */
 };
 

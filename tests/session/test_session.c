@@ -91,6 +91,34 @@ static void stand_by(struct side *side)
     assert_state(side, SESSION_STANDBY);
 }
 
+static void feed_heartbeat(struct side *side, uint64_t term, enum session_role peer_role)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role});
+}
+
+/* The peer answers the query that this side has just asked. */
+static void feed_answer(struct side *side, enum session_standing standing)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                      .term = side->session.term,
+                                      .peer_role = side->session.role == SESSION_PRIMARY ? SESSION_SECONDARY
+                                                                                         : SESSION_PRIMARY,
+                                      .standing = standing,
+                                      .answer = side->session.query});
+}
+
+/* Time passes, with the ticks that the session wants, and nothing is heard. */
+static void wait_in_silence(struct side *side, uint64_t ms)
+{
+    for (uint64_t until = side->now_ms + ms; side->now_ms < until;) {
+        uint64_t next = session_next_tick_ms(&side->session);
+        side->now_ms = next < until ? (next > side->now_ms ? next : side->now_ms + 1) : until;
+        feed_simple(side, SESSION_EVENT_TICK);
+        if (find(side, SESSION_DO_ASK_GRANT))
+            return;
+    }
+}
+
 static void test_output_is_held_before_the_first_epoch_is_cut(void **state)
 {
     struct side side;
@@ -137,6 +165,10 @@ static void test_a_lost_link_releases_nothing_before_the_grant(void **state)
     feed_simple(&side, SESSION_EVENT_LINK_DOWN);
     assert_state(&side, SESSION_PEER_LOST);
     assert_did_not(&side, SESSION_DO_RELEASE_ALL);
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    feed_answer(&side, SESSION_HAS_LET_GO);
+    assert_did_not(&side, SESSION_DO_RELEASE_ALL);
     assert_did(&side, SESSION_DO_ASK_GRANT);
     uint64_t term = find(&side, SESSION_DO_ASK_GRANT)->term;
     feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = term, .ok = true});
@@ -150,6 +182,7 @@ static void test_a_primary_that_is_denied_the_grant_fences_itself(void **state)
     (void)state;
     protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
     feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+    wait_in_silence(&side, SILENCE_MS);
     uint64_t term = find(&side, SESSION_DO_ASK_GRANT)->term;
     feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = term, .ok = false});
     assert_did(&side, SESSION_DO_FENCE_GUEST);
@@ -201,11 +234,9 @@ static void test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote
     struct side side;
     (void)state;
     stand_by(&side);
-    side.now_ms += SILENCE_MS - 1;
-    feed_simple(&side, SESSION_EVENT_TICK);
+    wait_in_silence(&side, SILENCE_MS - 1);
     assert_did_not(&side, SESSION_DO_ASK_GRANT);
-    side.now_ms += 2;
-    feed_simple(&side, SESSION_EVENT_TICK);
+    wait_in_silence(&side, 1); /* not a moment later than without a question */
     assert_did(&side, SESSION_DO_ASK_GRANT);
     assert_did_not(&side, SESSION_DO_PROMOTE);
     uint64_t term = find(&side, SESSION_DO_ASK_GRANT)->term;
@@ -215,18 +246,226 @@ static void test_silence_makes_the_standby_ask_and_only_a_grant_makes_it_promote
     assert_int_equal(find(&side, SESSION_DO_PROMOTE)->epoch, 1);
 }
 
+static void test_whoever_misses_a_beat_asks_and_an_answer_ends_the_matter(void **state)
+{
+    struct side side;
+    struct session_beat beat;
+    (void)state;
+    stand_by(&side);
+    side.now_ms = session_next_tick_ms(&side.session);
+    assert_true(side.now_ms < 1000 + SILENCE_MS / 2);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    session_beat(&side.session, side.now_ms, &beat);
+    assert_int_equal(beat.query, find(&side, SESSION_DO_ASK_PEER)->epoch);
+    assert_int_equal(beat.standing, SESSION_MAY_TAKE_OVER);
+    side.now_ms += SILENCE_MS / 2;
+    feed_answer(&side, SESSION_RUNS_GUEST);
+    wait_in_silence(&side, SILENCE_MS - 1);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    assert_state(&side, SESSION_STANDBY);
+}
+
+/* Its timer is far too late, and nobody told it that it stood still: it has asked nobody yet. */
+static void test_a_tick_that_comes_late_asks_before_it_concludes(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by(&side);
+    side.now_ms += 100 * SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    feed_heartbeat(&side, TERM_FIRST, SESSION_PRIMARY);
+    assert_state(&side, SESSION_STANDBY);
+}
+
+static void test_a_query_is_answered_at_once_in_every_state(void **state)
+{
+    struct side side[2];
+    (void)state;
+    protect(&side[0], SESSION_ON_PEER_LOSS_CONTINUE);
+    stand_by(&side[1]);
+    for (int i = 0; i < 2; i++) {
+        feed(&side[i], (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                              .term = TERM_FIRST,
+                                              .peer_role = i ? SESSION_PRIMARY : SESSION_SECONDARY,
+                                              .standing = i ? SESSION_RUNS_GUEST : SESSION_MAY_TAKE_OVER,
+                                              .query = 77});
+        struct session_beat beat;
+        session_beat(&side[i].session, side[i].now_ms, &beat);
+        assert_int_equal(find(&side[i], SESSION_DO_SEND_ANSWER)->epoch, 77);
+        assert_int_equal(beat.answer, 77);
+        assert_int_equal(beat.standing, i ? SESSION_MAY_TAKE_OVER : SESSION_RUNS_GUEST);
+    }
+}
+
+static void test_a_primary_whose_peer_lives_waits_until_it_has_let_go(void **state)
+{
+    struct side side;
+    struct session_beat beat;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+    session_beat(&side.session, side.now_ms, &beat);
+    assert_int_equal(beat.standing, SESSION_GOES_ALONE);
+    for (unsigned i = 0; i < 10; i++) {
+        side.now_ms += SILENCE_MS / 4;
+        feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                           .term = TERM_FIRST,
+                                           .peer_role = SESSION_SECONDARY,
+                                           .standing = SESSION_MAY_TAKE_OVER,
+                                           .answer = beat.query});
+        assert_did_not(&side, SESSION_DO_ASK_GRANT);
+        feed_simple(&side, SESSION_EVENT_TICK);
+        assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    }
+    /* What it said before it was asked is no answer. */
+    feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                       .term = TERM_FIRST,
+                                       .peer_role = SESSION_SECONDARY,
+                                       .standing = SESSION_HAS_LET_GO,
+                                       .answer = beat.query - 1});
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    feed_answer(&side, SESSION_HAS_LET_GO);
+    assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
+static void ask_to_let_go(struct side *side)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                      .term = TERM_FIRST,
+                                      .peer_role = SESSION_PRIMARY,
+                                      .standing = SESSION_GOES_ALONE,
+                                      .query = 5});
+}
+
+static void test_a_standby_that_let_go_never_takes_over_in_that_term(void **state)
+{
+    struct side side;
+    struct session_beat beat;
+    (void)state;
+    stand_by(&side);
+    ask_to_let_go(&side);
+    assert_did(&side, SESSION_DO_DISCARD_IMAGE);
+    assert_true(find(&side, SESSION_DO_SEND_ANSWER) < find(&side, SESSION_DO_DISCONNECT));
+    session_beat(&side.session, side.now_ms, &beat);
+    assert_int_equal(beat.standing, SESSION_HAS_LET_GO);
+    /* What the old connection still brings makes no image. */
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_PRIMARY});
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
+    assert_did_not(&side, SESSION_DO_SEND_ACK);
+    wait_in_silence(&side, 10 * SILENCE_MS);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    /* In its new term the primary is welcome. */
+    feed(&side, (struct session_event){.type = SESSION_EVENT_LINK_UP,
+                                       .term = term_next(TERM_FIRST, 0),
+                                       .peer_role = SESSION_PRIMARY});
+    assert_state(&side, SESSION_FOLLOWING);
+}
+
+static void stall(struct side *side, uint64_t ms)
+{
+    side->now_ms += ms;
+    feed(side, (struct session_event){.type = SESSION_EVENT_STALLED, .stalled_ms = ms});
+}
+
+/* Every process of the host was stopped, and the standby has taken over meanwhile. */
+static void test_a_primary_that_wakes_to_a_closed_link_runs_alone_only_if_the_peer_is_silent(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    side.now_ms += SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_LINK_DOWN); /* read before anybody knows of the stall */
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_STALLED, .stalled_ms = SILENCE_MS});
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    wait_in_silence(&side, SILENCE_MS - 1);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    assert_did_not(&side, SESSION_DO_RELEASE_ALL);
+    struct side other = side;
+    feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                       .term = PEERS_TERM,
+                                       .peer_role = SESSION_SECONDARY,
+                                       .standing = SESSION_TAKES_OVER});
+    assert_did(&side, SESSION_DO_FENCE_GUEST);
+    wait_in_silence(&other, SILENCE_MS);
+    assert_did(&other, SESSION_DO_ASK_GRANT);
+}
+
 static void test_time_in_which_this_side_did_not_run_is_no_silence(void **state)
 {
     struct side side;
     (void)state;
     stand_by(&side);
-    side.now_ms += SILENCE_MS + 40;
-    session_excuse_silence(&side.session, SILENCE_MS + 20, side.now_ms);
+    stall(&side, SILENCE_MS + 20);
+    assert_did(&side, SESSION_DO_ASK_PEER);
     feed_simple(&side, SESSION_EVENT_TICK);
     assert_did_not(&side, SESSION_DO_ASK_GRANT);
-    side.now_ms += SILENCE_MS;
-    feed_simple(&side, SESSION_EVENT_TICK);
+    wait_in_silence(&side, SILENCE_MS);
     assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
+/* Beats by both networks, by the second one, or by none. */
+static void beat_by(struct side *side, bool first, bool second, bool deaf)
+{
+    for (int path = 0; path < 2; path++) {
+        if (path == 0 ? first : second)
+            feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                              .term = TERM_FIRST,
+                                              .peer_role = SESSION_SECONDARY,
+                                              .standing = SESSION_MAY_TAKE_OVER,
+                                              .deaf = deaf,
+                                              .by_link = path == 0});
+    }
+}
+
+/* Milliseconds until the primary gives its peer up, of which it hears so much. */
+static uint64_t given_up_after(bool first, bool deaf, uint64_t limit_ms)
+{
+    struct side side;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    side.session.config.other_paths = true;
+    feed_epoch(&side, SESSION_EVENT_EPOCH_CUT, 2);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_SENT, 2);
+    uint64_t began = side.now_ms;
+    for (; side.now_ms < began + limit_ms && side.session.state == SESSION_PROTECTED; side.now_ms += 5) {
+        beat_by(&side, first, true, deaf);
+        feed_simple(&side, SESSION_EVENT_TICK);
+    }
+    return side.now_ms - began;
+}
+
+static void test_a_checkpoint_network_that_is_cut_is_noticed_while_hearts_beat_by_another(void **state)
+{
+    (void)state;
+    assert_true(given_up_after(false, false, 3 * SILENCE_MS) <= 2 * SILENCE_MS + 10);
+    assert_true(given_up_after(true, true, 3 * SILENCE_MS) <= 2 * SILENCE_MS + 10); /* the other way */
+}
+
+static void test_a_slow_standby_is_not_taken_for_a_cut_network(void **state)
+{
+    (void)state;
+    assert_true(given_up_after(true, false, ACK_TIMEOUT_MS - 10) >= ACK_TIMEOUT_MS - 10);
+}
+
+static void test_an_epoch_that_becomes_durable_while_the_standby_asks_is_not_acked(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by(&side);
+    side.session.config.durable_acks = true;
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
+    assert_did_not(&side, SESSION_DO_SEND_ACK);
+    struct side other = side;
+    feed_epoch(&side, SESSION_EVENT_EPOCH_DURABLE, 2);
+    assert_int_equal(find(&side, SESSION_DO_SEND_ACK)->epoch, 2);
+    feed_simple(&other, SESSION_EVENT_FAILOVER_FORCE);
+    assert_state(&other, SESSION_ASKING);
+    feed_epoch(&other, SESSION_EVENT_EPOCH_DURABLE, 2);
+    assert_did_not(&other, SESSION_DO_SEND_ACK);
 }
 
 static void test_a_peer_that_lives_but_acks_nothing_is_lost(void **state)
@@ -252,7 +491,8 @@ static void test_a_peer_that_lives_but_acks_nothing_is_lost(void **state)
     feed_simple(&side, SESSION_EVENT_TICK);
     assert_state(&side, SESSION_PEER_LOST);
     assert_did_not(&side, SESSION_DO_RELEASE_ALL);
-    assert_did(&side, SESSION_DO_ASK_GRANT);
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
 }
 
 static void test_acks_that_come_keep_a_peer(void **state)
@@ -294,8 +534,7 @@ static void test_a_standby_promotes_only_when_all_it_acked_is_applied(void **sta
     stand_by(&side);
     feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
     assert_did(&side, SESSION_DO_SEND_ACK);
-    side.now_ms += SILENCE_MS + 1;
-    feed_simple(&side, SESSION_EVENT_TICK);
+    wait_in_silence(&side, SILENCE_MS);
     uint64_t term = find(&side, SESSION_DO_ASK_GRANT)->term;
     feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = term, .ok = true});
     assert_did_not(&side, SESSION_DO_PROMOTE);
@@ -309,8 +548,7 @@ static void test_a_standby_that_asked_acks_nothing_more(void **state)
     struct side side;
     (void)state;
     stand_by(&side);
-    side.now_ms += SILENCE_MS + 1;
-    feed_simple(&side, SESSION_EVENT_TICK);
+    wait_in_silence(&side, SILENCE_MS);
     assert_state(&side, SESSION_ASKING);
     feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
     assert_did_not(&side, SESSION_DO_SEND_ACK);
@@ -354,11 +592,6 @@ static void hand_over(struct side *primary)
     feed_epoch(primary, SESSION_EVENT_EPOCH_SENT, 2);
     feed_epoch(primary, SESSION_EVENT_ACK, 2);
     assert_did(primary, SESSION_DO_SEND_HANDOVER);
-}
-
-static void feed_heartbeat(struct side *side, uint64_t term, enum session_role peer_role)
-{
-    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role});
 }
 
 /* Nothing is heard of the peer any more, and everybody is granted what it asks for. */
@@ -436,6 +669,25 @@ static void test_of_two_hosts_that_went_on_alone_exactly_one_is_fenced(void **st
     assert_did_not(&side[term[0] < term[1] ? 1 : 0], SESSION_DO_FENCE_GUEST);
 }
 
+/* It was told to go on, and what became of that is not known. */
+static void test_a_broken_handover_asks_the_peer_and_gives_the_guest_up_only_to_one_that_runs_it(void **state)
+{
+    struct side side;
+    (void)state;
+    hand_over(&side);
+    feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+    assert_state(&side, SESSION_HANDOVER_UNSURE);
+    assert_did(&side, SESSION_DO_ASK_PEER);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    struct side other = side;
+    feed_heartbeat(&side, PEERS_TERM, SESSION_SECONDARY);
+    assert_state(&side, SESSION_HANDOVER_UNSURE);
+    feed_heartbeat(&side, PEERS_TERM, SESSION_PRIMARY);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_HANDED_OVER);
+    feed_answer(&other, SESSION_HAS_LET_GO);
+    assert_did(&other, SESSION_DO_ASK_GRANT);
+}
+
 static void test_every_state_and_event_has_a_name(void **state)
 {
     (void)state;
@@ -445,6 +697,8 @@ static void test_every_state_and_event_has_a_name(void **state)
         assert_non_null(session_event_name((enum session_event_type)i));
     for (int i = 0; i < SESSION_NACTIONS; i++)
         assert_non_null(session_action_name((enum session_action_type)i));
+    for (int i = 0; i < SESSION_NSTANDINGS; i++)
+        assert_non_null(session_standing_name((enum session_standing)i));
 }
 
 int main(void)
@@ -470,6 +724,17 @@ int main(void)
         cmocka_unit_test(test_a_guest_handed_over_is_given_up_only_once_it_runs_there),
         cmocka_unit_test(test_a_guest_that_the_peer_could_not_start_is_taken_back),
         cmocka_unit_test(test_of_two_hosts_that_went_on_alone_exactly_one_is_fenced),
+        cmocka_unit_test(test_whoever_misses_a_beat_asks_and_an_answer_ends_the_matter),
+        cmocka_unit_test(test_a_tick_that_comes_late_asks_before_it_concludes),
+        cmocka_unit_test(test_a_query_is_answered_at_once_in_every_state),
+        cmocka_unit_test(test_a_primary_whose_peer_lives_waits_until_it_has_let_go),
+        cmocka_unit_test(test_a_standby_that_let_go_never_takes_over_in_that_term),
+        cmocka_unit_test(test_a_primary_that_wakes_to_a_closed_link_runs_alone_only_if_the_peer_is_silent),
+        cmocka_unit_test(test_a_checkpoint_network_that_is_cut_is_noticed_while_hearts_beat_by_another),
+        cmocka_unit_test(test_a_slow_standby_is_not_taken_for_a_cut_network),
+        cmocka_unit_test(test_an_epoch_that_becomes_durable_while_the_standby_asks_is_not_acked),
+        cmocka_unit_test(
+            test_a_broken_handover_asks_the_peer_and_gives_the_guest_up_only_to_one_that_runs_it),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,11 +7,27 @@
 
 #include "tests/simulation/world.h"
 
+static struct session_event heartbeat(const struct session_beat *beat)
+{
+    return (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                  .term = beat->term,
+                                  .peer_role = beat->role,
+                                  .standing = beat->standing,
+                                  .query = beat->query,
+                                  .answer = beat->answer,
+                                  .deaf = beat->deaf};
+}
+
+static bool awake_for(const struct world *w, uint64_t us)
+{
+    return w->now >= w->hosts[0].stands_until + us && w->now >= w->hosts[1].stands_until + us;
+}
+
 static void on_dial(struct world *w)
 {
     struct host *a = &w->hosts[0], *b = &w->hosts[1];
     bool can = a->alive && b->alive && a->wants_link && b->wants_link && !a->linked && !b->linked &&
-               !w->cut[0] && !w->cut[1];
+               !w->cut[0] && !w->cut[1] && awake_for(w, 0) && !w->dead_since[0] && !w->dead_since[1];
     if (!can) {
         if ((a->alive && a->wants_link && !a->linked) || (b->alive && b->wants_link && !b->linked))
             schedule(w, between(w, 20000, 60000), (struct event){.kind = DIAL});
@@ -90,6 +106,10 @@ static void on_deliver(struct world *w, const struct event *event)
     case W_FENCED:
         out.type = SESSION_EVENT_FENCED;
         break;
+    case W_BEAT:
+        out = heartbeat(&message.beat);
+        out.by_link = true;
+        break;
     }
     feed(w, h, out);
     if (chance(w, 3))
@@ -162,6 +182,10 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .role = role,
         .term = term,
         .silence_ms = 60,
+        .heartbeat_ms = 10,
+        .query_base = host->generation * 1000000,
+        .other_paths = w->two_paths,
+        .durable_acks = w->durable,
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
         .listen_timeout_ms = 2000,
@@ -170,6 +194,11 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_release_before_ack = w->plant && strcmp(w->plant, "release-before-ack") == 0,
         .chaos_promote_without_grant = w->plant && strcmp(w->plant, "promote-without-grant") == 0,
         .chaos_apply_unacked = w->plant && strcmp(w->plant, "apply-half") == 0,
+        .chaos_ask_nobody = w->plant && strcmp(w->plant, "ask-nobody") == 0,
+        .chaos_keep_image = w->plant && strcmp(w->plant, "keep-image") == 0,
+        .chaos_wait_for_acks = w->plant && strcmp(w->plant, "wait-for-acks") == 0,
+        .chaos_ack_while_asking = w->plant && strcmp(w->plant, "ack-while-asking") == 0,
+        .chaos_equal_terms = w->plant && strcmp(w->plant, "equal-terms") == 0,
     };
     host->alive = true;
     host->wants_link = host->linked = false;
@@ -178,16 +207,30 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     host->image_epoch = 0;
     host->image_half = false;
     host->nstaged = 0;
+    host->stands_until = host->heard_sequence = 0;
+    host->sequence = host->generation * 1000000;
     session_init(&host->session, &config, clock_ms(w, h));
     feed_simple(w, h, SESSION_EVENT_START);
     schedule(w, between(w, 100, 10000),
              (struct event){.kind = HEARTBEAT_SEND, .host = h, .a = host->generation});
 }
 
+/*
+ * Without an arbiter, a host that took over, and dies or stands still before the other heard, cannot be
+ * asked: schedules that must never have two guests have no such death.
+ */
+static bool death_is_told(const struct world *w, int h)
+{
+    const struct session *here = &w->hosts[h].session, *there = &w->hosts[1 - h].session;
+    const struct session *secondary = here->role == SESSION_SECONDARY ? here : there;
+    bool deciding = secondary->state == SESSION_ASKING || secondary->state == SESSION_PROMOTING;
+    return w->mode != REACHABLE || (awake_for(w, 500000) && here->role != there->role && !deciding);
+}
+
 static void crash(struct world *w, int h)
 {
     struct host *host = &w->hosts[h];
-    if (!host->alive)
+    if (!host->alive || !death_is_told(w, h))
         return;
     w->crashed = true;
     host->alive = false;
@@ -205,7 +248,7 @@ static void on_restart(struct world *w, int h)
     struct host *host = &w->hosts[h], *peer = &w->hosts[1 - h];
     if (host->alive)
         return;
-    if (!peer->alive || peer->session.role != SESSION_PRIMARY) {
+    if (!peer->alive || peer->session.role != SESSION_PRIMARY || stands_still(w, 1 - h)) {
         if (peer->alive)
             schedule(w, between(w, 50000, 200000), (struct event){.kind = RESTART, .host = h});
         return;
@@ -218,7 +261,7 @@ static void guest_fault(struct world *w, int h)
 {
     struct host *host = &w->hosts[h];
     bool primary = host->session.role == SESSION_PRIMARY;
-    if (!host->alive || chance(w, 60))
+    if (!host->alive || chance(w, 60) || stands_still(w, h) || !death_is_told(w, h))
         return;
     switch (next_random(w) % 3) {
     case 0:
@@ -240,22 +283,91 @@ static void guest_fault(struct world *w, int h)
     }
 }
 
+static void stand_still(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    uint64_t us = between(w, 20000, chance(w, 70) ? 100000 : 400000);
+    if (!host->alive || stands_still(w, h) || !death_is_told(w, h))
+        return;
+    host->stands_since = w->now;
+    host->stands_until = w->now + us;
+    schedule(w, us + 50, (struct event){.kind = WAKE, .host = h, .a = host->generation});
+}
+
+/* Its heartbeats' timer is late: the first thing after the beats that wait, and before the session's timer.
+ */
+static void on_wake(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    uint64_t late = (host->stands_until - host->stands_since) / 1000, early = between(w, 0, 10);
+    if (event->a == host->generation && late > 30)
+        feed(w, event->host,
+             (struct session_event){.type = SESSION_EVENT_STALLED, .stalled_ms = late - early});
+}
+
+/* What reaches a host that stands still waits. Beats are read first when it wakes. */
+static bool waits(struct world *w, const struct event *event)
+{
+    uint64_t us = w->hosts[event->host].stands_until - w->now;
+    switch (event->kind) {
+    case HEARTBEAT:
+        us += 1;
+        break;
+    case TICK:
+    case HEARTBEAT_SEND:
+        us += between(w, 60, 300);
+        break;
+    case DELIVER:
+    case BREAK_SEEN:
+    case SYNCHRONISED:
+    case CUT:
+    case CUT_DONE:
+    case SENT:
+    case APPLIED:
+    case APPLIED_LATE:
+    case JOURNALLED:
+    case ARBITER_ANSWERS:
+    case PROMOTED:
+        us += between(w, 2, 300);
+        break;
+    default:
+        return false;
+    }
+    if (!stands_still(w, event->host))
+        return false;
+    schedule(w, us, *event);
+    return true;
+}
+
+/* The checkpoints' network brings host h nothing any more; the second one, if there is one, does. */
+static void cut_path(struct world *w, int h)
+{
+    if (!w->two_paths || w->broken)
+        return;
+    w->stalled[h] = true;
+    w->dead_since[h] = w->now;
+}
+
 static void on_fault(struct world *w)
 {
     int h = (int)(next_random(w) & 1);
     if (w->healed)
         return;
-    switch (next_random(w) % 12) {
+    bool cuts = w->mode != REACHABLE;
+    uint64_t which = next_random(w) % 16;
+    if (!cuts && (which == 3 || which == 4))
+        which = which == 3 ? 12 : 14;
+    switch (which) {
     case 0:
     case 1:
         crash(w, h);
         break;
     case 2:
     case 3:
-        w->cut[h] = true;
+        w->cut[h] = cuts;
         break;
     case 4:
-        w->cut[0] = w->cut[1] = true;
+        w->cut[0] = w->cut[1] = cuts;
         break;
     case 5:
         w->cut[0] = w->cut[1] = false;
@@ -265,10 +377,11 @@ static void on_fault(struct world *w)
         break;
     case 7:
         for (int i = 0; i < 2; i++)
-            feed_simple(w, i, SESSION_EVENT_FAILOVER_PLANNED);
+            if (!stands_still(w, i))
+                feed_simple(w, i, SESSION_EVENT_FAILOVER_PLANNED);
         break;
     case 8:
-        if (chance(w, 30))
+        if (chance(w, 30) && !stands_still(w, h))
             feed_simple(w, h, SESSION_EVENT_FAILOVER_FORCE);
         break;
     case 9:
@@ -276,6 +389,16 @@ static void on_fault(struct world *w)
         break;
     case 10:
         w->stalled[h] = !w->broken;
+        break;
+    case 12:
+    case 13:
+        stand_still(w, h);
+        break;
+    case 14:
+        cut_path(w, h);
+        break;
+    case 15:
+        w->dead_since[0] = w->dead_since[1] = 0;
         break;
     default:
         w->cut[h] = false;
@@ -286,16 +409,45 @@ static void on_fault(struct world *w)
 
 static void on_heartbeat_send(struct world *w, const struct event *event)
 {
-    struct host *host = &w->hosts[event->host];
-    int to = 1 - event->host;
-    if (event->a != host->generation)
+    if (event->a != w->hosts[event->host].generation)
         return;
     schedule(w, 10000, *event);
-    for (int copies = chance(w, 2) ? 2 : 1; copies; copies--) {
-        if (!chance(w, 3))
-            schedule(w, between(w, 50, chance(w, 2) ? 90000 : 2000),
-                     (struct event){
-                         .kind = HEARTBEAT, .host = to, .a = host->session.term, .b = host->session.role});
+    send_beat(w, event->host);
+}
+
+/* One that is older than another that came is a sign of life, and says nothing. */
+static void on_heartbeat(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    struct session_event out = heartbeat(&event->beat);
+    out.by_link = event->ok;
+    if (w->cut[event->host] || (event->ok && w->dead_since[event->host]))
+        return;
+    if (event->a < host->heard_sequence) {
+        out.standing = SESSION_STANDING_UNKNOWN;
+        out.query = out.answer = 0;
+    }
+    host->heard_sequence = event->a > host->heard_sequence ? event->a : host->heard_sequence;
+    feed(w, event->host, out);
+}
+
+/*
+ * The checkpoints' network has been cut for a while, and the hosts hear each other by the second one: clients
+ * must not wait for an ack that cannot come.
+ */
+static void check_waiting(struct world *w)
+{
+    for (int h = 0; h < 2; h++) {
+        uint64_t since = w->dead_since[0] && (!w->dead_since[1] || w->dead_since[0] < w->dead_since[1])
+                             ? w->dead_since[0]
+                             : w->dead_since[1];
+        const struct session *s = &w->hosts[h].session;
+        bool waits = s->state == SESSION_PROTECTED && s->sent_epoch > s->acked_epoch;
+        if (w->mode == REACHABLE && since && w->now > since + 240000 && awake_for(w, 240000) && waits &&
+            w->hosts[h].alive && w->hosts[1 - h].alive && !w->broken)
+            FAIL(w,
+                 "host %c waits for an ack of epoch %" PRIu64 " by a network that was cut %" PRIu64 " ms ago",
+                 'a' + h, s->sent_epoch, (w->now - since) / 1000);
     }
 }
 
@@ -316,6 +468,9 @@ void step(struct world *w, const struct event *event)
 {
     struct host *host = &w->hosts[event->host];
     bool mine = event->a == host->generation && host->alive;
+    if (waits(w, event))
+        return;
+    check_waiting(w);
     switch (event->kind) {
     case TICK:
         if (mine && event->b == host->tick_serial)
@@ -325,16 +480,21 @@ void step(struct world *w, const struct event *event)
         on_heartbeat_send(w, event);
         break;
     case HEARTBEAT:
-        if (!w->cut[event->host])
+        on_heartbeat(w, event);
+        break;
+    case WAKE:
+        on_wake(w, event);
+        break;
+    case JOURNALLED:
+        if (mine && host->linked && event->beat.query == w->connection)
             feed(w, event->host,
-                 (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
-                                        .term = event->a,
-                                        .peer_role = (enum session_role)event->b});
+                 (struct session_event){
+                     .type = SESSION_EVENT_EPOCH_DURABLE, .term = event->beat.term, .epoch = event->b});
         break;
     case GUEST_SENDS:
         for (int h = 0; h < 2; h++) {
             struct host *guest = &w->hosts[h];
-            if (!guest->runs || guest->paused)
+            if (!guest->runs || guest->paused || stands_still(w, h))
                 continue;
             guest->seq++;
             if (guest->gate == PASS)

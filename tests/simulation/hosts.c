@@ -12,7 +12,7 @@ void start_branch(struct world *w, struct host *host)
         w->limit = 0;
         return;
     }
-    if (w->branches[parent].released > host->image_seq)
+    if (w->mode != CUTS && w->branches[parent].released > host->image_seq)
         FAIL(w, "a client saw frame %" PRIu64 ", but the guest goes on from frame %" PRIu64,
              w->branches[parent].released, host->image_seq);
     if (host->image_seq < w->branches[parent].left_at)
@@ -168,6 +168,13 @@ static void act(struct world *w, int h, const struct session_action *action)
         host->gate = DROP;
         break;
     case SESSION_DO_APPLY:
+        if (w->durable)
+            schedule(w, between(w, 100, chance(w, 10) ? 90000 : 10000),
+                     (struct event){.kind = JOURNALLED,
+                                    .host = h,
+                                    .a = host->generation,
+                                    .b = action->epoch,
+                                    .beat = {.term = action->term, .query = w->connection}});
         apply_next(w, h);
         break;
     case SESSION_DO_DISCARD_IMAGE:
@@ -180,7 +187,17 @@ static void act(struct world *w, int h, const struct session_action *action)
         host->image_half = false;
         host->nstaged = 0;
         break;
+    case SESSION_DO_ASK_PEER:
+    case SESSION_DO_SEND_ANSWER:
+        send_beat(w, h);
+        message.wire = W_BEAT;
+        session_beat(&host->session, clock_ms(w, h), &message.beat);
+        send_message(w, h, message);
+        break;
     case SESSION_DO_ASK_GRANT:
+        host->granted = action->term;
+        if (w->mode != ARBITER)
+            break;
         schedule(w, between(w, 500, 20000),
                  (struct event){.kind = ARBITER_ASKED, .host = h, .a = action->term, .b = host->generation});
         break;
@@ -195,6 +212,9 @@ static void act(struct world *w, int h, const struct session_action *action)
         stop_guest(host);
         break;
     case SESSION_DO_SEND_ACK:
+        if (host->session.state != SESSION_STANDBY)
+            FAIL(w, "I5: host %c acks epoch %" PRIu64 " while it is %s", 'a' + h, action->epoch,
+                 session_state_name(host->session.state));
         message.wire = W_ACK;
         send_message(w, h, message);
         break;
@@ -247,6 +267,7 @@ void feed(struct world *w, int h, struct session_event event)
     struct session_actions actions;
     uint64_t generation = host->generation;
     enum session_state state = host->session.state;
+    uint64_t term = host->session.term;
     if (!host->alive)
         return;
     session_handle(&host->session, &event, clock_ms(w, h), &actions);
@@ -255,9 +276,16 @@ void feed(struct world *w, int h, struct session_event event)
                session_state_name(state), session_state_name(host->session.state));
     if (state != SESSION_PROTECTED && host->session.state == SESSION_PROTECTED)
         w->protections++;
+    /* The peer hears of a new term before anything is done about it. */
+    if (host->session.term != term)
+        send_beat(w, h);
     for (size_t i = 0; i < actions.n && host->generation == generation; i++)
         act(w, h, &actions.list[i]);
     arm_tick(w, h);
+    uint64_t granted = host->granted;
+    host->granted = 0;
+    if (w->mode != ARBITER && granted && host->generation == generation)
+        feed(w, h, (struct session_event){.type = SESSION_EVENT_GRANT, .term = granted, .ok = true});
 }
 
 void feed_simple(struct world *w, int h, enum session_event_type type)

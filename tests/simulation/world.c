@@ -63,9 +63,15 @@ uint64_t clock_ms(const struct world *w, int h)
 {
     return (uint64_t)((double)w->now / 1000 * w->hosts[h].clock_rate) + w->hosts[h].clock_offset;
 }
+
+bool stands_still(const struct world *w, int h)
+{
+    return w->now < w->hosts[h].stands_until;
+}
+
 static void client_sees(struct world *w, int h, uint64_t branch, uint64_t seq)
 {
-    if (seq > w->branches[branch].left_at)
+    if (w->mode != CUTS && seq > w->branches[branch].left_at)
         FAIL(w,
              "I5: host %c released frame %" PRIu64 " of branch %" PRIu64 ", which history left at %" PRIu64,
              'a' + h, seq, branch, w->branches[branch].left_at);
@@ -94,6 +100,19 @@ void send_message(struct world *w, int from, struct message message)
         at = queue->last_at + 1;
     queue->last_at = at;
     schedule(w, at - w->now, (struct event){.kind = DELIVER, .host = to, .a = w->connection});
+}
+
+void send_beat(struct world *w, int h)
+{
+    struct event event = {.kind = HEARTBEAT, .host = 1 - h, .a = ++w->hosts[h].sequence};
+    session_beat(&w->hosts[h].session, clock_ms(w, h), &event.beat);
+    for (int path = 0; path < (w->two_paths ? 2 : 1); path++) {
+        bool lost = w->mode != REACHABLE && chance(w, 3);
+        bool late = w->mode != REACHABLE && chance(w, 2);
+        event.ok = path == 0;
+        if (!lost)
+            schedule(w, between(w, 50, late ? 90000 : 2000), event);
+    }
 }
 
 /* The connection ends; what was on its way arrives in part (a dead host's kernel, too, has sent things). */

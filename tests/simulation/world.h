@@ -41,6 +41,8 @@ enum kind {
     PROMOTED,
     FAULT, /* something goes wrong, or right again */
     RESTART,
+    WAKE,       /* a host that stood still goes on */
+    JOURNALLED, /* what an epoch wrote to disks is durable */
 };
 
 struct event {
@@ -49,14 +51,25 @@ struct event {
     int host;
     uint64_t a, b; /* meaning by kind; often a generation that makes an outdated event void */
     bool ok;
+    struct session_beat
+        beat; /* HEARTBEAT; a is its sequence number, ok: it came by the checkpoints' network */
 };
 
-enum wire { W_EPOCH, W_ACK, W_HANDOVER, W_HANDOVER_DONE, W_GOODBYE, W_FENCED };
+/*
+ * What may happen in a schedule. ARBITER: everything, and an arbiter decides. The other two have none, as a
+ * pair without an arbiter: whoever asks is granted. REACHABLE: no cut between the hosts is total and they are
+ * not away together, so a side that asks is answered: never may two run. CUTS: both may come to run, and one
+ * is fenced when they hear each other again.
+ */
+enum mode { ARBITER, REACHABLE, CUTS };
+
+enum wire { W_EPOCH, W_ACK, W_HANDOVER, W_HANDOVER_DONE, W_GOODBYE, W_FENCED, W_BEAT };
 
 struct message {
     enum wire wire;
     uint64_t term, epoch, branch, seq;
     enum session_end_reason reason;
+    struct session_beat beat;
 };
 
 struct queue {
@@ -74,6 +87,9 @@ struct host {
     double clock_rate;
     uint64_t clock_offset;
     uint64_t tick_serial;
+    uint64_t sequence, heard_sequence;   /* of beats */
+    uint64_t stands_since, stands_until; /* it stands still meanwhile; what arrives waits */
+    uint64_t granted;                    /* without an arbiter: the term asked for */
     /* guest */
     bool runs, paused;
     uint64_t branch, seq;
@@ -105,6 +121,10 @@ struct world {
     bool broken;            /* the present one: what was on its way may arrive in part, nothing is added */
     bool cut[2];            /* nothing arrives at host i */
     bool stalled[2];        /* nothing arrives at host i on this connection, though hearts are heard */
+    uint64_t
+        dead_since[2]; /* nor on the whole checkpoint network, other than by the second one; 0: it is whole */
+    enum mode mode;
+    bool two_paths, durable;
     struct arbiter_record arbiter;
     uint64_t nbranches;
     struct {
@@ -143,6 +163,9 @@ uint64_t clock_ms(const struct world *w, int h);
 void release_to(struct world *w, int h, uint64_t seq);
 void send_message(struct world *w, int from, struct message message);
 void break_connection(struct world *w);
+/* One beat by every path. */
+void send_beat(struct world *w, int h);
+bool stands_still(const struct world *w, int h);
 
 /* hosts.c */
 /* An event for the host's session; its orders are carried out before this returns. */

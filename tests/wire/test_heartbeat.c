@@ -14,8 +14,14 @@
 #include "proto/crc32c.h"
 #include "proto/epoch_wire.h"
 
-static const struct heartbeat sent = {
-    .token = "sixteen bytes :)", .term = 1ull << 63, .sequence = 42, .role = WIRE_ROLE_PRIMARY};
+static const struct heartbeat sent = {.token = "sixteen bytes :)",
+                                      .term = 1ull << 63,
+                                      .sequence = 42,
+                                      .role = WIRE_ROLE_PRIMARY,
+                                      .standing = 2,
+                                      .query = 7ull << 40,
+                                      .answer = 9,
+                                      .deaf = true};
 
 /* Makes the checksum right again, so that what is behind it is reached. */
 static void mend(uint8_t bytes[HEARTBEAT_LEN])
@@ -35,6 +41,8 @@ static void test_heartbeat_comes_back(void **state)
     assert_int_equal(heartbeat_decode(&out, bytes, sizeof bytes, sent.token), 0);
     assert_memory_equal(out.token, sent.token, sizeof out.token);
     assert_true(out.term == sent.term && out.sequence == sent.sequence && out.role == sent.role);
+    assert_true(out.standing == sent.standing && out.query == sent.query && out.answer == sent.answer &&
+                out.deaf);
 }
 
 static void test_any_changed_bit_is_refused(void **state)
@@ -68,8 +76,8 @@ static void test_every_other_length_is_refused(void **state)
 static void test_well_made_packets_of_others_are_refused(void **state)
 {
     (void)state;
-    /* magic, version, role, the two zero fields, token: each wrong under a right checksum */
-    static const unsigned offsets[] = {0, 4, 8, 12, 48, 32, 47};
+    /* magic, version, role, standing, flags, token: each wrong under a right checksum */
+    static const unsigned offsets[] = {0, 4, 8, 12, 64, 32, 47};
     uint8_t bytes[HEARTBEAT_LEN];
     struct heartbeat out;
     for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Hosts that stand still and networks that are cut, for about as long as it takes to be taken for dead: at the end exactly one host runs the
+# guest, the other stands by, and nobody has to be asked. A client's one TCP connection loses nothing through the stalls, and a watcher at
+# the switch's ports sees the guest speak from one port at a time.
+#   stalls.sh BUILD GUEST [ROUNDS]     ROUNDS 0: a sample; N: all lengths and cuts, N times
+set -euo pipefail
+BUILD=$1 GUEST=$2 rounds=${3:-0}
+# shellcheck source=tests/failover/pair.sh
+. "$(dirname "$0")/pair.sh"
+
+watcher=
+watch_ports() {
+    ip netns exec "$prefix-sw" "$BUILD/tests/client/understudy-port-watch" 52:54:00:77:00:10 to-a to-b >"$work/ports" 2>"$work/ports.err" &
+    watcher=$!
+    disown
+}
+unwatch_ports() { kill "$watcher" 2>/dev/null || true; }
+trap 'unwatch_ports; pair_cleanup' EXIT
+
+runs_on() { field_is "$1" guest_here true; }
+other() { [ "$1" = a ] && echo b || echo a; }
+# Sets here to the host that runs the guest protected, while the other one stands by.
+settled() {
+    for host in a b; do
+        if field_is $host state protected && field_is "$(other $host)" state standby && ! runs_on "$(other $host)"; then
+            here=$host
+            return 0
+        fi
+    done
+    return 1
+}
+one_runs() { [ "$(runs_on a && echo 1; runs_on b && echo 1)" = 1 ]; }
+
+# Every process of the host stands still for so many milliseconds.
+stand_still() {
+    local pids
+    pids=$(ip netns pids "$prefix-$1")
+    # shellcheck disable=SC2086 # a list of numbers
+    kill -STOP $pids
+    sleep "0.$(printf %03d "$2")"
+    # shellcheck disable=SC2086
+    kill -CONT $pids
+}
+
+moves=0
+stall() {
+    local host=$here
+    stand_still "$host" "$1"
+    await 60 "one guest and protection after host $host stood still for $1 ms" settled
+    answers=$(client_answers)
+    await 30 "an answer after host $host stood still for $1 ms" client_goes_on
+    kill -0 "$client_pid" 2>/dev/null || fail "the client lost something: $(cat "$work/client.json")"
+    [ "$here" = "$host" ] || moves=$((moves + 1))
+    echo "host $host stood still for $1 ms: the guest $([ "$here" = "$host" ] && echo stayed || echo "moved to host $here")"
+    # One line for where the guest was first, and one for each move.
+    ports_are() { [ "$(wc -l <"$work/ports")" -eq $((moves + 1)) ]; }
+    await 10 "the guest to be heard from one port ($(tr '\n' ' ' <"$work/ports"))" ports_are
+}
+
+# What these hosts send to the other host's own addresses goes nowhere (main: by the checkpoints' network alone). Clients reach both guests.
+cut() {
+    local networks="10.77 10.78" from
+    [ "$1" != main ] || { networks=10.77; shift; }
+    for from in "$@"; do
+        for network in $networks; do
+            ip -n "$prefix-$from" neigh replace "$network.0.$([ "$from" = a ] && echo 2 || echo 1)" lladdr 02:00:00:00:00:01 nud permanent \
+                dev "$([ $network = 10.77 ] && echo br0 || echo repl0)"
+        done
+    done
+}
+mend() {
+    local from
+    for from in a b; do
+        ip -n "$prefix-$from" neigh flush nud permanent dev br0
+        ip -n "$prefix-$from" neigh flush nud permanent dev repl0
+    done
+}
+gone_alone() { field_is "$1" state connecting && runs_on "$1"; }
+both_alone() { gone_alone a && gone_alone b; }
+split_is_told() { understudy "$1" status web | grep -q "ran on both hosts"; }
+
+# A cable out, both ways: both hosts come to run the guest. In again: one is fenced, and says what was let out.
+cut_both_ways() {
+    cut a b
+    await 30 "both hosts to run the guest alone" both_alone
+    mend
+    await 5 "one of two guests to be stopped" one_runs
+    await 60 "protection after the cut" settled
+    for host in a b; do
+        await 10 "host $host to tell of the split" split_is_told $host
+    done
+    understudy "$(other "$here")" status web | grep -q "had let out [0-9]* frames" || fail "nobody says what was let out"
+    echo "both ran the guest: host $here goes on, and both tell"
+}
+
+# One way only: the side that is still heard is told, and exactly one runs while the cut lasts.
+cut_one_way() {
+    local from=$here
+    cut "$from"
+    # The standby hears nothing, takes over, and is heard.
+    await 30 "host $(other "$from") to run the guest alone" gone_alone "$(other "$from")"
+    await 10 "one of two guests to be stopped while the cut lasts" one_runs
+    mend
+    await 60 "protection after the cut" settled
+    echo "nothing passed from host $from: the guest runs on host $here alone"
+}
+
+# The checkpoints' network alone, one way or both: nobody takes over, and clients hear no answer for less than half a second.
+cut_checkpoints() {
+    local host=$here began
+    began=${EPOCHREALTIME/./}
+    cut main "$@"
+    await 10 "host $host to go on alone" gone_alone "$host"
+    echo "the checkpoints' network was cut for $*: host $host goes on alone, seen after $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
+    ! runs_on "$(other "$host")" || fail "host $(other "$host") took over from a living host"
+    answers=$(client_answers)
+    await 30 "an answer without the checkpoints' network" client_goes_on
+    mend
+    await 60 "protection after the cut" settled
+    [ "$here" = "$host" ] || fail "the guest moved"
+}
+
+start_pair --heartbeat-path 10.78.0.1=10.78.0.2
+await 60 "protection" settled
+start_client
+watch_ports
+if [ "$rounds" = 0 ]; then
+    for ms in 90 100 115 130; do stall $ms; done
+else
+    for ((i = 0; i < rounds; i++)); do
+        for ms in 80 85 90 95 100 105 110 115 120 125 130; do stall $ms; done
+    done
+fi
+cut_checkpoints a b
+cut_checkpoints "$here"
+cut_checkpoints "$(other "$here")"
+finish_client
+unwatch_ports
+
+for ((i = 0; i < (rounds > 0 ? rounds : 1); i++)); do
+    cut_one_way
+    cut_both_ways
+done
+trap 'pair_cleanup' EXIT
+pair_leftovers
+echo "stalls: one guest after each stall and each cut"
