@@ -1,31 +1,60 @@
 #!/usr/bin/env bash
-# Fetches the QEMU of Debian 12's backports (10.0) into a folder, beside the one that is installed, and prints its program's
-# path. Nothing is installed and apt's own lists are left alone. Its libraries must be there: those of Debian 12's QEMU do.
-#   second-qemu.sh DIR
+# Fetches another QEMU than the installed one into a folder and prints its program's path. Nothing is installed, and apt's own
+# lists are left alone. A folder that holds one already is used as it is.
+#   second-qemu.sh DIR [10.0|11.1]
+# 10.0 is the one of Debian 12's backports (the default): its libraries must be installed, and those of Debian 12's QEMU are
+# enough. 11.1 is the one of Debian 13's backports: it comes with all of its libraries, and starts through their loader.
 set -euo pipefail
-dir=${1:?usage: second-qemu.sh DIR}
+usage="usage: second-qemu.sh DIR [10.0|11.1]"
+dir=${1:?$usage}
+which=${2:-10.0}
+case $which in
+10.0) release=bookworm suites=(bookworm-backports) ;;
+11.1) release=trixie suites=(trixie trixie-backports) ;;
+*) echo "second-qemu: no QEMU is known as '$which'; $usage" >&2 && exit 2 ;;
+esac
 mkdir -p "$dir"
 dir=$(realpath "$dir")
 program=$dir/root/usr/bin/qemu-system-x86_64
-packages=(qemu-system-common qemu-system-data qemu-system-x86 seabios)
 say_program() {
-    "$program" --version >/dev/null || { echo "second-qemu: $program does not run here" >&2; exit 1; }
+    local says
+    says=$("$program" --version) || { echo "second-qemu: $program does not run here" >&2; exit 1; }
+    [[ $says == "QEMU emulator version $which."* ]] ||
+        { echo "second-qemu: $program is ${says%%$'\n'*}, not $which: remove $dir, and it is fetched again" >&2; exit 1; }
     echo "$program"
 }
 [ ! -x "$program" ] || { say_program; exit 0; }
 
-# Where this machine gets its packages, so that a mirror is used here too.
+# Where this machine gets its packages: a mirror is used here too.
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
-mkdir -p "$dir"/apt/{lists,cache/archives}/partial "$dir/debs"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} bookworm-backports main" >"$dir/apt/sources.list"
-apt=(apt-get -qq -o "Dir::Etc::sourcelist=$dir/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$dir/apt/lists"
-    -o "Dir::Cache=$dir/apt/cache" -o APT::Sandbox::User=root)
-"${apt[@]}" update >&2
-(cd "$dir/debs" && "${apt[@]}" -t bookworm-backports download "${packages[@]}") >&2
-mkdir -p "$dir/fresh"
+[ -n "$mirror" ] || { echo "second-qemu: apt knows no source of Debian 12 here: run 'apt-get update' first" >&2; exit 1; }
+rm -rf "$dir"/{apt,debs,fresh}
+mkdir -p "$dir"/apt/{lists,cache/archives}/partial "$dir/debs" "$dir/fresh"
+for suite in "${suites[@]}"; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+done >"$dir/apt/sources.list"
+options=(-qq -o "Dir::Etc::sourcelist=$dir/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$dir/apt/lists"
+    -o "Dir::Cache=$dir/apt/cache" -o APT::Sandbox::User=root -t "$release-backports")
+apt-get "${options[@]}" update >&2
+if [ "$which" = 10.0 ]; then
+    (cd "$dir/debs" && apt-get "${options[@]}" download qemu-system-common qemu-system-data qemu-system-x86 seabios) >&2
+else
+    # A machine with no package installed needs all that QEMU stands on, down to the C library.
+    : >"$dir/apt/status"
+    apt-get "${options[@]}" -o "Dir::State::status=$dir/apt/status" -o "Dir::Cache::archives=$dir/debs" --yes --download-only \
+        --no-install-recommends install qemu-system-x86 patchelf >&2
+fi
 for deb in "$dir"/debs/*.deb; do
     dpkg-deb --extract "$deb" "$dir/fresh"
 done
 mv "$dir/fresh" "$dir/root"
 rm -rf "$dir/debs" "$dir/apt"
+if [ "$which" = 11.1 ]; then
+    # The program names its own loader and libraries, so that it is started like any other and finds its firmware by its own path.
+    libraries=$dir/root/usr/lib/x86_64-linux-gnu
+    loader=$libraries/ld-linux-x86-64.so.2
+    mv "$program" "$program.as-packaged"
+    "$loader" --library-path "$libraries" "$dir/root/usr/bin/patchelf" --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" \
+        --output "$program" "$program.as-packaged" >&2
+fi
 say_program

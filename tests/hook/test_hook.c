@@ -101,9 +101,22 @@ static void test_a_device_without_a_saved_state_is_refused(void **state)
 {
     int status;
     (void)state;
-    guest_spawn(&guest, &(struct guest_options){.device = "nvme,serial=1"});
+    guest_spawn(&guest, &(struct guest_options){.device = "rocker"});
     assert_int_equal(hypervisor_wait_ready(guest.hv, 10000), -ENOEXEC);
-    assert_non_null(strstr(hypervisor_last_message(guest.hv), "nvme"));
+    assert_non_null(strstr(hypervisor_last_message(guest.hv), "rocker"));
+    assert_int_equal(waitpid(guest.pid, &status, 0), guest.pid);
+    guest.pid = 0;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+}
+
+static void test_a_device_state_that_is_no_stream_is_refused_at_start(void **state)
+{
+    int status;
+    (void)state;
+    guest_spawn(&guest, &(struct guest_options){.fault = "no-stream"});
+    assert_int_equal(hypervisor_wait_ready(guest.hv, 10000), -ENOEXEC);
+    assert_non_null(strstr(hypervisor_last_message(guest.hv), "no standby could load"));
+    assert_non_null(strstr(hypervisor_last_message(guest.hv), hypervisor_version(guest.hv)));
     assert_int_equal(waitpid(guest.pid, &status, 0), guest.pid);
     guest.pid = 0;
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
@@ -418,6 +431,13 @@ static void test_takeover_resumes_the_exact_instant(void **state)
     take_over_and_check(&(struct guest_options){0}, &(struct guest_options){.standby = true});
 }
 
+static void test_a_headerless_device_state_gets_its_header(void **state)
+{
+    (void)state;
+    take_over_and_check(&(struct guest_options){.fault = "headerless"},
+                        &(struct guest_options){.standby = true});
+}
+
 static void test_takeover_from_kvm_to_tcg(void **state)
 {
     (void)state;
@@ -599,6 +619,7 @@ int main(void)
         TEST(test_hook_finds_the_guest_clock),
         TEST(test_qemu_without_a_needed_symbol_is_refused),
         TEST(test_a_device_without_a_saved_state_is_refused),
+        TEST(test_a_device_state_that_is_no_stream_is_refused_at_start),
         TEST(test_checkpoints_work_without_the_fast_save),
         TEST(test_no_dirty_page_is_lost),
         TEST(test_no_dirty_page_is_lost_would_notice_a_lost_page),
@@ -612,6 +633,7 @@ int main(void)
         TEST(test_dead_qemu_is_noticed),
         TEST(test_silent_qemu_is_noticed_and_not_asked_twice),
         TEST(test_takeover_resumes_the_exact_instant),
+        TEST(test_a_headerless_device_state_gets_its_header),
         TEST(test_takeover_from_kvm_to_tcg),
         TEST(test_takeover_of_a_paused_guest_leaves_it_paused),
         TEST(test_broken_device_state_fails_the_takeover),

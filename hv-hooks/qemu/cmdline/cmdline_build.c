@@ -61,7 +61,7 @@ char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_d
     for (guint i = 0; i < cmdline->nics->len; i++)
         add_nic(out, vm_dir, i, g_ptr_array_index(cmdline->nics, i));
     add(out, "-chardev", "socket,id=us-c-qmp,path=%s/us-qmp,server=on,wait=off", vm_dir);
-    add(out, "-mon", "chardev=us-c-qmp,mode=control");
+    add(out, "-qmp", "chardev:us-c-qmp"); /* -mon says the same; QEMU 11 warns that it will go */
     g_ptr_array_add(out, g_strdup("-no-shutdown"));
     if (standby) {
         add(out, "-incoming", "defer");

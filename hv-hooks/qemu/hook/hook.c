@@ -165,6 +165,12 @@ static gboolean on_first_loop(gpointer opaque)
     g_autofree char *blocked = what_cannot_be_saved(hook);
     if (blocked)
         refuse(blocked);
+    if (hook_prove_save(hook) == -EPROTO) {
+        char message[HOOK_MESSAGE_LEN];
+        write_version(hook->shm);
+        snprintf(message, sizeof message, HOOK_NO_STREAM, hook->shm->qemu_version);
+        refuse(message);
+    }
     const char *trouble = hook_clock_probe(hook);
     g_autofree char *message =
         trouble ? g_strdup_printf("the guest's clock loses the length of each pause: %s", trouble)
@@ -227,10 +233,12 @@ __attribute__((constructor)) static void hook_start(void)
         char message[HOOK_MESSAGE_LEN];
         write_version(hook->shm);
         snprintf(message, sizeof message,
-                 "this QEMU (version %s) lacks the function %s that checkpoints need: use QEMU 7.2 to 10.0",
+                 "this QEMU (version %s) lacks the function %s that checkpoints need: use QEMU 7.2 to 11.1",
                  hook->shm->qemu_version, missing);
         refuse(message);
     }
+    if (!hook_paused_is_known(&hook->qemu))
+        refuse("this QEMU counts its run states in a way that is not known: use QEMU 7.2 to 11.1");
     g_unix_fd_add_full(G_PRIORITY_HIGH, hook->kick_fd, G_IO_IN, on_kick, hook, NULL);
     g_idle_add_full(G_PRIORITY_HIGH, on_first_loop, hook, NULL);
 }

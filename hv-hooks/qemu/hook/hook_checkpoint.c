@@ -8,13 +8,8 @@
  * because the verdict is taken by compare-and-swap and only one side gets it.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "hv-hooks/qemu/hook/hook_internal.h"
 
@@ -49,70 +44,6 @@ static uint32_t wait_for_copy(struct hook *hook, uint64_t stopped_ns, uint64_t d
             hook_futex_wait(verdict, HOOK_WAITING,
                             stopped_ns + deadline_ns > now ? stopped_ns + deadline_ns - now : 1000000);
     }
-}
-
-/*
- * The slow way, where a symbol of the fast one is missing: what xen-save-devices-state does. It truncates its
- * file, which the sealed devstate memfd refuses, so it writes to a file of its own that is copied over. It
- * always marks the guest as running, so it is no use for one that was paused.
- */
-static int save_devices_slowly(struct hook *hook, bool was_running, uint64_t *len)
-{
-    char path[32];
-    struct stat st;
-    struct Error *error = NULL;
-    if (!was_running)
-        return -EOPNOTSUPP;
-    if (hook->scratch_fd < 0)
-        hook->scratch_fd = memfd_create("understudy-scratch", MFD_CLOEXEC);
-    if (hook->scratch_fd < 0)
-        return -errno;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", hook->scratch_fd);
-    hook->qemu.qmp_xen_save_devices_state(path, true, false, &error);
-    if (error) {
-        hook->qemu.error_free(error);
-        return -EIO;
-    }
-    off_t from = 0;
-    if (fstat(hook->scratch_fd, &st) < 0 || lseek(hook->devstate_fd, 0, SEEK_SET) < 0)
-        return -errno;
-    while (from < st.st_size) {
-        if (sendfile(hook->devstate_fd, hook->scratch_fd, &from, (size_t)(st.st_size - from)) <= 0)
-            return -EIO;
-    }
-    *len = (uint64_t)from;
-    return 0;
-}
-
-int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len)
-{
-    const struct qemu_symbols *qemu = &hook->qemu;
-    *len = 0;
-    if (!qemu->qio_channel_file_new_fd || !qemu->qemu_file_new_output || !qemu->qemu_save_device_state ||
-        !qemu->qemu_fclose || !qemu->object_unref || hook_chaos("slow-save"))
-        return save_devices_slowly(hook, was_running, len);
-    if (lseek(hook->devstate_fd, 0, SEEK_SET) < 0)
-        return -errno;
-    int fd = fcntl(hook->devstate_fd, F_DUPFD_CLOEXEC, 0); /* shares the file position */
-    if (fd < 0)
-        return -errno;
-    /* The standby starts the guest only if the state says that it ran. */
-    if (was_running)
-        qemu->global_state_store_running();
-    else
-        qemu->global_state_store();
-    struct QIOChannelFile *channel = qemu->qio_channel_file_new_fd(fd);
-    struct QEMUFile *file = qemu->qemu_file_new_output(channel);
-    qemu->object_unref(channel); /* the file holds it */
-    int saved = qemu->qemu_save_device_state(file);
-    int closed = qemu->qemu_fclose(file);
-    if (saved < 0 || closed < 0)
-        return saved < 0 ? saved : closed;
-    off_t end = lseek(hook->devstate_fd, 0, SEEK_CUR);
-    if (end <= 0)
-        return -EIO;
-    *len = (uint64_t)end;
-    return 0;
 }
 
 /* A planted fault: forgets what an expired checkpoint had harvested. */
@@ -164,7 +95,9 @@ void hook_checkpoint(struct hook *hook, uint32_t seq)
     uint64_t resumed = hook_now_ns();
 
     result->status = status;
-    if (status < 0)
+    if (status == -EPROTO)
+        snprintf(result->message, sizeof result->message, HOOK_NO_STREAM, shm->qemu_version);
+    else if (status < 0)
         snprintf(result->message, sizeof result->message, "QEMU could not save the device state (%s)",
                  strerror(-status));
     result->verdict = verdict;

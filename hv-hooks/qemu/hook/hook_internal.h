@@ -18,8 +18,9 @@ struct RAMBlock;
 struct MemoryRegion;
 struct QIOChannelFile;
 struct QEMUFile;
+struct QEnumLookup;
 
-/* DirtyBitmapSnapshot (QEMU system/physmem.c, 7.2 to 10.0): bit 0 is the page at start. */
+/* DirtyBitmapSnapshot (QEMU system/physmem.c, 7.2 to 11.1): bit 0 is the page at start. */
 struct qemu_dirty_snapshot {
     uint64_t start, end;
     unsigned long dirty[];
@@ -79,9 +80,15 @@ struct qemu_symbols {
     bool *kvm_allowed;
     void **kvm_state;
     int (*kvm_vm_ioctl)(void *kvm_state, int type, ...);
+    /* names of run states (optional) */
+    const struct QEnumLookup *RunState_lookup;
+    const char *(*qapi_enum_lookup)(const struct QEnumLookup *lookup, int value);
 };
 
-/* QEMU's RunState values are generated and differ between versions; PAUSED has been the fifth since 1.x. */
+/*
+ * QEMU's RunState values are generated and differ between versions; PAUSED has been the fifth since 1.x. QEMU
+ * is asked at start whether it still is (hook_paused_is_known).
+ */
 #define QEMU_RUN_STATE_PAUSED 4
 #define QEMU_DIRTY_MIGRATION  1u /* GLOBAL_DIRTY_MIGRATION */
 #define QEMU_CLIENT_MIGRATION 2u /* DIRTY_MEMORY_MIGRATION */
@@ -106,6 +113,7 @@ struct hook {
     enum hook_tracker tracker;
     int uffd;
     uint32_t last_seq;
+    bool adds_header; /* QEMU saves the device state without the stream's header: the hook writes it */
     /* clock */
     int64_t *clock_offset_ns, *ticks_offset; /* inside timers_state, or NULL */
     bool clock_probed;
@@ -113,6 +121,8 @@ struct hook {
 
 /* hook_symbols.c: 0, or -1 with the missing symbol's name. */
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing);
+/* Whether QEMU_RUN_STATE_PAUSED is what this QEMU calls "paused", as far as it can be asked. */
+bool hook_paused_is_known(const struct qemu_symbols *symbols);
 /* Whether this process is a QEMU system emulator, and not a shell that will start one. */
 bool hook_process_is_qemu(void);
 
@@ -143,7 +153,17 @@ int hook_clock_advance(struct hook *hook, uint64_t ns);
 
 /* hook_checkpoint.c */
 void hook_checkpoint(struct hook *hook, uint32_t seq);
+
+/* hook_save.c */
+#define HOOK_NO_STREAM                                                                                       \
+    "this QEMU (version %s) saves the devices in a form that no standby could load: use QEMU 7.2 to 11.1"
+/*
+ * The device state as a whole stream into the devstate memfd, from offset 0. -EPROTO: what QEMU wrote is no
+ * stream that a standby could load.
+ */
 int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len);
+/* Saves once, so that a QEMU whose device state is of no use is found before it is relied on. */
+int hook_prove_save(struct hook *hook);
 
 /* hook_wait.c. Planted faults are compiled in only for the tests that must find them. */
 #ifdef UNDERSTUDY_CHAOS

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Finds what the hook calls in QEMU. A table, so that the refusal can name what is missing; no call is made
- * here.
+ * here, but for the one that asks for the number of a run state.
  */
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -11,17 +11,22 @@
 
 struct wanted {
     const char *name;
+    const char *renamed; /* what newer versions call it; NULL: the same */
     size_t offset;
     bool optional;
 };
 
 #define REQUIRED(symbol)                                                                                     \
     {                                                                                                        \
-#symbol, offsetof(struct qemu_symbols, symbol), false                                                \
+#symbol, NULL, offsetof(struct qemu_symbols, symbol), false                                          \
+    }
+#define RENAMED(symbol, newer)                                                                               \
+    {                                                                                                        \
+#symbol, #newer, offsetof(struct qemu_symbols, symbol), false                                        \
     }
 #define OPTIONAL(symbol)                                                                                     \
     {                                                                                                        \
-#symbol, offsetof(struct qemu_symbols, symbol), true                                                 \
+#symbol, NULL, offsetof(struct qemu_symbols, symbol), true                                           \
     }
 
 static const struct wanted wanted[] = {
@@ -35,7 +40,7 @@ static const struct wanted wanted[] = {
     REQUIRED(memory_global_dirty_log_stop),
     REQUIRED(memory_global_dirty_log_sync),
     REQUIRED(memory_global_after_dirty_log_sync),
-    REQUIRED(cpu_physical_memory_snapshot_and_clear_dirty),
+    RENAMED(cpu_physical_memory_snapshot_and_clear_dirty, physical_memory_snapshot_and_clear_dirty), /* 11 */
     REQUIRED(qemu_ram_foreach_block),
     REQUIRED(qemu_ram_get_idstr),
     REQUIRED(qemu_ram_get_host_addr),
@@ -64,14 +69,22 @@ static const struct wanted wanted[] = {
     OPTIONAL(kvm_allowed),
     OPTIONAL(kvm_state),
     OPTIONAL(kvm_vm_ioctl),
+    OPTIONAL(RunState_lookup),
+    OPTIONAL(qapi_enum_lookup),
 };
+
+static void *find(const char *name)
+{
+    const char *hide = getenv("UNDERSTUDY_HOOK_TEST_HIDE");
+    return !name || (hide && strcmp(hide, name) == 0) ? NULL : dlsym(RTLD_DEFAULT, name);
+}
 
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
 {
-    const char *hide = getenv("UNDERSTUDY_HOOK_TEST_HIDE");
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        void *address =
-            hide && strcmp(hide, wanted[i].name) == 0 ? NULL : dlsym(RTLD_DEFAULT, wanted[i].name);
+        void *address = find(wanted[i].name);
+        if (!address)
+            address = find(wanted[i].renamed);
         if (!address && !wanted[i].optional) {
             *missing = wanted[i].name;
             return -1;
@@ -79,6 +92,13 @@ int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
         memcpy((char *)symbols + wanted[i].offset, &address, sizeof address);
     }
     return 0;
+}
+
+bool hook_paused_is_known(const struct qemu_symbols *symbols)
+{
+    if (!symbols->RunState_lookup || !symbols->qapi_enum_lookup)
+        return true; /* as in all versions that are known */
+    return strcmp(symbols->qapi_enum_lookup(symbols->RunState_lookup, QEMU_RUN_STATE_PAUSED), "paused") == 0;
 }
 
 bool hook_process_is_qemu(void)
