@@ -47,14 +47,19 @@ fi
 for deb in "$dir"/debs/*.deb; do
     dpkg-deb --extract "$deb" "$dir/fresh"
 done
+if [ "$which" = 11.1 ]; then
+    # The program names its own loader and libraries, and a line before it names its firmware: it would look in this machine's.
+    fresh=$dir/fresh/usr/lib/x86_64-linux-gnu
+    libraries=$dir/root/usr/lib/x86_64-linux-gnu
+    own=usr/lib/understudy-own/qemu-system-x86_64
+    mkdir "$dir/fresh/${own%/*}"
+    "$fresh/ld-linux-x86-64.so.2" --library-path "$fresh" "$dir/fresh/usr/bin/patchelf" \
+        --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath --set-rpath "$libraries" \
+        --output "$dir/fresh/$own" "$dir/fresh/usr/bin/qemu-system-x86_64" >&2
+    data=$dir/root/usr/share
+    printf '#!/bin/sh\nexec "%s" -L "%s/qemu" -L "%s/seabios" "$@"\n' "$dir/root/$own" "$data" "$data" \
+        >"$dir/fresh/usr/bin/qemu-system-x86_64"
+fi
 mv "$dir/fresh" "$dir/root"
 rm -rf "$dir/debs" "$dir/apt"
-if [ "$which" = 11.1 ]; then
-    # The program names its own loader and libraries, so that it is started like any other and finds its firmware by its own path.
-    libraries=$dir/root/usr/lib/x86_64-linux-gnu
-    loader=$libraries/ld-linux-x86-64.so.2
-    mv "$program" "$program.as-packaged"
-    "$loader" --library-path "$libraries" "$dir/root/usr/bin/patchelf" --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" \
-        --output "$program" "$program.as-packaged" >&2
-fi
 say_program

@@ -369,7 +369,7 @@ static const struct cmdline_option options[] = {
     {"version", false, NULL, "run QEMU itself for its version"},
 };
 
-/* What else of QEMU 7.2 to 10.0 stands without an argument: a word behind it is a disk image. */
+/* What else of QEMU 7.2 to 11.1 stands without an argument: a word behind it is a disk image. */
 static const char *const flags[] = {
     "full-screen",
     "ctrl-grab",
