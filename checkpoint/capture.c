@@ -49,8 +49,8 @@ struct capture {
     bool map_ready;
     struct cut cuts[CUTS]; /* a ring */
     uint64_t ncuts;
-    uint32_t held_serial;  /* the peer holds what was placed under it, as far as a capture_resume was told */
-    bool places_forgotten; /* since capture_start: nobody can say any more what the peer lacks */
+    uint32_t held_serial; /* the peer holds what was placed under it, as far as a capture_resume was told */
+    bool lost;            /* since capture_start: nobody can say any more what the peer lacks */
 };
 
 static void *reserve(size_t len)
@@ -167,7 +167,7 @@ int capture_start(struct capture *capture)
     mark_present(capture);
     capture->ncuts = 0;
     capture->held_serial = capture->serial;
-    capture->places_forgotten = false;
+    capture->lost = false;
     return 0;
 }
 
@@ -197,7 +197,7 @@ static void put_back(struct capture *capture)
 int capture_resume(struct capture *capture, uint64_t held_epoch)
 {
     capture_drop(capture);
-    if (!capture->tracker || !capture->map_ready || capture->places_forgotten)
+    if (!capture->tracker || !capture->map_ready || capture->lost)
         return -ESTALE;
     capture->held_serial = serial_held(capture, held_epoch);
     if (!capture->config.chaos_forget_unacked)
@@ -320,7 +320,7 @@ static void forget_places(struct capture *capture)
     for (unsigned i = 0; i < capture->map.nblocks; i++)
         madvise(capture->places[i], capture->places_len[i], MADV_DONTNEED);
     capture->serial = 1;
-    capture->places_forgotten = true;
+    capture->lost = true;
 }
 
 static int open_epoch(struct capture *capture, uint64_t number, enum staged_kind kind)
@@ -430,8 +430,10 @@ int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, st
         return status < 0 ? status : copied;
     if (report->checkpoint.expired)
         return -ETIME;
-    if (report->checkpoint.blocks_changed)
+    if (report->checkpoint.blocks_changed) {
+        capture->lost = true;
         return -ESTALE;
+    }
     status = add_device_state(capture, &report->checkpoint);
     if (status == 0 && capture->config.add_disk_section)
         status = capture->config.add_disk_section(capture->config.opaque, capture->open);

@@ -94,6 +94,12 @@ static void write_page(struct image *image, const struct staging *staging, const
     *word |= bit;
 }
 
+void image_keep(struct image *image)
+{
+    image->epoch = 0;
+    image->devstate_len = 0;
+}
+
 int image_apply(struct image *image, const struct staging *staging, const struct staged_epoch *epoch)
 {
     int status = image_check(image, epoch);
@@ -102,9 +108,8 @@ int image_apply(struct image *image, const struct staging *staging, const struct
     for (uint32_t i = 0; i < epoch->npages; i++)
         write_page(image, staging, &epoch->pages[i]);
     if (epoch->kind != STAGED_EPOCH) {
-        /* Part of a first synchronisation: no whole epoch any more, until one follows. */
-        image->epoch = 0;
-        image->devstate_len = 0;
+        /* Part of a synchronisation: no whole epoch any more, until one follows. */
+        image_keep(image);
         return 0;
     }
     memcpy(image->devstate, epoch->devstate, epoch->devstate_len);
@@ -126,8 +131,7 @@ static void zero_populated(struct image *image, unsigned i)
 
 int image_discard(struct image *image)
 {
-    image->epoch = 0;
-    image->devstate_len = 0;
+    image_keep(image);
     int status = hypervisor_discard_ram(image->hv);
     for (unsigned i = 0; i < image->nblocks; i++) {
         if (hypervisor_block(image->hv, i)->aux)

@@ -30,6 +30,9 @@ int image_apply(struct image *image, const struct staging *staging, const struct
  */
 int image_discard(struct image *image);
 
+/* No whole epoch until the next, but main RAM stays: what changed since will be written over it. */
+void image_keep(struct image *image);
+
 uint64_t image_epoch(const struct image *image); /* newest applied, 0: none */
 const uint8_t *image_devstate(const struct image *image, size_t *len);
 const uint64_t *image_used_len(const struct image *image, unsigned *nblocks);

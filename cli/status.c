@@ -108,8 +108,10 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(json, "epoch_bytes", percentiles_json(s->epoch_bytes));
     json_object_set_new(json, "hold_us", percentiles_json(s->hold_us));
     json_object_set_new(json, "sync",
-                        json_pack("{s:I, s:I}", "done_pages", (json_int_t)s->sync_done_pages, "total_pages",
-                                  (json_int_t)s->sync_total_pages));
+                        json_pack("{s:I, s:I, s:I, s:f, s:b}", "done_pages", (json_int_t)s->sync_done_pages,
+                                  "total_pages", (json_int_t)s->sync_total_pages, "sent_pages",
+                                  (json_int_t)s->sync_sent_pages, "ms", s->sync_ms, "difference",
+                                  s->sync_difference));
     json_object_set_new(json, "expired", json_integer((json_int_t)s->expired));
     json_object_set_new(json, "transport", json_string(s->transport));
     json_object_set_new(json, "transport_why", json_string(s->transport_why));

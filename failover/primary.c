@@ -68,6 +68,31 @@ static void await_answer(struct step *step)
     }
 }
 
+/*
+ * Looks for a peer. A standby that has not been found after the time for which it listens has ended, and
+ * tracking what its image lacks costs the guest something.
+ */
+static void look_again(struct step *step)
+{
+    if (step->s->origin_kept)
+        step->s->deadline_ms = step->now_ms + step->s->config.listen_timeout_ms;
+    step_act(step, SESSION_DO_CONNECT);
+}
+
+static void connect_again(struct step *step)
+{
+    step_enter(step, SESSION_CONNECTING);
+    look_again(step);
+}
+
+static void give_image_up(struct step *step)
+{
+    step->s->deadline_ms = 0;
+    step_forget_image(step);
+    step_act(step, SESSION_DO_FORGET_IMAGE);
+    step_act(step, SESSION_DO_CONNECT); /* with another HELLO */
+}
+
 /* The peer is gone while it may hold an epoch from which it could promote. */
 static void lose_peer(struct step *step)
 {
@@ -83,7 +108,7 @@ static void lose_peer(struct step *step)
     if (!hold)
         inquire(step, gone || silent);
     else
-        step_act(step, SESSION_DO_CONNECT); /* output stays held until a new peer holds it all */
+        look_again(step); /* output stays held until a new peer holds it all */
 }
 
 static void run_alone(struct step *step)
@@ -93,7 +118,7 @@ static void run_alone(struct step *step)
     s->asked_term = s->loss_query = s->query_ms = s->seen_term = 0;
     s->held = false;
     step_act(step, SESSION_DO_RELEASE_ALL);
-    step_connect_again(step);
+    connect_again(step);
 }
 
 static void release(struct step *step, uint64_t epoch)
@@ -176,6 +201,7 @@ static void on_cut(struct step *step)
 static void start_synchronising(struct step *step)
 {
     struct session *s = step->s;
+    bool kept = step_image_fate(step) == IMAGE_KEPT;
     s->link_up = true;
     step_heard(step);
     s->path_heard_ms = step->now_ms;
@@ -183,7 +209,12 @@ static void start_synchronising(struct step *step)
     s->ack_due_ms = 0;
     s->first_epoch = s->cut_epoch + 1; /* acks of older epochs speak of an image that is gone */
     step_enter(step, SESSION_SYNCHRONISING);
-    step_act(step, SESSION_DO_START_PRECOPY);
+    if (kept) {
+        step_act(step, SESSION_DO_START_RESYNC)->epoch = s->acked_epoch;
+    } else {
+        step_new_image(step);
+        step_act(step, SESSION_DO_START_PRECOPY);
+    }
 }
 
 static void primary_link_up(struct step *step)
@@ -195,7 +226,10 @@ static void primary_link_up(struct step *step)
         /* It must stop; the link is of no other use. */
         step_act(step, SESSION_DO_SEND_FENCED);
         step_disconnect(step);
-        step_connect_again(step);
+        connect_again(step);
+    } else if (step_image_fate(step) == IMAGE_UNSURE) {
+        step_disconnect(step);
+        connect_again(step);
     } else {
         start_synchronising(step);
     }
@@ -239,6 +273,9 @@ static bool primary_common(struct step *step)
     case SESSION_EVENT_HEARTBEAT:
         on_heartbeat(step);
         return true;
+    case SESSION_EVENT_TRACKING_LOST:
+        step_forget_image(step);
+        return true;
     case SESSION_EVENT_HYPERVISOR_DIED:
         step_act(step, SESSION_DO_STOP_CAPTURE);
         step_act(step, SESSION_DO_DROP_OUTPUT);
@@ -271,6 +308,8 @@ static void in_connecting(struct step *step)
 {
     if (step->event->type == SESSION_EVENT_LINK_UP)
         primary_link_up(step);
+    else if (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step))
+        give_image_up(step);
 }
 
 static void in_synchronising(struct step *step)
@@ -282,7 +321,7 @@ static void in_synchronising(struct step *step)
         /* No whole image over there: it cannot have been promoted from this synchronisation. */
         step_act(step, SESSION_DO_STOP_CAPTURE);
         step_disconnect(step);
-        step_connect_again(step);
+        connect_again(step);
     } else if (step->event->type == SESSION_EVENT_SYNCHRONISED) {
         s->held = true;
         step_act(step, SESSION_DO_HOLD_OUTPUT); /* before the first cut: I1 */
@@ -317,6 +356,8 @@ static void in_protected(struct step *step)
         on_ack(step);
         if (step->s->state == SESSION_ARMING && step->s->acked_epoch >= step->s->first_epoch)
             step_enter(step, SESSION_PROTECTED);
+        if (step->s->acked_epoch >= step->s->first_epoch)
+            step_image_is_whole(step);
         break;
     case SESSION_EVENT_LINK_DOWN:
     case SESSION_EVENT_GOODBYE:
@@ -348,6 +389,8 @@ static void in_peer_lost(struct step *step)
         step_ask_grant(step);
     } else if (s->loss_query) {
         await_answer(step);
+    } else if (step->event->type == SESSION_EVENT_TICK && !s->asked_term && step_timer_ran_out(step)) {
+        give_image_up(step);
     } else if (step->event->type == SESSION_EVENT_LINK_UP && !s->asked_term) {
         /*
          * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that
@@ -394,6 +437,8 @@ static void be_unsure(struct step *step)
     bool gone = step->event->type == SESSION_EVENT_GOODBYE;
     if (gone && step->event->term > s->seen_term)
         s->seen_term = step->event->term;
+    if (gone && step->event->term > s->term)
+        step_forget_image(step);
     step_act(step, SESSION_DO_STOP_CAPTURE);
     if (step->event->type == SESSION_EVENT_LINK_DOWN || gone)
         step_disconnect(step);

@@ -19,10 +19,16 @@ static void listen_again(struct step *step)
 static void follow(struct step *step)
 {
     struct session *s = step->s;
+    enum image_fate fate = step_image_fate(step);
     /* A primary that was told that it may run alone comes back in a newer term: this is an old connection. */
     bool let_go = step->event->term == s->let_go_term && !s->config.chaos_keep_image;
     if (step->event->term < s->term || let_go || step->event->peer_role != SESSION_PRIMARY) {
         step_act(step, SESSION_DO_SEND_FENCED);
+        step_disconnect(step);
+        step_act(step, SESSION_DO_CONNECT);
+        return;
+    }
+    if (fate == IMAGE_UNSURE) {
         step_disconnect(step);
         step_act(step, SESSION_DO_CONNECT);
         return;
@@ -34,7 +40,12 @@ static void follow(struct step *step)
     s->path_heard_ms = step->now_ms;
     s->acked_epoch = s->applied_epoch = 0;
     s->asked_term = 0;
-    step_act(step, SESSION_DO_DISCARD_IMAGE);
+    if (fate == IMAGE_KEPT) {
+        step_act(step, SESSION_DO_KEEP_IMAGE);
+    } else {
+        step_new_image(step);
+        step_act(step, SESSION_DO_DISCARD_IMAGE);
+    }
     step_enter(step, SESSION_FOLLOWING);
 }
 
@@ -45,6 +56,7 @@ static void promote(struct step *step)
     action->term = step->s->term;
     action->epoch = step->s->acked_epoch;
     step->s->promoting = true;
+    step_forget_image(step); /* the guest that runs from it is another run */
 }
 
 static void promote_when_applied(struct step *step)
@@ -95,6 +107,7 @@ static void on_epoch_received(struct step *step)
         return;
     }
     s->acked_epoch = epoch;
+    step_image_is_whole(step);
     step_act(step, SESSION_DO_APPLY)->epoch = epoch;
     if (!s->config.durable_acks)
         step_act(step, SESSION_DO_SEND_ACK)->epoch = epoch;
@@ -123,14 +136,15 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
     step_end(step, reason);
 }
 
-/* The primary went on alone, in a newer term: what is here must never be promoted. It will synchronise again.
+/*
+ * The primary went on alone, in a newer term: what is here must never be promoted. It will bring it up to
+ * date, or synchronise anew.
  */
 static void outdated(struct step *step)
 {
     if (step->s->config.chaos_keep_image)
         return;
     step_disconnect(step);
-    step_act(step, SESSION_DO_DISCARD_IMAGE);
     listen_again(step);
 }
 
@@ -271,11 +285,10 @@ static void in_asking(struct step *step)
         on_durable(step);
     if (step_is_our_grant(step)) {
         if (!step->event->ok) {
-            /* The other side runs alone: this image is history. */
+            /* The other side runs alone: this image is history, unless that side brings it up to date. */
             s->asked_term = 0;
             s->handed_over = false;
             step_disconnect(step);
-            step_act(step, SESSION_DO_DISCARD_IMAGE);
             listen_again(step);
             return;
         }

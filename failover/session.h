@@ -105,10 +105,23 @@ enum session_event_type {
     SESSION_EVENT_GUEST_SHUTDOWN, /* primary: guest powered itself off */
     SESSION_EVENT_HYPERVISOR_DIED,
     SESSION_EVENT_IMAGE_FAILED, /* secondary: an epoch could not be written: what is here is no whole epoch */
+    SESSION_EVENT_TRACKING_LOST,    /* primary: what changes is not known any more without a gap */
     SESSION_EVENT_FAILOVER_PLANNED, /* user */
     SESSION_EVENT_FAILOVER_FORCE,   /* user, on the secondary: promote now */
     SESSION_EVENT_STOP,             /* user */
     SESSION_NEVENTS
+};
+
+/* Which full synchronisation an image stems from: see image_origin.c. number 0: none. */
+struct session_origin {
+    uint64_t run, number;
+};
+
+/* What a side's HELLO says about images. */
+struct session_hello {
+    struct session_origin
+        origin; /* secondary: of its image; primary: of the image that it can bring up to date */
+    struct session_origin next; /* primary: of the image, if a full synchronisation follows */
 };
 
 struct session_event {
@@ -122,15 +135,19 @@ struct session_event {
     enum session_standing standing;
     uint64_t query, answer;
     bool deaf;
-    bool by_link;        /* it came by the checkpoints' own network */
-    uint64_t stalled_ms; /* STALLED */
+    bool by_link;                     /* it came by the checkpoints' own network */
+    uint64_t stalled_ms;              /* STALLED */
+    struct session_hello said, heard; /* LINK_UP: ours and the peer's, as they were on this link */
 };
 
 enum session_action_type {
     SESSION_DO_CONNECT,       /* open (or keep trying to open) the link */
     SESSION_DO_DISCONNECT,    /* close the link; what was half received is thrown away */
     SESSION_DO_START_PRECOPY, /* primary: all pages dirty, begin first synchronisation */
-    SESSION_DO_STOP_CAPTURE,  /* primary: no more epochs (peer gone) */
+    SESSION_DO_START_RESYNC,  /* primary: dirty is what a peer lacks that holds epoch at least; synchronise it
+                               */
+    SESSION_DO_FORGET_IMAGE,  /* primary: the peer's image will not be brought up to date: no more tracking */
+    SESSION_DO_STOP_CAPTURE,  /* primary: no more epochs (peer gone); what changes is still tracked */
     SESSION_DO_HOLD_OUTPUT,   /* primary: from here on output waits; done before the first cut */
     SESSION_DO_START_EPOCHS,  /* primary: cut epochs from now on */
     SESSION_DO_RELEASE,       /* primary: release output of epochs <= epoch */
@@ -139,6 +156,7 @@ enum session_action_type {
     SESSION_DO_SEND_ACK,      /* secondary: epoch */
     SESSION_DO_APPLY,         /* secondary: epoch may go to the image */
     SESSION_DO_DISCARD_IMAGE, /* secondary: image is worthless, start over (new pre-copy begins) */
+    SESSION_DO_KEEP_IMAGE,    /* secondary: no whole epoch any more, but what it lacks will come */
     SESSION_DO_ASK_PEER,      /* send a beat by every path now: it has a query */
     SESSION_DO_SEND_ANSWER,   /* send a beat by every path now, the link too: it answers the peer's query */
     SESSION_DO_ASK_GRANT,     /* ask the arbiter for term */
@@ -171,6 +189,7 @@ struct session_actions {
 struct session_config {
     enum session_role role;
     uint64_t term; /* first term of a new pair: TERM_FIRST */
+    uint64_t run;  /* a random number: this process, and its QEMU's run of the guest */
     enum session_peer_loss on_peer_loss;
     uint64_t silence_ms;   /* no sign of life for this long: the peer is lost (default 100) */
     uint64_t heartbeat_ms; /* the peer's beats come as often as this (default silence_ms / 10) */
@@ -180,7 +199,8 @@ struct session_config {
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
     uint64_t ack_timeout_ms;       /* from sending an epoch in full to its ack (default 3000) */
-    uint64_t listen_timeout_ms;    /* a secondary without a primary ends after this (default 60000) */
+    uint64_t listen_timeout_ms;    /* a secondary without a primary ends after this (default 60000), and a
+                                      primary without one gives its image up */
     bool chaos_release_before_ack; /* planted bugs, for tests that must find them */
     bool chaos_promote_without_grant;
     bool chaos_apply_unacked;
@@ -189,6 +209,7 @@ struct session_config {
     bool chaos_wait_for_acks;    /* a cut path is noticed by late acks alone */
     bool chaos_ack_while_asking; /* secondary */
     bool chaos_equal_terms;      /* both hosts ask for the same terms */
+    bool chaos_keep_any_image;
 };
 
 struct session {
@@ -216,11 +237,14 @@ struct session {
     bool link_up;
     enum session_end_reason end_reason;
     uint64_t first_epoch; /* primary: first epoch of the present synchronisation; older acks do not count */
-    uint64_t handover_epoch; /* primary: the epoch that left the guest paused, 0: not cut yet */
-    uint64_t sent_epoch;     /* primary: newest handed to the link in full */
-    uint64_t ack_due_ms;     /* primary: when the next ack must have come, 0: none is awaited */
-    uint64_t asked_term;     /* the grant asked for, 0: none */
-    bool held;               /* primary: output is being held */
+    uint64_t handover_epoch;      /* primary: the epoch that left the guest paused, 0: not cut yet */
+    uint64_t sent_epoch;          /* primary: newest handed to the link in full */
+    uint64_t ack_due_ms;          /* primary: when the next ack must have come, 0: none is awaited */
+    uint64_t asked_term;          /* the grant asked for, 0: none */
+    bool held;                    /* primary: output is being held */
+    struct session_origin origin; /* of the secondary's image, on both sides */
+    bool origin_kept;             /* it may be brought up to date when a link returns */
+    uint64_t syncs;               /* primary: full synchronisations begun */
     bool handover_sent, handed_over, promoting;
 };
 
@@ -230,6 +254,13 @@ void session_handle(struct session *s, const struct session_event *event, uint64
                     struct session_actions *out);
 /* What this side's next beat says. */
 void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
+/*
+ * This side itself did not run for stalled_ms, until now: the peer's silence in that time says nothing about
+ * the peer. To be called after what came meanwhile was heard, before the next TICK.
+ */
+void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms);
+/* What a HELLO has to say now. */
+void session_hello(const struct session *s, struct session_hello *hello);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
 const char *session_state_name(enum session_state state);

@@ -51,6 +51,16 @@ bool step_timer_ran_out(const struct step *step);
 
 /* Primary: when the checkpoints' own network counts as cut if nothing comes by it, UINT64_MAX: never. */
 uint64_t session_path_is_cut_at_ms(const struct session *s);
+/* image_origin.c. LINK_UP: what becomes of the secondary's image. UNSURE: the link has to be made again. */
+enum image_fate { IMAGE_NEW, IMAGE_KEPT, IMAGE_UNSURE };
+enum image_fate step_image_fate(const struct step *step);
+/* A full synchronisation begins, of the origin that the primary's HELLO named. */
+void step_new_image(struct step *step);
+/* Its first epoch is whole on the secondary, and acked. */
+void step_image_is_whole(struct step *step);
+/* What the image lacks is not known any more; or the image is none any more. */
+void step_forget_image(struct step *step);
+
 /* One event for a session of that role. */
 void session_handle_primary(struct step *step);
 void session_handle_secondary(struct step *step);

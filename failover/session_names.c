@@ -58,6 +58,7 @@ const char *session_event_name(enum session_event_type type)
         "guest-shutdown",
         "hypervisor-died",
         "image-failed",
+        "tracking-lost",
         "failover-planned",
         "failover-force",
         "stop",
@@ -68,11 +69,12 @@ const char *session_event_name(enum session_event_type type)
 const char *session_action_name(enum session_action_type type)
 {
     static const char *const names[] = {
-        "connect",      "disconnect",    "start-precopy", "stop-capture",       "hold-output",
-        "start-epochs", "release",       "release-all",   "drop-output",        "send-ack",
-        "apply",        "discard-image", "ask-peer",      "send-answer",        "ask-grant",
-        "promote",      "last-epoch",    "send-handover", "send-handover-done", "send-goodbye",
-        "send-fenced",  "resume-guest",  "fence-guest",   "quit-hypervisor",    "end",
+        "connect",       "disconnect",         "start-precopy", "start-resync",  "forget-image",
+        "stop-capture",  "hold-output",        "start-epochs",  "release",       "release-all",
+        "drop-output",   "send-ack",           "apply",         "discard-image", "keep-image",
+        "ask-peer",      "send-answer",        "ask-grant",     "promote",       "last-epoch",
+        "send-handover", "send-handover-done", "send-goodbye",  "send-fenced",   "resume-guest",
+        "fence-guest",   "quit-hypervisor",    "end",
     };
     return NAME_OF(names, type);
 }

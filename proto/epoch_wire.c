@@ -108,7 +108,7 @@ int wire_commit_decode(struct wire_commit *commit, const uint8_t bytes[WIRE_COMM
     return 0;
 }
 
-#define HELLO_FIXED_LEN 40u
+#define HELLO_FIXED_LEN 72u
 #define HELLO_BLOCK_LEN (WIRE_IDSTR_LEN + 8u)
 
 int wire_hello_encode(const struct wire_hello *hello, uint8_t *out, size_t capacity)
@@ -124,6 +124,10 @@ int wire_hello_encode(const struct wire_hello *hello, uint8_t *out, size_t capac
     at = put32(at, hello->role);
     at = put32(at, hello->nblocks);
     at = put64(at, 0);
+    at = put64(at, hello->images.origin.run);
+    at = put64(at, hello->images.origin.number);
+    at = put64(at, hello->images.next.run);
+    at = put64(at, hello->images.next.number);
     for (unsigned i = 0; i < hello->nblocks; i++) {
         size_t n = strnlen(hello->blocks[i].idstr, WIRE_IDSTR_LEN - 1);
         memcpy(at, hello->blocks[i].idstr, n);
@@ -142,6 +146,8 @@ int wire_hello_decode(struct wire_hello *hello, const uint8_t *bytes, size_t len
     hello->term = get64(bytes + 16);
     hello->role = get32(bytes + 24);
     hello->nblocks = get32(bytes + 28);
+    hello->images.origin = (struct wire_origin){.run = get64(bytes + 40), .number = get64(bytes + 48)};
+    hello->images.next = (struct wire_origin){.run = get64(bytes + 56), .number = get64(bytes + 64)};
     if ((hello->role != WIRE_ROLE_PRIMARY && hello->role != WIRE_ROLE_SECONDARY) ||
         hello->nblocks > WIRE_MAX_BLOCKS || len != HELLO_FIXED_LEN + hello->nblocks * HELLO_BLOCK_LEN)
         return -EPROTO;

@@ -29,7 +29,7 @@
 #define WIRE_HEADER_LEN    48u
 #define WIRE_COMMIT_LEN    40u
 #define WIRE_EPOCH_LEN     (32u + 8u * WIRE_MAX_BLOCKS)
-#define WIRE_HELLO_MAX_LEN (40u + WIRE_MAX_BLOCKS * (WIRE_IDSTR_LEN + 8u))
+#define WIRE_HELLO_MAX_LEN (72u + WIRE_MAX_BLOCKS * (WIRE_IDSTR_LEN + 8u))
 #define WIRE_PAGE_LEN      4096u
 
 struct wire_header {
@@ -75,11 +75,23 @@ int wire_commit_decode(struct wire_commit *commit, const uint8_t bytes[WIRE_COMM
 
 enum wire_role { WIRE_ROLE_PRIMARY = 1, WIRE_ROLE_SECONDARY = 2 };
 
+/* Which full synchronisation an image stems from (failover/image_origin.c). number 0: none. */
+struct wire_origin {
+    uint64_t run, number;
+};
+
+/* origin: of the secondary's image, or of the one that the primary can bring up to date; next: primary, of
+ * the image if a full synchronisation follows. */
+struct wire_images {
+    struct wire_origin origin, next;
+};
+
 struct wire_hello {
     uint8_t token[WIRE_TOKEN_LEN];
     uint64_t term;
     uint32_t role; /* enum wire_role */
     uint32_t nblocks;
+    struct wire_images images;
     struct {
         char idstr[WIRE_IDSTR_LEN];
         uint64_t max_len;

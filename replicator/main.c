@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "common/priority.h"
@@ -173,6 +174,15 @@ static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_po
     return true;
 }
 
+/* Not 0. */
+static uint64_t random_number(void)
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number)
+        number = (uint64_t)g_random_int() << 32 | g_random_int();
+    return number | 1;
+}
+
 void replicator_begin(struct replicator *r)
 {
     g_autoptr(GError) error = NULL;
@@ -196,6 +206,7 @@ void replicator_begin(struct replicator *r)
     struct session_config session = {
         .role = r->config.role,
         .term = r->config.term,
+        .run = random_number(),
         .on_peer_loss = r->config.on_peer_loss,
         .silence_ms = r->config.silence_ms,
         .heartbeat_ms = r->config.heartbeat_ms,
@@ -263,7 +274,7 @@ static gboolean on_terminate(gpointer opaque)
 
 int main(int argc, char **argv)
 {
-    struct replicator r = {.detect_ms = -1, .promote_ms = -1};
+    struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1};
     if (argc != 3 || strcmp(argv[1], "--control-fd") != 0) {
         fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
         return 2;

@@ -41,6 +41,7 @@ enum note_kind {
     NOTE_APPLY,
     NOTE_DISCARD,
     NOTE_DISCARD_IMAGE,
+    NOTE_KEEP_IMAGE,
     NOTE_DISK_PAIR,    /* arg = disk, payload = pair id */
     NOTE_DISK_FLUSHED, /* arg = disk, epoch */
     NOTE_END_STANDBY,  /* arg: sync the disks */

@@ -166,8 +166,11 @@ static void report(struct channel *channel)
         uint64_t left = atomic_load_explicit(&figures->sync_remaining_pages, memory_order_relaxed);
         status.sync_total_pages = atomic_load_explicit(&figures->sync_total_pages, memory_order_relaxed);
         status.sync_done_pages = status.sync_total_pages - MIN(left, status.sync_total_pages);
+        status.sync_sent_pages = atomic_load_explicit(&figures->sync_sent_pages, memory_order_relaxed);
         status.expired = atomic_load_explicit(&figures->expired, memory_order_relaxed);
     }
+    status.sync_ms = r->sync_ms;
+    status.sync_difference = r->sync_difference;
     status.detect_ms = r->detect_ms;
     status.promote_ms = r->promote_ms;
     status.last_error = r->last_error ? r->last_error : (char *)"";

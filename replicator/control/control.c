@@ -44,6 +44,10 @@ static void fill_hello(struct replicator *r, struct wire_hello *hello)
     memcpy(hello->token, r->config.token, WIRE_TOKEN_LEN);
     hello->term = r->session.term;
     hello->role = r->session.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY;
+    struct session_hello images;
+    session_hello(&r->session, &images);
+    hello->images = (struct wire_images){.origin = {images.origin.run, images.origin.number},
+                                         .next = {images.next.run, images.next.number}};
     hello->nblocks = hypervisor_nblocks(r->hv);
     for (unsigned i = 0; i < hello->nblocks; i++) {
         const struct hv_block *block = hypervisor_block(r->hv, i);
@@ -74,7 +78,16 @@ static void do_start_precopy(struct replicator *r)
     r->sync_total_pages = 0;
     for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
         r->sync_total_pages += hypervisor_block(r->hv, i)->used_len / HV_PAGE_LEN;
+    r->sync_difference = false;
+    r->sync_began_us = g_get_monotonic_time();
     capture_thread_precopy(r->capture, r->connection, r->session.term);
+}
+
+static void do_start_resync(struct replicator *r, uint64_t held_epoch)
+{
+    r->sync_difference = true;
+    r->sync_began_us = g_get_monotonic_time();
+    capture_thread_resync(r->capture, r->connection, r->session.term, held_epoch);
 }
 
 static void on_granted(bool granted, uint64_t term, void *opaque)
@@ -117,6 +130,12 @@ static void do_action(struct replicator *r, const struct session_action *action,
     case SESSION_DO_START_PRECOPY:
         do_start_precopy(r);
         break;
+    case SESSION_DO_START_RESYNC:
+        do_start_resync(r, action->epoch);
+        break;
+    case SESSION_DO_FORGET_IMAGE:
+        capture_thread_forget(r->capture);
+        break;
     case SESSION_DO_STOP_CAPTURE:
         capture_thread_stop(r->capture);
         guest_disks_stop_logging(r);
@@ -156,6 +175,11 @@ static void do_action(struct replicator *r, const struct session_action *action,
     case SESSION_DO_DISCARD_IMAGE:
         input_log_reset(r->input_log);
         applier_post_discard_image(r->applier);
+        r->sync_done_pages = 0;
+        break;
+    case SESSION_DO_KEEP_IMAGE:
+        input_log_reset(r->input_log);
+        applier_post_keep_image(r->applier);
         r->sync_done_pages = 0;
         break;
     case SESSION_DO_ASK_PEER:
@@ -226,6 +250,14 @@ static void arm_tick(struct replicator *r)
         g_timeout_add_full(G_PRIORITY_HIGH, next > now ? (guint)MIN(next - now, 10000) : 0, on_tick, r, NULL);
 }
 
+static void log_synchronised(const struct replicator *r)
+{
+    const struct capture_figures *figures = capture_thread_figures(r->capture);
+    g_message("%s: the standby %s: %" G_GUINT64_FORMAT " pages in %.0f ms", r->config.vm_name,
+              r->sync_difference ? "had kept its image and got what it lacked" : "got a new image",
+              atomic_load_explicit(&figures->sync_sent_pages, memory_order_relaxed), r->sync_ms);
+}
+
 static void on_state_changed(struct replicator *r, enum session_state before, enum session_event_type cause)
 {
     input_log_set_active(r->input_log,
@@ -254,6 +286,11 @@ static void handle_one(void *opaque, const struct session_event *event, struct s
     }
     if (offered)
         applier_post_discard(r->applier, offered);
+    if (r->session.state == SESSION_PROTECTED && r->sync_began_us) {
+        r->sync_ms = (double)(g_get_monotonic_time() - r->sync_began_us) / 1000;
+        r->sync_began_us = 0;
+        log_synchronised(r);
+    }
     if (r->session.state != before)
         on_state_changed(r, before, event->type);
 }
@@ -349,6 +386,12 @@ static void on_message(struct replicator *r, const struct note *note)
     handle(r, &event, NULL);
 }
 
+static struct session_hello images_of(const struct wire_images *images)
+{
+    return (struct session_hello){.origin = {images->origin.run, images->origin.number},
+                                  .next = {images->next.run, images->next.number}};
+}
+
 static void on_link_up(struct replicator *r, struct note *note)
 {
     struct session_event event = {.type = SESSION_EVENT_LINK_UP,
@@ -357,6 +400,8 @@ static void on_link_up(struct replicator *r, struct note *note)
                                       note->arg == WIRE_ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY};
     g_clear_pointer(&r->connection, connection_put);
     r->connection = g_steal_pointer(&note->connection);
+    event.said = images_of(&r->connection->said);
+    event.heard = images_of(&r->connection->heard);
     g_clear_pointer(&r->last_error, g_free);
     r->transport = r->connection->transport->ops->name;
     if (note->len) {
@@ -436,6 +481,7 @@ static void on_capture_note(struct replicator *r, const struct note *note)
         event.ok = note->arg; /* the last epoch: the guest stays paused */
     } else {
         replicator_error(r, "%s", (const char *)note->payload);
+        replicator_event_simple(r, SESSION_EVENT_TRACKING_LOST);
         if (r->connection)
             connection_shutdown(r->connection);
         return;

@@ -49,7 +49,7 @@ void disk_sync_free(struct disk_sync *sync)
 }
 
 void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct connection *connection,
-                     uint64_t term)
+                     uint64_t term, bool resync)
 {
     disk_sync_end(sync);
     sync->sender = sender;
@@ -57,6 +57,7 @@ void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct conne
     sync->term = term;
     sync->state = disks_count(sync->disks) ? WAIT_STATE : DONE;
     sync->last_pass = sync->goes_nowhere = false;
+    sync->unlike = resync ? UINT32_MAX : 0;
     sync->passes = 0;
     sync->first_batch = sync->next_batch = 0;
     sync->steady = STEADY_REST;
@@ -82,6 +83,7 @@ static int begin_pair(struct disk_sync *sync, unsigned disk)
     if (getrandom(id, sizeof id, 0) != (ssize_t)sizeof id)
         return -EIO;
     disk_map_set_all(map, 0);
+    sync->unlike &= ~(1u << disk);
     int status = disk_map_set_pair(map, id);
     if (status == 0)
         disk_sync_send(sync, MESSAGE_DISK_PAIR, disk, 0, id, sizeof id);

@@ -40,9 +40,12 @@ struct disk_sync *disk_sync_new(struct disks *disks, struct staging *staging, vo
                                 void *opaque);
 void disk_sync_free(struct disk_sync *sync);
 
-/* A new connection. The plugins have the order not to log. */
+/*
+ * A new connection. The plugins have the order not to log. resync: the standby was in step with this side
+ * until a moment ago, so what its maps say does differ, and is sent without being compared.
+ */
 void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct connection *connection,
-                     uint64_t term);
+                     uint64_t term, bool resync);
 /* The capture is over: lets go of the connection. */
 void disk_sync_end(struct disk_sync *sync);
 /* One step. number: for a batch made now. *status: -errno where the image cannot be read (the step then is

@@ -53,6 +53,7 @@ struct disk_sync {
     bool last_pass, goes_nowhere; /* goes_nowhere: the guest writes as much as a pass sends */
     unsigned passes;
     uint64_t pass_chunks, pass_done; /* of this pass: chunks to do, and those that the standby has */
+    uint32_t unlike;                 /* bit d: what is set in disk d's maps does differ */
     bool compare[DISK_MAX];
     unsigned ask_disk; /* where the next window begins */
     uint64_t ask_chunk;

@@ -198,7 +198,7 @@ void disk_sync_begin_pass(struct disk_sync *sync)
     for (unsigned d = 0; d < disks_count(sync->disks); d++) {
         uint64_t candidates = disk_map_count(disks_map(sync->disks, d), disks_frozen(sync->disks, d));
         sync->pass_chunks += candidates;
-        sync->compare[d] = sync->passes == 0 && candidates > COMPARE_CHUNKS;
+        sync->compare[d] = sync->passes == 0 && candidates > COMPARE_CHUNKS && !(sync->unlike & (1u << d));
         if (sync->passes == 0)
             disks_count_candidates(sync->disks, d, candidates * DISK_CHUNK_LEN);
     }

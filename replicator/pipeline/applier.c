@@ -91,13 +91,25 @@ static void take_pair(struct applier *applier, const struct note *note)
     }
 }
 
-static void discard_image(struct applier *applier)
+/* Another synchronisation begins. What shared disks may not have yet, the primary writes there itself. */
+static void begin_synchronisation(struct applier *applier)
 {
-    image_discard(applier->image);
     if (applier->disks)
         disks_forget_held(applier->disks);
     applier->synchronising = true;
     applier->overwriting_disks = false;
+}
+
+static void discard_image(struct applier *applier)
+{
+    image_discard(applier->image);
+    begin_synchronisation(applier);
+}
+
+static void keep_image(struct applier *applier)
+{
+    image_keep(applier->image);
+    begin_synchronisation(applier);
 }
 
 static void end_standby(struct applier *applier, const struct note *note)
@@ -111,6 +123,9 @@ static void handle(struct applier *applier, struct note *note)
     switch ((enum note_kind)note->letter.kind) {
     case NOTE_DISCARD_IMAGE:
         discard_image(applier);
+        break;
+    case NOTE_KEEP_IMAGE:
+        keep_image(applier);
         break;
     case NOTE_DISK_PAIR:
         take_pair(applier, note);
@@ -200,6 +215,11 @@ void applier_post_discard(struct applier *applier, struct staged_epoch *epoch)
 void applier_post_discard_image(struct applier *applier)
 {
     post(applier, NOTE_DISCARD_IMAGE, NULL, 0, 0);
+}
+
+void applier_post_keep_image(struct applier *applier)
+{
+    post(applier, NOTE_KEEP_IMAGE, NULL, 0, 0);
 }
 
 void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)

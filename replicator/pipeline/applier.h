@@ -30,6 +30,8 @@ void applier_post_discard(struct applier *applier, struct staged_epoch *epoch);
 /* Empties the image: a new first synchronisation follows. The disks keep what they have; it differs little.
  */
 void applier_post_discard_image(struct applier *applier);
+/* The image is no whole epoch any more until one follows, but it stays: what it lacks comes in batches. */
+void applier_post_keep_image(struct applier *applier);
 /* From now on this disk's map is one of that pair. */
 void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len);
 /* A shared disk's image has its writes up to this epoch. */

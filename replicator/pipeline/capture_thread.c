@@ -31,11 +31,13 @@
 #define EARLY_BASE_US      300
 #define EARLY_PAGE_NS      900
 
-enum capture_mode { MODE_IDLE, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
+enum capture_mode { MODE_IDLE, MODE_FORGET, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
 
 struct capture_order {
     enum capture_mode mode;
     uint64_t generation, term, first_epoch;
+    bool resync;
+    uint64_t held_epoch; /* resync: the peer holds this one at least */
     struct connection *connection;
 };
 
@@ -55,6 +57,7 @@ struct capture_thread {
 
     /* The thread's own. */
     bool tracking, syncing_disks;
+    bool first_epoch_due; /* of this synchronisation: it has not been cut yet */
     uint64_t next_epoch, batch;
     gint64 due_us;
     uint32_t usual_dirty; /* smoothed dirty pages an epoch */
@@ -178,6 +181,7 @@ static enum progress send_batch(struct capture_thread *t, const struct capture_o
     t->batch++;
     precopy->left -= MIN(precopy->left, batch->npages);
     atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->figures.sync_sent_pages, batch->npages, memory_order_relaxed);
     atomic_store_explicit(&t->figures.sync_remaining_pages, precopy->left, memory_order_relaxed);
     sender_post_epoch(t->sender, order->connection, order->term, batch);
     return WORKED;
@@ -251,12 +255,22 @@ static enum progress synchronise(struct capture_thread *t, const struct capture_
     return WAITING;
 }
 
+/* All that is present becomes dirty, or what the peer may lack. */
+static int start_tracking(struct capture_thread *t, const struct capture_order *order)
+{
+    if (order->resync)
+        return t->tracking ? capture_resume(t->capture, order->held_epoch) : -ESTALE;
+    let_go(t);
+    return capture_start(t->capture);
+}
+
 static void run_precopy(struct capture_thread *t, const struct capture_order *order)
 {
-    let_go(t);
-    t->syncing_disks = true;
-    disk_sync_begin(t->disk_sync, t->sender, order->connection, order->term);
-    int status = capture_start(t->capture);
+    drop_work(t);
+    t->syncing_disks = t->first_epoch_due = true;
+    atomic_store_explicit(&t->figures.sync_sent_pages, 0, memory_order_relaxed);
+    disk_sync_begin(t->disk_sync, t->sender, order->connection, order->term, order->resync);
+    int status = start_tracking(t, order);
     if (status < 0) {
         tell_failure(t, order->generation, status, "dirty tracking could not be started");
     } else {
@@ -284,6 +298,9 @@ static void record(struct capture_thread *t, const struct capture_report *report
     histogram_record(t->figures.dirty_pages, report->pages);
     atomic_fetch_add_explicit(&t->figures.epochs, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&t->figures.pages_sent, report->pages, memory_order_relaxed);
+    if (t->first_epoch_due)
+        atomic_fetch_add_explicit(&t->figures.sync_sent_pages, report->pages, memory_order_relaxed);
+    t->first_epoch_due = false;
     atomic_fetch_add_explicit(&t->figures.pages_early, report->pages_early, memory_order_relaxed);
     t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
 }
@@ -412,7 +429,8 @@ static void run_idle(struct capture_thread *t, const struct capture_order *order
     g_cond_broadcast(&t->idle);
     g_mutex_unlock(&t->mutex);
     /* Takes as long as the hypervisor likes, with nobody waiting. */
-    let_go(t);
+    if (order->mode == MODE_FORGET)
+        let_go(t);
     while (still(t, order))
         mailbox_wait(&t->wake, IDLE_WAIT_MS);
 }
@@ -433,10 +451,11 @@ static gpointer capture_thread_run(gpointer opaque)
             run_epochs(t, &order);
             break;
         case MODE_IDLE:
+        case MODE_FORGET:
             run_idle(t, &order);
             break;
         case MODE_QUIT:
-            let_go(t);
+            drop_work(t); /* the hypervisor ends with this process */
             return NULL;
         }
         connection_put(order.connection);
@@ -535,6 +554,17 @@ void capture_thread_precopy(struct capture_thread *t, struct connection *connect
                                          .connection = connection ? connection_get(connection) : NULL});
 }
 
+void capture_thread_resync(struct capture_thread *t, struct connection *connection, uint64_t term,
+                           uint64_t held_epoch)
+{
+    give_order(t, (struct capture_order){.mode = MODE_PRECOPY,
+                                         .generation = t->order.generation + 1,
+                                         .term = term,
+                                         .resync = true,
+                                         .held_epoch = held_epoch,
+                                         .connection = connection ? connection_get(connection) : NULL});
+}
+
 /* Goes on with the present connection and generation in another mode. */
 static void change_mode(struct capture_thread *t, enum capture_mode mode, uint64_t first_epoch)
 {
@@ -568,6 +598,11 @@ void capture_thread_stop(struct capture_thread *t)
     while (t->idle_generation < generation)
         g_cond_wait(&t->idle, &t->mutex);
     g_mutex_unlock(&t->mutex);
+}
+
+void capture_thread_forget(struct capture_thread *t)
+{
+    give_order(t, (struct capture_order){.mode = MODE_FORGET, .generation = t->order.generation + 1});
 }
 
 uint64_t capture_thread_generation(const struct capture_thread *t)

@@ -40,6 +40,7 @@ struct capture_figures {
     struct histogram *pause_us, *stop_us, *harvest_us, *save_us, *copy_wait_us, *resume_us;
     struct histogram *dirty_pages;
     _Atomic uint64_t epochs, expired, pages_sent, pages_early, sync_remaining_pages, sync_total_pages;
+    _Atomic uint64_t sync_sent_pages; /* by the last synchronisation, its first epoch included */
 };
 
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config);
@@ -51,11 +52,16 @@ void capture_thread_set_disk_sync(struct capture_thread *thread, struct disk_syn
 
 /* Orders. Each starts a new generation, except epochs and last_epoch, which go on with the present one. */
 void capture_thread_precopy(struct capture_thread *thread, struct connection *connection, uint64_t term);
+/* The same, but the peer has kept its image: only what it may lack that holds at least this epoch. */
+void capture_thread_resync(struct capture_thread *thread, struct connection *connection, uint64_t term,
+                           uint64_t held_epoch);
 void capture_thread_epochs(struct capture_thread *thread, uint64_t first_epoch);
 void capture_thread_last_epoch(struct capture_thread *thread);
 /* Returns when the thread has let go of connection, staging and epochs: after at most one epoch, which is
- * given up if the hypervisor does not get on with it. That tracking has ended is not waited for. */
+ * given up if the hypervisor does not get on with it. Tracking goes on, for capture_thread_resync. */
 void capture_thread_stop(struct capture_thread *thread);
+/* Stopped already: tracking ends, too. That it has ended is not waited for. */
+void capture_thread_forget(struct capture_thread *thread);
 uint64_t capture_thread_generation(const struct capture_thread *thread);
 /* The peer holds the epoch: one more may be put in flight. Control thread. */
 void capture_thread_acked(struct capture_thread *thread, uint64_t epoch);

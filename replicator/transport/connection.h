@@ -11,11 +11,13 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "proto/epoch_wire.h"
 #include "replicator/transport/transport.h"
 
 struct connection {
     struct transport *transport;
     uint64_t id;
+    struct wire_images said, heard; /* what the HELLOs said; the link thread writes, before LINK_UP */
     _Atomic unsigned references;
 };
 

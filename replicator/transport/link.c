@@ -93,8 +93,9 @@ static void refuse(struct link *link, int status, const char *text)
 }
 
 /* Says and hears HELLO. 0, or a negative errno after a note that says why. */
-static int introduce(struct link *link, struct transport *transport, struct wire_hello *theirs)
+static int introduce(struct link *link, struct connection *connection, struct wire_hello *theirs)
 {
+    struct transport *transport = connection->transport;
     g_autofree uint8_t *bytes = g_malloc(WIRE_HELLO_MAX_LEN);
     g_mutex_lock(&link->mutex);
     struct wire_hello ours = link->hello;
@@ -132,6 +133,8 @@ static int introduce(struct link *link, struct transport *transport, struct wire
                "hosts");
         return -EINVAL;
     }
+    connection->said = ours.images;
+    connection->heard = theirs->images;
     return 0;
 }
 
@@ -188,8 +191,7 @@ static void serve(struct link *link, struct transport *transport, const char *wh
     struct wire_hello *theirs = g_new0(struct wire_hello, 1);
     struct connection *connection = connection_new(transport, ++link->next_id);
     uint64_t request = 0;
-    int status =
-        publish(link, connection, &request) ? introduce(link, connection->transport, theirs) : -ECANCELED;
+    int status = publish(link, connection, &request) ? introduce(link, connection, theirs) : -ECANCELED;
     bool up = status == 0;
     if (up) {
         struct note *note = note_new(NOTE_LINK_UP, why, why ? strlen(why) : 0);

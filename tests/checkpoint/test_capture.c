@@ -553,6 +553,20 @@ static void test_forgetting_what_was_not_acked_is_found(void **state)
     close_world(&world);
 }
 
+static void test_after_ram_blocks_have_changed_there_is_no_difference(void **state)
+{
+    (void)state;
+    struct world world;
+    open_world(&world, STAGING_PAGES, NULL);
+    synchronise(&world);
+    fake_change_blocks(world.guest, 1);
+    assert_int_equal(cut(&world, 2), -ESTALE);
+    assert_int_equal(capture_resume(world.capture, 1), -ESTALE);
+    synchronise(&world);
+    assert_int_equal(capture_resume(world.capture, 1), 0);
+    close_world(&world);
+}
+
 static void test_without_a_first_synchronisation_there_is_no_difference(void **state)
 {
     (void)state;
@@ -589,6 +603,7 @@ int main(void)
         cmocka_unit_test(test_a_link_that_breaks_while_the_difference_is_sent_loses_nothing),
         cmocka_unit_test(test_a_difference_of_more_epochs_than_are_remembered_is_whole),
         cmocka_unit_test(test_forgetting_what_was_not_acked_is_found),
+        cmocka_unit_test(test_after_ram_blocks_have_changed_there_is_no_difference),
         cmocka_unit_test(test_without_a_first_synchronisation_there_is_no_difference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -427,7 +427,7 @@ struct pair *pair_new(struct host *primary, struct host *standby)
     pair->answer = disk_answer_new(standby->disks, pair->sender_in, (struct applier *)pair);
     disks_order(primary->disks, DISK_WRITABLE | DISK_DURABLE, DISK_LOGGING, false);
     disk_sync_connected(pair->sync);
-    disk_sync_begin(pair->sync, pair->sender_out, pair->out, TERM);
+    disk_sync_begin(pair->sync, pair->sender_out, pair->out, TERM, false);
     assert_int_equal(pthread_create(&pair->receive_out, NULL, primary_receives, pair), 0);
     assert_int_equal(pthread_create(&pair->receive_in, NULL, standby_receives, pair), 0);
     disk_answer_connected(pair->answer, pair->in, TERM);

@@ -347,7 +347,7 @@ static void test_a_standby_that_let_go_never_takes_over_in_that_term(void **stat
     (void)state;
     stand_by(&side);
     ask_to_let_go(&side);
-    assert_did(&side, SESSION_DO_DISCARD_IMAGE);
+    assert_state(&side, SESSION_LISTENING);
     assert_true(find(&side, SESSION_DO_SEND_ANSWER) < find(&side, SESSION_DO_DISCONNECT));
     session_beat(&side.session, side.now_ms, &beat);
     assert_int_equal(beat.standing, SESSION_HAS_LET_GO);
@@ -688,6 +688,188 @@ static void test_a_broken_handover_asks_the_peer_and_gives_the_guest_up_only_to_
     assert_did(&other, SESSION_DO_ASK_GRANT);
 }
 
+#define RUN 77
+
+static const struct session_hello first_of_run = {.next = {.run = RUN, .number = 1}};
+
+static void feed_link_up(struct side *side, enum session_role peer_role, struct session_hello said,
+                         struct session_hello heard)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_LINK_UP,
+                                      .term = side->session.term,
+                                      .peer_role = peer_role,
+                                      .said = said,
+                                      .heard = heard});
+}
+
+static struct session_hello hello_of(const struct side *side)
+{
+    struct session_hello hello;
+    session_hello(&side->session, &hello);
+    return hello;
+}
+
+/* A primary of run RUN whose standby has the image 1 of it, and whose link has gone: it went on alone. */
+static void go_alone(struct side *side, bool acked)
+{
+    begin(side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    side->session.config.run = RUN;
+    feed_simple(side, SESSION_EVENT_START);
+    feed_link_up(side, SESSION_SECONDARY, hello_of(side), (struct session_hello){0});
+    assert_did(side, SESSION_DO_START_PRECOPY);
+    feed_simple(side, SESSION_EVENT_SYNCHRONISED);
+    feed_epoch(side, SESSION_EVENT_EPOCH_CUT, 1);
+    feed_epoch(side, SESSION_EVENT_EPOCH_SENT, 1);
+    if (acked)
+        feed_epoch(side, SESSION_EVENT_ACK, 1);
+    feed_epoch(side, SESSION_EVENT_EPOCH_CUT, 2);
+    feed_simple(side, SESSION_EVENT_LINK_DOWN);
+    feed_answer(side, SESSION_HAS_LET_GO);
+    const struct session_action *asks = find(side, SESSION_DO_ASK_GRANT);
+    assert_non_null(asks);
+    feed(side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = asks->term, .ok = true});
+    assert_state(side, SESSION_CONNECTING);
+}
+
+/* A standby with the image 1 of RUN, whose primary went on alone in a newer term. */
+static void be_left(struct side *side)
+{
+    begin(side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(side, SESSION_EVENT_START);
+    feed_link_up(side, SESSION_PRIMARY, (struct session_hello){0}, first_of_run);
+    assert_did(side, SESSION_DO_DISCARD_IMAGE);
+    feed_epoch(side, SESSION_EVENT_EPOCH_RECEIVED, 1);
+    feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                      .term = side->session.term + 2,
+                                      .peer_role = SESSION_PRIMARY});
+    assert_state(side, SESSION_LISTENING);
+}
+
+static void test_a_primary_whose_link_returns_sends_what_the_kept_image_lacks(void **state)
+{
+    (void)state;
+    struct side side;
+    go_alone(&side, true);
+    struct session_hello ours = hello_of(&side);
+    assert_int_equal(ours.origin.run, RUN);
+    assert_int_equal(ours.origin.number, 1);
+    feed_link_up(&side, SESSION_SECONDARY, ours, (struct session_hello){.origin = ours.origin});
+    assert_did_not(&side, SESSION_DO_START_PRECOPY);
+    assert_did(&side, SESSION_DO_START_RESYNC);
+    assert_int_equal(find(&side, SESSION_DO_START_RESYNC)->epoch, 1);
+    assert_state(&side, SESSION_SYNCHRONISING);
+    /* And again, if that link breaks before it is done. */
+    feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+    feed_link_up(&side, SESSION_SECONDARY, ours, (struct session_hello){.origin = ours.origin});
+    assert_did(&side, SESSION_DO_START_RESYNC);
+}
+
+static void test_a_standby_keeps_its_image_only_for_the_run_that_it_stems_from(void **state)
+{
+    (void)state;
+    struct side side;
+    be_left(&side);
+    struct session_hello ours = hello_of(&side);
+    feed_link_up(&side, SESSION_PRIMARY, ours,
+                 (struct session_hello){.origin = ours.origin, .next = {.run = RUN, .number = 2}});
+    assert_did(&side, SESSION_DO_KEEP_IMAGE);
+    assert_did_not(&side, SESSION_DO_DISCARD_IMAGE);
+    assert_state(&side, SESSION_FOLLOWING);
+    const struct session_hello others[] = {
+        {.origin = {.run = RUN + 1, .number = 1}, .next = {.run = RUN + 1, .number = 2}}, /* another guest */
+        {.origin = {.run = RUN, .number = 2}, .next = {.run = RUN, .number = 3}},         /* another image */
+        {.next = {.run = RUN, .number = 2}}, /* it does not know what the image lacks */
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        be_left(&side);
+        feed_link_up(&side, SESSION_PRIMARY, ours, others[i]);
+        assert_did(&side, SESSION_DO_DISCARD_IMAGE);
+        assert_did_not(&side, SESSION_DO_KEEP_IMAGE);
+        assert_int_equal(hello_of(&side).origin.number, 0); /* until an epoch is whole */
+        feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 9);
+        assert_int_equal(hello_of(&side).origin.number, others[i].next.number);
+    }
+}
+
+static void test_a_primary_synchronises_a_new_standby_in_full(void **state)
+{
+    (void)state;
+    struct side side;
+    go_alone(&side, true);
+    feed_link_up(&side, SESSION_SECONDARY, hello_of(&side), (struct session_hello){0});
+    assert_did(&side, SESSION_DO_START_PRECOPY);
+    assert_int_equal(hello_of(&side).origin.number, 0);
+}
+
+static void test_an_image_that_was_never_whole_is_not_brought_up_to_date(void **state)
+{
+    (void)state;
+    struct side side;
+    go_alone(&side, false);
+    assert_int_equal(hello_of(&side).origin.number, 0);
+}
+
+static void test_a_standby_that_is_being_brought_up_to_date_does_not_promote(void **state)
+{
+    (void)state;
+    struct side side;
+    be_left(&side);
+    struct session_hello ours = hello_of(&side);
+    side.now_ms += 100 * SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    feed_link_up(&side, SESSION_PRIMARY, ours, (struct session_hello){.origin = ours.origin});
+    side.now_ms += 100 * SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    assert_state(&side, SESSION_LISTENING);
+    assert_int_equal(hello_of(&side).origin.number, 1); /* half new, and still what the primary knows */
+}
+
+static void test_a_primary_that_lost_track_synchronises_in_full(void **state)
+{
+    (void)state;
+    struct side side;
+    go_alone(&side, true);
+    feed_simple(&side, SESSION_EVENT_TRACKING_LOST);
+    assert_int_equal(hello_of(&side).origin.number, 0);
+}
+
+static void test_a_primary_gives_an_image_up_that_nobody_can_have_any_more(void **state)
+{
+    (void)state;
+    struct side side;
+    go_alone(&side, true);
+    struct session_hello old = hello_of(&side);
+    side.now_ms = session_next_tick_ms(&side.session);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_FORGET_IMAGE);
+    assert_did(&side, SESSION_DO_CONNECT); /* with another HELLO */
+    assert_int_equal(hello_of(&side).origin.number, 0);
+    /* A link that was made with the old one is of no use: the standby would keep its image. */
+    feed_link_up(&side, SESSION_SECONDARY, old, (struct session_hello){.origin = old.origin});
+    assert_did(&side, SESSION_DO_DISCONNECT);
+    assert_did(&side, SESSION_DO_CONNECT);
+    assert_did_not(&side, SESSION_DO_START_PRECOPY);
+    assert_did_not(&side, SESSION_DO_START_RESYNC);
+}
+
+static void test_an_image_from_which_the_guest_runs_is_none_any_more(void **state)
+{
+    (void)state;
+    struct side side;
+    begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_START);
+    feed_link_up(&side, SESSION_PRIMARY, (struct session_hello){0}, first_of_run);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 1);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_APPLIED, 1);
+    feed_simple(&side, SESSION_EVENT_FAILOVER_FORCE);
+    const struct session_action *asks = find(&side, SESSION_DO_ASK_GRANT);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = asks->term, .ok = true});
+    assert_did(&side, SESSION_DO_PROMOTE);
+    assert_int_equal(hello_of(&side).origin.number, 0);
+}
+
 static void test_every_state_and_event_has_a_name(void **state)
 {
     (void)state;
@@ -735,6 +917,14 @@ int main(void)
         cmocka_unit_test(test_an_epoch_that_becomes_durable_while_the_standby_asks_is_not_acked),
         cmocka_unit_test(
             test_a_broken_handover_asks_the_peer_and_gives_the_guest_up_only_to_one_that_runs_it),
+        cmocka_unit_test(test_a_primary_whose_link_returns_sends_what_the_kept_image_lacks),
+        cmocka_unit_test(test_a_standby_keeps_its_image_only_for_the_run_that_it_stems_from),
+        cmocka_unit_test(test_a_primary_synchronises_a_new_standby_in_full),
+        cmocka_unit_test(test_an_image_that_was_never_whole_is_not_brought_up_to_date),
+        cmocka_unit_test(test_a_standby_that_is_being_brought_up_to_date_does_not_promote),
+        cmocka_unit_test(test_a_primary_that_lost_track_synchronises_in_full),
+        cmocka_unit_test(test_a_primary_gives_an_image_up_that_nobody_can_have_any_more),
+        cmocka_unit_test(test_an_image_from_which_the_guest_runs_is_none_any_more),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

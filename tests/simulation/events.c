@@ -41,7 +41,9 @@ static void on_dial(struct world *w)
     for (int h = 0; h < 2; h++)
         up[h] = (struct session_event){.type = SESSION_EVENT_LINK_UP,
                                        .term = w->hosts[1 - h].session.term,
-                                       .peer_role = w->hosts[1 - h].session.role};
+                                       .peer_role = w->hosts[1 - h].session.role,
+                                       .said = w->hosts[h].hello,
+                                       .heard = w->hosts[1 - h].hello};
     /* Both had said hello: the second hears of it even if the first closes the link at once. */
     int first = (int)(next_random(w) & 1);
     feed(w, first, up[first]);
@@ -69,6 +71,20 @@ static void receive_epoch(struct world *w, int h, const struct message *message)
     }
 }
 
+/* Applied as it comes, in order with what came before. */
+static void receive_batch(struct world *w, int h, const struct message *message)
+{
+    struct host *host = &w->hosts[h];
+    if (!host->alive || host->session.state != SESSION_FOLLOWING || message->term != host->session.term)
+        return;
+    if (host->nstaged == 64) {
+        break_connection(w);
+        return;
+    }
+    host->staged[host->nstaged++] = *message;
+    apply_next(w, h);
+}
+
 static void on_deliver(struct world *w, const struct event *event)
 {
     int h = event->host;
@@ -90,6 +106,9 @@ static void on_deliver(struct world *w, const struct event *event)
     switch (message.wire) {
     case W_EPOCH:
         receive_epoch(w, h, &message);
+        return;
+    case W_BATCH:
+        receive_batch(w, h, &message);
         return;
     case W_ACK:
         out.type = SESSION_EVENT_ACK;
@@ -151,6 +170,17 @@ static void on_applied(struct world *w, const struct event *event)
     host->nstaged--;
     memmove(host->staged, host->staged + 1, host->nstaged * sizeof *host->staged);
     host->image_half = false;
+    for (unsigned page = 0; page < PAGES; page++)
+        if (done.pages & (1u << page))
+            host->image_memory[page] = done.memory[page];
+    if (done.wire == W_BATCH) {
+        host->image_epoch = 0;
+        apply_next(w, event->host);
+        return;
+    }
+    if (memcmp(host->image_memory, done.memory, sizeof done.memory) != 0)
+        FAIL(w, "I2: the image of host %c is not the guest's memory at the end of epoch %" PRIu64,
+             'a' + event->host, done.epoch);
     host->image_epoch = done.epoch;
     host->image_branch = done.branch;
     host->image_seq = done.seq;
@@ -199,6 +229,8 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_wait_for_acks = w->plant && strcmp(w->plant, "wait-for-acks") == 0,
         .chaos_ack_while_asking = w->plant && strcmp(w->plant, "ack-while-asking") == 0,
         .chaos_equal_terms = w->plant && strcmp(w->plant, "equal-terms") == 0,
+        .chaos_keep_any_image = w->plant && strcmp(w->plant, "keep-any-image") == 0,
+        .run = next_random(w),
     };
     host->alive = true;
     host->wants_link = host->linked = false;
@@ -209,6 +241,9 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     host->nstaged = 0;
     host->stands_until = host->heard_sequence = 0;
     host->sequence = host->generation * 1000000;
+    host->tracking = false;
+    memset(host->image_memory, 0, sizeof host->image_memory);
+    memset(host->epoch_serial, 0, sizeof host->epoch_serial);
     session_init(&host->session, &config, clock_ms(w, h));
     feed_simple(w, h, SESSION_EVENT_START);
     schedule(w, between(w, 100, 10000),
@@ -254,6 +289,17 @@ static void on_restart(struct world *w, int h)
         return;
     }
     start_session(w, h, SESSION_SECONDARY, peer->session.term);
+}
+
+/* A disk's log was given up, or RAM blocks have changed: the replicator closes the link, too. */
+static void lose_tracking(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (!host->alive || host->session.role != SESSION_PRIMARY)
+        return;
+    host->tracking = false;
+    feed_simple(w, h, SESSION_EVENT_TRACKING_LOST);
+    break_connection(w);
 }
 
 /* The guest powers itself off, the user stops a side, or a hypervisor dies. */
@@ -401,6 +447,8 @@ static void on_fault(struct world *w)
         w->dead_since[0] = w->dead_since[1] = 0;
         break;
     default:
+        if (chance(w, 20))
+            lose_tracking(w, h);
         w->cut[h] = false;
         break;
     }
@@ -497,6 +545,9 @@ void step(struct world *w, const struct event *event)
             if (!guest->runs || guest->paused || stands_still(w, h))
                 continue;
             guest->seq++;
+            unsigned page = (unsigned)(next_random(w) % PAGES);
+            guest->memory[page] = guest->branch << 32 | guest->seq;
+            guest->dirty |= 1u << page;
             if (guest->gate == PASS)
                 release_to(w, h, guest->seq);
         }

@@ -3,6 +3,8 @@
  * See world.h. What a host does when its session orders it: the replicator's part, with the guest, the output
  * gate, the capture and the image as counters. I1 and I2 are checked here, where they would be broken.
  */
+#include <string.h>
+
 #include "tests/simulation/world.h"
 
 void start_branch(struct world *w, struct host *host)
@@ -26,6 +28,56 @@ void start_branch(struct world *w, struct host *host)
     w->branches[host->branch].released = host->seq;
     host->runs = true;
     host->paused = false;
+    host->tracking = false;
+    memcpy(host->memory, host->image_memory, sizeof host->memory);
+}
+
+/* The pages are in staging, under a serial of their own. */
+static void stage(struct host *host, unsigned pages)
+{
+    host->serial++;
+    host->dirty &= ~pages;
+    for (unsigned page = 0; page < PAGES; page++)
+        if (pages & (1u << page))
+            host->page_serial[page] = host->serial;
+}
+
+/* Part of what is dirty, in batches, before the first epoch. */
+static void send_batches(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    while (host->dirty && chance(w, 70)) {
+        unsigned pages = host->dirty & (unsigned)next_random(w);
+        struct message message = {.wire = W_BATCH, .term = host->session.term, .pages = pages};
+        memcpy(message.memory, host->memory, sizeof message.memory);
+        stage(host, pages);
+        send_message(w, h, message);
+    }
+}
+
+static void start_precopy(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    host->tracking = true;
+    host->held_serial = host->serial;
+    host->dirty = 0;
+    for (unsigned page = 0; page < PAGES; page++)
+        if (host->memory[page])
+            host->dirty |= 1u << page;
+}
+
+static void start_resync(struct world *w, int h, uint64_t held_epoch)
+{
+    struct host *host = &w->hosts[h];
+    w->resyncs++;
+    if (!host->tracking)
+        FAIL(w, "host %c sends a difference that it has not tracked", 'a' + h);
+    if (held_epoch < MAX_EPOCHS && host->epoch_serial[held_epoch] > host->held_serial)
+        host->held_serial = host->epoch_serial[held_epoch];
+    for (unsigned page = 0; page < PAGES; page++)
+        if (host->page_serial[page] > host->held_serial &&
+            !(w->plant && strcmp(w->plant, "forget-unacked") == 0))
+            host->dirty |= 1u << page;
 }
 
 /*
@@ -48,7 +100,11 @@ void finish_cut(struct world *w, int h, bool tell)
                               .term = host->session.term,
                               .epoch = epoch,
                               .branch = host->branch,
-                              .seq = host->seq};
+                              .seq = host->seq,
+                              .pages = host->dirty};
+    memcpy(message.memory, host->memory, sizeof message.memory);
+    stage(host, host->dirty);
+    host->epoch_serial[epoch] = host->serial;
     if (tell)
         feed(w, h,
              (struct session_event){
@@ -123,6 +179,7 @@ static void act(struct world *w, int h, const struct session_action *action)
     switch (action->type) {
     case SESSION_DO_CONNECT:
         host->wants_link = true;
+        session_hello(&host->session, &host->hello);
         schedule(w, between(w, 500, 20000), (struct event){.kind = DIAL});
         break;
     case SESSION_DO_DISCONNECT:
@@ -133,7 +190,13 @@ static void act(struct world *w, int h, const struct session_action *action)
         }
         break;
     case SESSION_DO_START_PRECOPY:
+    case SESSION_DO_START_RESYNC:
         stop_capture(w, h);
+        if (action->type == SESSION_DO_START_PRECOPY)
+            start_precopy(w, h);
+        else
+            start_resync(w, h, action->epoch);
+        send_batches(w, h);
         for (uint64_t n = 0; n < MAX_EPOCHS; n++)
             w->peer_held[n][h] = false;
         schedule(w, between(w, 2000, 60000),
@@ -142,6 +205,11 @@ static void act(struct world *w, int h, const struct session_action *action)
         break;
     case SESSION_DO_STOP_CAPTURE:
         stop_capture(w, h);
+        break;
+    case SESSION_DO_FORGET_IMAGE:
+        host->tracking = false;
+        break;
+    case SESSION_DO_KEEP_IMAGE: /* what is still to be applied belongs to it */
         break;
     case SESSION_DO_HOLD_OUTPUT:
         host->gate = HOLD;
@@ -183,6 +251,7 @@ static void act(struct world *w, int h, const struct session_action *action)
                      (struct event){
                          .kind = APPLIED_LATE, .host = h, .a = host->generation, .b = host->staged[0].epoch});
         host->image_serial++;
+        memset(host->image_memory, 0, sizeof host->image_memory);
         host->image_epoch = 0;
         host->image_half = false;
         host->nstaged = 0;

@@ -8,7 +8,8 @@
  * starts a new branch at the frame where that epoch ends. After every step:
  *
  *   I1: output is released only for epochs that the peer had held whole.
- *   I2: a promotion starts from an image that is exactly the newest acked epoch.
+ *   I2: a promotion starts from an image that is exactly the newest acked epoch; an epoch that is applied
+ *       makes the image the guest's memory as it was, whatever links broke and came back.
  *   I5: released frames form one chain: no frame of a branch ever passes the point where another one left it.
  *
  *   simulation [--schedules N] [--seed S] [--events N] [--plant BUG] [--expect-failure] [--soak] [--twice]
@@ -142,11 +143,12 @@ int main(int argc, char **argv)
         printf("seed %" PRIu64 ": %s\n", seed, same ? "replays exactly" : "DIFFERS");
         return !same;
     }
-    uint64_t promotions = 0, protections = 0, first = seed, last = one ? seed : schedules;
+    uint64_t promotions = 0, protections = 0, resyncs = 0, first = seed, last = one ? seed : schedules;
     for (uint64_t s = first; soak || s <= last; s++) {
         bool ok = run_schedule(&world, s, events, plant, trace);
         promotions += world.promotions;
         protections += world.protections;
+        resyncs += world.resyncs;
         if (ok)
             continue;
         printf("schedule %" PRIu64 " failed after %" PRIu64 " steps: %s\nreplay: simulation --seed %" PRIu64
@@ -155,7 +157,7 @@ int main(int argc, char **argv)
         return expect_failure ? 0 : 1;
     }
     printf("%" PRIu64 " schedules: %" PRIu64 " times protected, %" PRIu64
-           " promotions, every invariant held\n",
-           last - first + 1, protections, promotions);
+           " images brought up to date, %" PRIu64 " promotions, every invariant held\n",
+           last - first + 1, protections, resyncs, promotions);
     return expect_failure ? 1 : 0;
 }

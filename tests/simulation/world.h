@@ -20,6 +20,7 @@
 #define MAX_EVENTS   512
 #define MAX_BRANCHES 64
 #define MAX_EPOCHS   4096
+#define PAGES        8        /* of the guest's memory */
 #define SECOND       1000000u /* time is in microseconds */
 
 enum kind {
@@ -63,13 +64,15 @@ struct event {
  */
 enum mode { ARBITER, REACHABLE, CUTS };
 
-enum wire { W_EPOCH, W_ACK, W_HANDOVER, W_HANDOVER_DONE, W_GOODBYE, W_FENCED, W_BEAT };
+enum wire { W_EPOCH, W_BATCH, W_ACK, W_HANDOVER, W_HANDOVER_DONE, W_GOODBYE, W_FENCED, W_BEAT };
 
 struct message {
     enum wire wire;
     uint64_t term, epoch, branch, seq;
     enum session_end_reason reason;
     struct session_beat beat;
+    unsigned pages;         /* which of memory it carries */
+    uint64_t memory[PAGES]; /* all of it, to judge by */
 };
 
 struct queue {
@@ -93,6 +96,7 @@ struct host {
     /* guest */
     bool runs, paused;
     uint64_t branch, seq;
+    uint64_t memory[PAGES]; /* 0: a hole */
     /* gate */
     enum gate gate;
     uint64_t boundary[MAX_EPOCHS];
@@ -100,15 +104,20 @@ struct host {
     /* capture */
     uint64_t capture_serial, next_epoch;
     bool capturing, last_epoch;
+    bool tracking;
+    unsigned dirty;                                                             /* pages */
+    uint32_t serial, held_serial, page_serial[PAGES], epoch_serial[MAX_EPOCHS]; /* as checkpoint/capture.c */
     bool cutting, cutting_last; /* inside a checkpoint: it is finished whatever is decided meanwhile */
     /* image */
     uint64_t image_epoch, image_branch, image_seq;
+    uint64_t image_memory[PAGES];
     bool image_half;
     uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
     struct message staged[64];
     unsigned nstaged;
     /* link */
     bool wants_link, linked;
+    struct session_hello hello;
 };
 
 struct world {
@@ -139,7 +148,7 @@ struct world {
     bool done;    /* the guest powered itself off or was stopped by the user */
     const char *plant;
     char failure[256];
-    uint64_t hash, promotions, protections;
+    uint64_t hash, promotions, protections, resyncs;
 };
 
 /* The first broken invariant ends the schedule. */

@@ -165,6 +165,8 @@ static void make_hello(struct wire_hello *hello, unsigned nblocks)
     hello->term = 12;
     hello->role = WIRE_ROLE_SECONDARY;
     hello->nblocks = nblocks;
+    hello->images.origin = (struct wire_origin){.run = 0x1122334455667788, .number = 7};
+    hello->images.next = (struct wire_origin){.run = 0x99aabbccddeeff00, .number = 8};
     for (unsigned i = 0; i < nblocks; i++) {
         hello->blocks[i].idstr[0] = (char)('a' + i % 26);
         hello->blocks[i].max_len = 4096ull * i;
