@@ -12,32 +12,74 @@
 
 #include "replicator/transport/tcp.h"
 
-static int finish_connect(int fd, unsigned timeout_ms)
+#define TRIES        5u
+#define TRY_EVERY_MS 100
+
+/* The result of a connect() that was under way. */
+static int finish_connect(int fd)
 {
-    struct pollfd pfd = {.fd = fd, .events = POLLOUT};
     int error = 0;
     socklen_t len = sizeof error;
-    int n = poll(&pfd, 1, (int)timeout_ms);
-    if (n == 0)
-        return -ETIMEDOUT;
-    if (n < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-        return -errno;
-    return -error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? -errno : -error;
 }
 
-static int connect_one(const struct addrinfo *address, unsigned timeout_ms)
+/* 0, -EINPROGRESS, or what is wrong. *fd: the caller's, or -1. */
+static int begin_connect(const struct addrinfo *address, int *fd)
 {
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
+    *fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (*fd < 0)
         return -errno;
-    int status = connect(fd, address->ai_addr, address->ai_addrlen) == 0 ? 0 : -errno;
-    if (status == -EINPROGRESS)
-        status = finish_connect(fd, timeout_ms);
-    if (status < 0) {
-        close(fd);
+    return connect(*fd, address->ai_addr, address->ai_addrlen) == 0 ? 0 : -errno;
+}
+
+/* Of the tries that are ready, the first; *winner is its descriptor, taken out. */
+static int take_ready(struct pollfd *tries, unsigned n, int *winner)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (!tries[i].revents)
+            continue;
+        int status = finish_connect(tries[i].fd);
+        if (status == 0) {
+            *winner = tries[i].fd;
+            tries[i].fd = -1;
+        }
         return status;
     }
-    return fd;
+    return -EINPROGRESS;
+}
+
+/*
+ * A network that returns is noticed by the next packet. The kernel repeats a lost one after a second, which
+ * is long for a guest without protection: so another socket tries every tenth of a second, and the first that
+ * is through is taken.
+ */
+static int connect_one(const struct addrinfo *address, unsigned timeout_ms)
+{
+    struct pollfd tries[TRIES];
+    unsigned n = 0;
+    int winner = -1, status = -EINPROGRESS;
+    gint64 now = g_get_monotonic_time(), until = now + (gint64)timeout_ms * 1000, next = now;
+    while (status == -EINPROGRESS && now < until) {
+        if (n < TRIES && now >= next) {
+            tries[n].events = POLLOUT;
+            status = begin_connect(address, &tries[n].fd);
+            if (status == 0)
+                winner = tries[n].fd;
+            else
+                n += tries[n].fd >= 0;
+            next = now + TRY_EVERY_MS * 1000;
+            if (status != -EINPROGRESS)
+                break;
+        }
+        gint64 wait = (n < TRIES ? MIN(next, until) : until) - now;
+        if (poll(tries, n, (int)(wait / 1000 + 1)) > 0)
+            status = take_ready(tries, n, &winner);
+        now = g_get_monotonic_time();
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (tries[i].fd >= 0)
+            close(tries[i].fd);
+    return status == 0 ? winner : status == -EINPROGRESS ? -ETIMEDOUT : status;
 }
 
 int transport_tcp_connect(const char *host, const char *port, unsigned timeout_ms, int *fd, GError **error)

@@ -225,7 +225,7 @@ static void test_hellos_of_nonsense_are_refused(void **state)
     memset(bytes + 28, 0xff, 4); /* blocks without end */
     assert_int_equal(wire_hello_decode(&out, bytes, len), -EPROTO);
     len = (size_t)wire_hello_encode(&hello, bytes, sizeof bytes);
-    memset(bytes + 40, 'x', WIRE_IDSTR_LEN); /* a name without end */
+    memset(bytes + 72, 'x', WIRE_IDSTR_LEN); /* a name without end */
     assert_int_equal(wire_hello_decode(&out, bytes, len), -EPROTO);
 }
 
