@@ -55,8 +55,9 @@ void split_fenced(struct replicator *r)
 
 void split_heard(struct replicator *r, const struct session_event *event)
 {
+    /* One that was merely taken over from has an older counter, and let nothing out. */
     bool both = r->session.role == SESSION_PRIMARY && event->peer_role == SESSION_PRIMARY &&
-                event->term < r->session.term;
+                event->term < r->session.term && term_count(event->term) == term_count(r->session.term);
     if (!both || r->split)
         return;
     remember(

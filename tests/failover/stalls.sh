@@ -13,6 +13,7 @@ watch_ports() {
     ip netns exec "$prefix-sw" "$BUILD/tests/client/understudy-port-watch" 52:54:00:77:00:10 to-a to-b >"$work/ports" 2>"$work/ports.err" &
     watcher=$!
     disown
+    await 10 "the guest to be heard at the switch" test -s "$work/ports"
 }
 unwatch_ports() { kill "$watcher" 2>/dev/null || true; }
 trap 'unwatch_ports; pair_cleanup' EXIT
@@ -21,9 +22,10 @@ runs_on() { field_is "$1" guest_here true; }
 other() { [ "$1" = a ] && echo b || echo a; }
 # Sets here to the host that runs the guest protected, while the other one stands by.
 settled() {
-    for host in a b; do
-        if field_is $host state protected && field_is "$(other $host)" state standby && ! runs_on "$(other $host)"; then
-            here=$host
+    local h
+    for h in a b; do
+        if field_is $h state protected && field_is "$(other $h)" state standby && ! runs_on "$(other $h)"; then
+            here=$h
             return 0
         fi
     done
@@ -59,10 +61,10 @@ stall() {
 
 # What these hosts send to the other host's own addresses goes nowhere (main: by the checkpoints' network alone). Clients reach both guests.
 cut() {
-    local networks="10.77 10.78" from
+    local networks="10.78 10.77" from network # the second one first: the hosts must not find time to agree by it
     [ "$1" != main ] || { networks=10.77; shift; }
-    for from in "$@"; do
-        for network in $networks; do
+    for network in $networks; do
+        for from in "$@"; do
             ip -n "$prefix-$from" neigh replace "$network.0.$([ "$from" = a ] && echo 2 || echo 1)" lladdr 02:00:00:00:00:01 nud permanent \
                 dev "$([ $network = 10.77 ] && echo br0 || echo repl0)"
         done
@@ -81,11 +83,14 @@ split_is_told() { understudy "$1" status web | grep -q "ran on both hosts"; }
 
 # A cable out, both ways: both hosts come to run the guest. In again: one is fenced, and says what was let out.
 cut_both_ways() {
-    cut a b
+    ip -n "$prefix-b" link set repl0 down
+    ip -n "$prefix-b" link set up0 down
     await 30 "both hosts to run the guest alone" both_alone
-    mend
+    ip -n "$prefix-b" link set up0 up
+    ip -n "$prefix-b" link set repl0 up
     await 5 "one of two guests to be stopped" one_runs
     await 60 "protection after the cut" settled
+    local host
     for host in a b; do
         await 10 "host $host to tell of the split" split_is_told $host
     done
