@@ -19,6 +19,8 @@ int cli_connect(void);
 Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned timeout_ms);
 /* For requests that are answered with yes or no. Exit code; a no is printed. */
 int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms);
+/* Cuts argv off at "--". Everything after it, or NULL if there is none. */
+char **cli_split_at_dashes(int *argc, char **argv);
 G_GNUC_PRINTF(1, 2) int cli_fail(const char *format, ...);
 
 /* The status of one VM (free with understudy__envelope__free_unpacked of *holder), or NULL. */

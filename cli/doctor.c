@@ -15,6 +15,8 @@
 #include "cli/cli.h"
 #include "proto/framing.h"
 
+#define PAIR_MS 60000
+
 static int failures;
 
 G_GNUC_PRINTF(4, 5)
@@ -154,18 +156,46 @@ static void compare(const Understudy__Host *here, const Understudy__Host *there)
         there->memory_available_mib);
 }
 
+/* What the daemons find in both hosts' networks: for a command line, for VMs that run, and for other taps. */
+static void check_pair(const char *peer, char **argv)
+{
+    g_autofree char *cwd = g_get_current_dir();
+    Understudy__PairRequest pair = UNDERSTUDY__PAIR_REQUEST__INIT;
+    pair.peer = (char *)peer;
+    pair.argv = argv;
+    pair.n_argv = argv ? g_strv_length(argv) : 0;
+    pair.cwd = cwd;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PAIR_REQUEST, pair_request, &pair);
+    Understudy__Envelope *answer = cli_call(&request, PAIR_MS);
+    if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_FINDINGS) {
+        for (size_t i = 0; i < answer->findings->n_findings; i++) {
+            const Understudy__Finding *finding = answer->findings->findings[i];
+            say(finding->what, finding->level == 0, finding->level > 1, "%s", finding->text);
+        }
+    } else if (answer) {
+        say("both hosts", false, true, "%s",
+            answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message
+                                                                   : "the answer was not understood");
+    }
+    if (answer)
+        understudy__envelope__free_unpacked(answer, NULL);
+}
+
 int cmd_doctor(int argc, char **argv)
 {
     char *peer = NULL;
+    char **qemu = cli_split_at_dashes(&argc, argv);
     const GOptionEntry entries[] = {
         {"peer", 0, 0, G_OPTION_ARG_STRING, &peer, "Compare with this host", "HOST[:PORT]"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    g_autoptr(GOptionContext) context = g_option_context_new(NULL);
+    g_autoptr(GOptionContext) context = g_option_context_new("[-- qemu-system-x86_64 ARGS...]");
     g_autoptr(GError) error = NULL;
     g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 1) {
-        cli_fail("%s", error ? error->message : "usage: understudy doctor [--peer HOST[:PORT]]");
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 1 || (qemu && !peer)) {
+        cli_fail("%s", error
+                           ? error->message
+                           : "usage: understudy doctor [--peer HOST[:PORT] [-- qemu-system-x86_64 ARGS...]]");
         return EXIT_USAGE;
     }
     check_qemu();
@@ -179,6 +209,7 @@ int cmd_doctor(int argc, char **argv)
     Understudy__Envelope *there = peer && here ? ask_peer(peer) : NULL;
     if (there) {
         compare(here->host, there->host);
+        check_pair(peer, qemu);
         understudy__envelope__free_unpacked(there, NULL);
     }
     if (here)

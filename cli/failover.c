@@ -90,15 +90,18 @@ int cmd_failover(int argc, char **argv)
     const GOptionEntry entries[] = {
         {"planned", 0, 0, G_OPTION_ARG_NONE, &planned,
          "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
-        {"force", 0, 0, G_OPTION_ARG_NONE, &force, "Take the VM over now (order it where it stands by)",
+        {"force", 0, 0, G_OPTION_ARG_NONE, &force,
+         "Take the VM over now (order it where it stands by); with --planned: move it whatever the peer "
+         "lacks",
          NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("NAME");
     g_autoptr(GError) error = NULL;
     g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2 || planned == force) {
-        cli_fail("%s", error ? error->message : "usage: understudy failover NAME --planned|--force");
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2 || (!planned && !force)) {
+        cli_fail("%s",
+                 error ? error->message : "usage: understudy failover NAME --planned [--force] | --force");
         return EXIT_USAGE;
     }
     Understudy__Envelope *before = NULL;
@@ -109,7 +112,9 @@ int cmd_failover(int argc, char **argv)
         understudy__envelope__free_unpacked(before, NULL);
     Understudy__FailoverRequest failover = UNDERSTUDY__FAILOVER_REQUEST__INIT;
     failover.vm = argv[1];
-    failover.force = force;
+    failover.force = force && !planned;
+    failover.unchecked = planned && force;
+    force = failover.force;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(FAILOVER_REQUEST, failover_request, &failover);
     int code = cli_call_simple(&request, ORDER_MS);
     if (code != EXIT_OK)

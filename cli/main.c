@@ -74,6 +74,18 @@ int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms)
     return code;
 }
 
+char **cli_split_at_dashes(int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            *argc = i;
+            argv[i] = NULL;
+            return argv + i + 1;
+        }
+    }
+    return NULL;
+}
+
 int cmd_stop(int argc, char **argv)
 {
     if (argc != 2) {

@@ -73,19 +73,6 @@ static int wait_protected(const char *vm, int seconds)
     return EXIT_NOT_PROTECTED;
 }
 
-/* Everything after "--", if there is one. */
-static char **split_at_dashes(int *argc, char **argv)
-{
-    for (int i = 1; i < *argc; i++) {
-        if (strcmp(argv[i], "--") == 0) {
-            *argc = i;
-            argv[i] = NULL;
-            return argv + i + 1;
-        }
-    }
-    return NULL;
-}
-
 /* NULL, or one of the words between bars. */
 static bool is_one_of(const char *word, const char *words)
 {
@@ -99,7 +86,7 @@ int cmd_run(int argc, char **argv)
                     *durability = NULL;
     g_auto(GStrv) peer_disks = NULL, shared_disks = NULL, paths = NULL;
     int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
-    gboolean no_wait = FALSE;
+    gboolean no_wait = FALSE, no_network_check = FALSE;
     const GOptionEntry entries[] = {
         {"name", 'n', 0, G_OPTION_ARG_STRING, &name, "The VM's name (default vm)", "NAME"},
         {"peer", 'p', 0, G_OPTION_ARG_STRING, &peer, "The host that stands by", "HOST[:PORT]"},
@@ -123,13 +110,15 @@ int cmd_run(int argc, char **argv)
          "Both hosts reach the same image of disk ID (may be repeated)", "ID"},
         {"durability", 0, 0, G_OPTION_ARG_STRING, &durability,
          "Where the standby has a write before it counts (default memory)", "memory|disk"},
+        {"no-network-check", 0, 0, G_OPTION_ARG_NONE, &no_network_check,
+         "Start even if the guest would not be heard on the other host, as far as one can see", NULL},
         {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("-- qemu-system-x86_64 ARGS...");
     g_autoptr(GError) error = NULL;
-    char **qemu = split_at_dashes(&argc, argv);
+    char **qemu = cli_split_at_dashes(&argc, argv);
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
         cli_fail("%s", error->message);
@@ -173,6 +162,7 @@ int cmd_run(int argc, char **argv)
     run.n_shared_disk = shared_disks ? g_strv_length(shared_disks) : 0;
     run.heartbeat_path = paths;
     run.n_heartbeat_path = paths ? g_strv_length(paths) : 0;
+    run.network_unchecked = no_network_check;
     run.durability = g_strcmp0(durability, "disk") == 0 ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
                                                         : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);

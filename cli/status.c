@@ -130,6 +130,10 @@ static json_t *status_json(const Understudy__Status *s)
         json_string(s->durability == UNDERSTUDY__DURABILITY__DURABILITY_DISK ? "disk" : "memory"));
     json_object_set_new(json, "disks", disks_json(s));
     json_object_set_new(json, "heartbeats", heartbeats_json(s));
+    json_t *warnings = json_array();
+    for (size_t i = 0; i < s->n_warnings; i++)
+        json_array_append_new(warnings, json_string(s->warnings[i]));
+    json_object_set_new(json, "warnings", warnings);
     json_object_set_new(json, "last_error", json_string(s->last_error));
     return json;
 }
@@ -182,11 +186,12 @@ static void print_disk(const Understudy__DiskStatus *d)
 
 static void print_line(const Understudy__Status *s)
 {
+    const char *warning = s->n_warnings ? s->warnings[0] : "";
     printf("%-12s %-9s %-13s %5.1f epochs/s  pause p50 %" G_GUINT64_FORMAT " p99 %" G_GUINT64_FORMAT
-           " us  dirty %" G_GUINT64_FORMAT " pages  %6.2f MB/s%s%s",
+           " us  dirty %" G_GUINT64_FORMAT " pages  %6.2f MB/s%s%s%s%s",
            s->vm, role_name(s->role), s->state, s->epochs_per_s, s->pause_us ? s->pause_us->p50 : 0,
            s->pause_us ? s->pause_us->p99 : 0, s->dirty_pages ? s->dirty_pages->p50 : 0, s->bytes_per_s / 1e6,
-           s->last_error[0] ? "  " : "", s->last_error);
+           s->last_error[0] ? "  " : "", s->last_error, warning[0] ? "  warning: " : "", warning);
     print_sync(s);
 }
 
@@ -220,6 +225,8 @@ static void print_table(const Understudy__StatusList *list, bool why)
             printf("  split: %s\n", s->split);
         if (s->unprotected_why[0])
             printf("  not protected: %s\n", s->unprotected_why);
+        for (size_t k = 0; k < s->n_warnings; k++)
+            printf("  warning: %s\n", s->warnings[k]);
         for (size_t k = 0; k < s->n_disks; k++)
             print_disk(s->disks[k]);
         for (size_t k = 0; k < s->n_heartbeats; k++)

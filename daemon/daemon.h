@@ -10,6 +10,9 @@
  *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
  *   disk/       the VMs' disks (disk_setup.h)
+ *   network/    the guest's network on both hosts (network.h)
+ *   pair.c      what the pair lacks for a VM: before it starts, before it moves, for doctor
+ *   vm_watch.c  the same now and then while VMs run, for status
  *   peer.c      calls to the peer's daemon
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H
@@ -67,6 +70,8 @@ void heartbeat_paths_swap(Understudy__Protection *protection);
 /* ---- peer.c: any thread but the main one (blocks) ---- */
 /* "host", "host:port" or "[v6]:port" taken apart. */
 bool peer_split(const char *text, char **host, uint16_t *port);
+/* A connection to the peer's daemon: fd, or -1 and a sentence. */
+int peer_connect(const char *host, uint16_t port, GError **error);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
 Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
                                 unsigned timeout_ms, GError **error);
@@ -77,6 +82,21 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
 /* The primary could not be started: the standby prepared for it may go. Best effort: it also ends by itself.
  */
 void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection);
+
+/* ---- pair.c: any thread but the main one (blocks) ---- */
+/* The guest will be heard on both hosts, as far as one can see before it starts. False with a sentence. */
+bool pair_network_is_fit(const Understudy__Protection *protection, const char *host, uint16_t port,
+                         GError **error);
+/* What is wrong with the VM's network now, a sentence each; moves_only: only what a move to the peer would
+ * meet. host NULL: this host alone. Array of char *. */
+GPtrArray *pair_network_faults(const Understudy__Protection *protection, const char *host, uint16_t port,
+                               bool probe, bool moves_only);
+/* For doctor. Findings (free_unpacked). vms: Protection * of those that run here with that peer. */
+Understudy__Findings *pair_findings(const Understudy__PairRequest *request, const GPtrArray *vms,
+                                    GError **error);
+
+/* ---- vm_watch.c: main thread ---- */
+void vm_watch_start(void);
 
 /* ---- vm_table.c ---- */
 /* Main thread: the VM's status is now this (copied). */
@@ -110,6 +130,18 @@ bool vm_failover(const char *name, bool force, GError **error);
 bool vm_stop(const char *name, GError **error);
 /* The figures of one VM, or of all (name empty), begin anew. */
 void vm_reset_figures(const char *name);
+/* Each VM whose QEMU runs here. */
+struct vm_view {
+    const char *name;
+    const Understudy__Protection *protection;
+    const char *peer_host;
+    uint16_t peer_port; /* of its daemon */
+    bool runs_here;     /* the guest */
+    bool has_standby;   /* and the peer stands by, or is about to */
+};
+void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque);
+/* Shown in status until the next call. */
+void vm_set_warnings(const char *name, const GPtrArray *warnings);
 void vms_shutdown(void);
 
 /* ---- server.c ---- */

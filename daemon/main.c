@@ -103,6 +103,7 @@ int main(int argc, char **argv)
         return 1;
     }
     vms_init(&config);
+    vm_watch_start();
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_unix_signal_add(SIGTERM, on_signal, loop);
     g_unix_signal_add(SIGINT, on_signal, loop);

@@ -25,16 +25,22 @@ bool peer_split(const char *text, char **host, uint16_t *port)
     return true;
 }
 
-Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
-                                unsigned timeout_ms, GError **error)
+int peer_connect(const char *host, uint16_t port, GError **error)
 {
     char service[8];
     int fd = -1;
     g_snprintf(service, sizeof service, "%u", port);
-    if (transport_tcp_connect(host, service, CONNECT_MS, &fd, error) < 0) {
+    if (transport_tcp_connect(host, service, CONNECT_MS, &fd, error) < 0)
         g_prefix_error(error, "the peer's understudyd does not answer: is it running there? ");
+    return fd;
+}
+
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                unsigned timeout_ms, GError **error)
+{
+    int fd = peer_connect(host, port, error);
+    if (fd < 0)
         return NULL;
-    }
     Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, error);
     if (!answer)
         g_prefix_error(error, "the peer %s: ", host);

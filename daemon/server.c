@@ -22,6 +22,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/intake.h"
+#include "daemon/network/network.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
@@ -57,6 +58,7 @@ struct job {
     Understudy__Role role;
     Understudy__Protection *protection;
     const uint8_t *token;
+    struct pick *pick;
     const char *peer_host;
     uint16_t peer_daemon_port, data_port, udp_port;
 };
@@ -245,6 +247,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->tracker = request->tracker;
     protection->transport = request->transport;
     protection->cpu_must_match = line->cpu_host;
+    protection->network_unchecked = request->network_unchecked;
 }
 
 /* Everything between "this host can" and "both hosts do". */
@@ -296,10 +299,12 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
         protection.n_qemu_argv = g_strv_length(argv);
         protection.qemu_version = version;
         protection.cpu_model = cpu;
-        ok = heartbeat_paths_describe(&protection, request, error) &&
-             disks_describe(&protection, line, request, error) &&
-             disks_can_be_served(&protection, config->disk_plugin, error) &&
-             start_pair(&protection, peer_host, peer_port, error);
+        ok =
+            heartbeat_paths_describe(&protection, request, error) &&
+            disks_describe(&protection, line, request, error) &&
+            disks_can_be_served(&protection, config->disk_plugin, error) &&
+            (protection.network_unchecked || pair_network_is_fit(&protection, peer_host, peer_port, error)) &&
+            start_pair(&protection, peer_host, peer_port, error);
         disks_clear(&protection);
         heartbeat_paths_clear(&protection);
     }
@@ -456,6 +461,97 @@ static void serve_cancel(const struct connection *connection, const Understudy__
     answer(connection, ok, message);
 }
 
+/* ---- what the pair lacks for VMs that run ---- */
+
+struct pick {
+    const char *name; /* of a VM; NULL: all of that peer's */
+    const char *peer;
+    GPtrArray *protections; /* owned copies */
+    char *host;
+    uint16_t port;
+};
+
+static void pick_one(const struct vm_view *vm, void *opaque)
+{
+    struct pick *pick = opaque;
+    bool wanted = pick->name ? strcmp(vm->name, pick->name) == 0
+                             : vm->runs_here && g_strcmp0(vm->peer_host, pick->peer) == 0;
+    if (!wanted || !vm->has_standby || !vm->peer_host)
+        return;
+    size_t len = understudy__protection__get_packed_size(vm->protection);
+    g_autofree uint8_t *packed = g_malloc(len);
+    understudy__protection__pack(vm->protection, packed);
+    g_ptr_array_add(pick->protections, understudy__protection__unpack(NULL, len, packed));
+    g_free(pick->host);
+    pick->host = g_strdup(vm->peer_host);
+    pick->port = vm->peer_port;
+}
+
+static void run_pick(struct job *job)
+{
+    vms_each(pick_one, job->pick);
+    job_finish(job, true, "");
+}
+
+static void free_protection(gpointer protection)
+{
+    understudy__protection__free_unpacked(protection, NULL);
+}
+
+static void pick_vms(struct pick *pick)
+{
+    g_autofree char *message = NULL;
+    struct job job = {.pick = pick};
+    pick->protections = g_ptr_array_new_with_free_func(free_protection);
+    job_do(&job, run_pick, &message);
+}
+
+/* A planned move into what is known to be a black hole: NULL, or why not. GLib string. */
+static char *why_not_move(const char *name)
+{
+    struct pick pick = {.name = name};
+    char *why = NULL;
+    pick_vms(&pick);
+    if (pick.protections->len) {
+        g_autoptr(GPtrArray) faults =
+            pair_network_faults(g_ptr_array_index(pick.protections, 0), pick.host, pick.port, true, true);
+        if (faults->len)
+            why = g_strdup_printf("VM %s stays here: %s; or move it as it is with --planned --force", name,
+                                  (const char *)g_ptr_array_index(faults, 0));
+    }
+    g_ptr_array_unref(pick.protections);
+    g_free(pick.host);
+    return why;
+}
+
+static void serve_failover(const struct connection *connection, const Understudy__FailoverRequest *request)
+{
+    g_autofree char *why = request->force || request->unchecked ? NULL : why_not_move(request->vm);
+    if (why)
+        answer(connection, false, why);
+    else
+        serve_simple(connection, request->vm, request->force, run_failover);
+}
+
+static void serve_pair(const struct connection *connection, const Understudy__PairRequest *request)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *peer = NULL;
+    uint16_t port;
+    struct pick pick = {.peer = peer_split(request->peer, &peer, &port) ? peer : ""};
+    pick_vms(&pick);
+    Understudy__Findings *findings = pair_findings(request, pick.protections, &error);
+    if (findings) {
+        Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(FINDINGS, findings, findings);
+        framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+        understudy__findings__free_unpacked(findings, NULL);
+    } else {
+        answer(connection, false, error->message);
+    }
+    g_ptr_array_unref(pick.protections);
+    g_free(pick.host);
+}
+
 /* What anybody who reaches the TCP port may ask. */
 static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
 {
@@ -465,7 +561,8 @@ static void serve_peer(const struct connection *connection, const Understudy__En
         serve_cancel(connection, request->cancel_standby);
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
         serve_host(connection);
-    else
+    else if (request->body_case != UNDERSTUDY__ENVELOPE__BODY_NETWORK_REQUEST ||
+             !network_serve(connection->fd, request->network_request))
         answer(connection, false, "this request is not for peers");
 }
 
@@ -482,8 +579,10 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         serve_status(connection, request->status_request);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER_REQUEST:
-        serve_simple(connection, request->failover_request->vm, request->failover_request->force,
-                     run_failover);
+        serve_failover(connection, request->failover_request);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_PAIR_REQUEST:
+        serve_pair(connection, request->pair_request);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_STOP_REQUEST:
         serve_simple(connection, request->stop_request->vm, false, run_stop);

@@ -53,6 +53,7 @@ struct vm {
     char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
     char *split;           /* both hosts had run it: what the replicator said of that, or NULL */
     char *failure;         /* of the last standby here, or NULL */
+    char **warnings;       /* NULL: none */
     struct standby_backoff backoff;
     vm_listening listening;
     void *opaque;
@@ -78,6 +79,7 @@ static void free_vm(void *opaque)
     g_free(vm->unprotected_why);
     g_free(vm->failure);
     g_free(vm->split);
+    g_strfreev(vm->warnings);
     g_free(vm);
 }
 
@@ -158,6 +160,8 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     status.vm = vm->name;
     status.accel = vm->accel ? vm->accel : (char *)"";
     status.peer = vm->peer_host ? vm->peer_host : (char *)"";
+    status.warnings = vm->warnings;
+    status.n_warnings = vm->warnings ? g_strv_length(vm->warnings) : 0;
     status.unprotected_why = alone && vm->unprotected_why ? vm->unprotected_why : (char *)"";
     vm_table_put(&status);
 }
@@ -681,6 +685,46 @@ static gboolean reprotect_all(gpointer opaque)
             reprotect(vm);
     }
     return G_SOURCE_CONTINUE;
+}
+
+/* ---- for vm_watch.c ---- */
+
+void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque)
+{
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, vms);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        const struct vm *vm = value;
+        bool primary = vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY;
+        const struct vm_view view = {
+            .name = vm->name,
+            .protection = vm->protection,
+            .peer_host = vm->peer_host,
+            .peer_port = vm->peer_daemon_port,
+            .runs_here = primary,
+            .has_standby = primary && !vm->alone_since_us,
+        };
+        if (vm->framing && vm->protection && g_strcmp0(vm->state, "starting") != 0)
+            each(&view, opaque);
+    }
+}
+
+void vm_set_warnings(const char *name, const GPtrArray *warnings)
+{
+    struct vm *vm = lookup(name);
+    if (!vm)
+        return;
+    GPtrArray *copy = g_ptr_array_new();
+    for (guint i = 0; i < warnings->len; i++) {
+        const char *text = g_ptr_array_index(warnings, i);
+        if (!vm->warnings || !g_strv_contains((const char *const *)vm->warnings, text))
+            g_message("VM %s: %s", name, text);
+        g_ptr_array_add(copy, g_strdup(text));
+    }
+    g_ptr_array_add(copy, NULL);
+    g_strfreev(vm->warnings);
+    vm->warnings = (char **)g_ptr_array_free(copy, FALSE);
 }
 
 void vms_shutdown(void)

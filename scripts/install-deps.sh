@@ -10,7 +10,7 @@ set -euo pipefail
 packages=(
     # build
     gcc libc6-dev cmake ninja-build pkg-config ccache
-    libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libisal-dev libsystemd-dev libcmocka-dev libibverbs-dev librdmacm-dev libgnutls28-dev
+    libglib2.0-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler liburcu-dev libisal-dev libsystemd-dev libcmocka-dev libibverbs-dev librdmacm-dev libgnutls28-dev libnl-route-3-dev
     nbdkit-plugin-dev libnbd-dev
     # run
     qemu-system-x86 qemu-utils nbdkit libnbd-bin seabios ipxe-qemu ibverbs-providers iproute2 jq socat

@@ -75,11 +75,21 @@ static bool look_at_all(struct parse *parse, const char *const *argv, GError **e
     return true;
 }
 
+static void free_tap(gpointer opaque)
+{
+    struct cmdline_tap *tap = opaque;
+    g_free(tap->id);
+    g_free(tap->ifname);
+    g_free(tap->bridge);
+    g_free(tap);
+}
+
 struct cmdline *cmdline_parse(const char *const *argv, GError **error)
 {
     struct parse parse = {.line = g_new0(struct cmdline, 1)};
     parse.line->cpu_arg = -1;
     parse.line->nics = g_ptr_array_new_with_free_func(g_free);
+    parse.line->taps = g_ptr_array_new_with_free_func(free_tap);
     parse.line->files = g_ptr_array_new_with_free_func(g_free);
     parse.line->args = g_ptr_array_new_with_free_func(g_free);
     parse.line->disks = g_ptr_array_new_with_free_func((GDestroyNotify)cmdline_disk_free);
@@ -112,6 +122,7 @@ void cmdline_free(struct cmdline *cmdline)
     g_free(cmdline->accel);
     g_free(cmdline->machine);
     g_ptr_array_unref(cmdline->nics);
+    g_ptr_array_unref(cmdline->taps);
     g_ptr_array_unref(cmdline->files);
     g_ptr_array_unref(cmdline->args);
     g_ptr_array_unref(cmdline->disks);

@@ -19,6 +19,14 @@ enum cmdline_error {
     CMDLINE_ERROR_SYNTAX,
 };
 
+/* A NIC's tap device, or the bridge into which a helper puts one. Strings are owned. */
+struct cmdline_tap {
+    char *id;      /* the netdev's */
+    char *ifname;  /* "": QEMU takes the next free name */
+    char *bridge;  /* "": the line does not say */
+    bool scripted; /* QEMU runs a script or helper that makes the device ready */
+};
+
 struct cmdline {
     char *binary;
     uint64_t ram_bytes;
@@ -28,6 +36,7 @@ struct cmdline {
     bool cpu_host;          /* -cpu host or max under KVM: both hosts need the same processor */
     int cpu_arg;            /* where in args the value of the last -cpu is, or -1 */
     GPtrArray *nics;        /* netdev ids (char *) */
+    GPtrArray *taps;        /* struct cmdline_tap *: those of the netdevs that are tap devices */
     GPtrArray *files;       /* files that both hosts need (char *): kernel, initrd, ... */
     GPtrArray *disks;       /* struct cmdline_disk *: those the guest may write */
     GPtrArray *block_nodes; /* json_t *: what each -blockdev describes */

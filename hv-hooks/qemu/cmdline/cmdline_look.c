@@ -157,6 +157,22 @@ static bool check_netdev(const char *option, const char *value, const GPtrArray 
     return true;
 }
 
+/* Takes note of a tap device; QEMU's own defaults where the line does not say. */
+static void note_tap(struct parse *parse, const char *id, const GPtrArray *keys)
+{
+    const char *type = cmdline_keys_get(keys, "type"), *bridge = cmdline_keys_get(keys, "br");
+    const char *ifname = cmdline_keys_get(keys, "ifname"), *script = cmdline_keys_get(keys, "script");
+    bool helped = g_strcmp0(type, "bridge") == 0 || cmdline_keys_get(keys, "helper");
+    if (g_strcmp0(type, "tap") != 0 && g_strcmp0(type, "bridge") != 0)
+        return;
+    struct cmdline_tap *tap = g_new0(struct cmdline_tap, 1);
+    tap->id = g_strdup(id);
+    tap->ifname = g_strdup(ifname && !helped ? ifname : "");
+    tap->bridge = g_strdup(!helped ? "" : bridge ? bridge : "br0");
+    tap->scripted = helped || !script || (script[0] && strcmp(script, "no") != 0);
+    g_ptr_array_add(parse->line->taps, tap);
+}
+
 static bool on_netdev(struct parse *parse, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) keys = read_keys(parse, value, "type", error);
@@ -166,6 +182,7 @@ static bool on_netdev(struct parse *parse, const char *value, GError **error)
     if (!id)
         return UNSUPPORTED("-netdev %s: the id is missing", value);
     parse->has_net = true;
+    note_tap(parse, id, keys);
     g_ptr_array_add(parse->line->nics, g_strdup(id));
     return true;
 }
@@ -185,6 +202,7 @@ static bool on_nic(struct parse *parse, const char *value, GError **error)
         g_ptr_array_remove_index(parse->line->args, parse->line->args->len - 1);
         g_ptr_array_add(parse->line->args, g_strdup_printf("%s,id=%s", value, id));
     }
+    note_tap(parse, id, keys);
     g_ptr_array_add(parse->line->nics, g_steal_pointer(&id));
     return true;
 }

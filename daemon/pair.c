@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the pair of this host and a peer lacks for a VM (daemon.h): what each host has may be well by itself,
+ * and the guest would still not be heard after a takeover. Before a VM starts a fault is refused; before a
+ * planned move too, unless the administrator insists; a VM that runs keeps its standby, and status tells.
+ */
+#include <gio/gio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+#include "daemon/network/network.h"
+#include "hv-hooks/qemu/cmdline/cmdline.h"
+
+enum { LEVEL_GOOD, LEVEL_WARN, LEVEL_FAULT };
+
+/* The VM's tap devices; none where its line cannot be read. Array of NetworkTap *. */
+static GPtrArray *taps_of(const Understudy__Protection *protection)
+{
+    struct cmdline *line = host_cmdline(protection, NULL);
+    GPtrArray *taps = line ? network_taps(line) : g_ptr_array_new();
+    cmdline_free(line);
+    return taps;
+}
+
+static struct network_findings *look(const GPtrArray *taps, enum network_moment moment, const char *host,
+                                     uint16_t port, bool probe, GError **error)
+{
+    int fd = host ? peer_connect(host, port, error) : -1;
+    if (host && fd < 0)
+        return NULL;
+    struct network_findings *findings = network_check((Understudy__NetworkTap *const *)taps->pdata, taps->len,
+                                                      moment, fd, host, probe, error);
+    if (fd >= 0)
+        close(fd);
+    return findings;
+}
+
+bool pair_network_is_fit(const Understudy__Protection *protection, const char *host, uint16_t port,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) taps = taps_of(protection);
+    if (taps->len == 0)
+        return true;
+    struct network_findings *findings = look(taps, NETWORK_BEFORE_START, host, port, true, error);
+    if (!findings)
+        return false;
+    const GPtrArray *faults = findings->own->len ? findings->own : findings->faults;
+    bool fit = faults->len == 0;
+    for (guint i = 0; i < findings->remarks->len; i++)
+        g_message("VM %s: %s", protection->vm, (const char *)g_ptr_array_index(findings->remarks, i));
+    if (!fit)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "VM %s: %s; or start it with --no-network-check, if that is known to be well",
+                    protection->vm, (const char *)g_ptr_array_index(faults, 0));
+    network_findings_free(findings);
+    return fit;
+}
+
+static void move_all(GPtrArray *from, GPtrArray *to)
+{
+    for (guint i = 0; i < from->len; i++)
+        g_ptr_array_add(to, g_strdup(g_ptr_array_index(from, i)));
+}
+
+GPtrArray *pair_network_faults(const Understudy__Protection *protection, const char *host, uint16_t port,
+                               bool probe, bool moves_only)
+{
+    GPtrArray *faults = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) taps = taps_of(protection);
+    struct network_findings *findings = NULL;
+    if (taps->len)
+        findings = look(taps, NETWORK_RUNNING, host, port, probe && !protection->network_unchecked, NULL);
+    /* A peer that does not answer is another matter: what this host has is worth telling. */
+    if (!findings && taps->len && host)
+        findings = look(taps, NETWORK_RUNNING, NULL, 0, false, NULL);
+    if (findings && !moves_only)
+        move_all(findings->own, faults);
+    if (findings)
+        move_all(findings->faults, faults);
+    network_findings_free(findings);
+    return faults;
+}
+
+/* ---- doctor ---- */
+
+static void add_finding(GPtrArray *list, int level, const char *what, const char *text)
+{
+    Understudy__Finding *finding = g_new(Understudy__Finding, 1);
+    understudy__finding__init(finding);
+    finding->level = (uint32_t)level;
+    finding->what = g_strdup(what);
+    finding->text = g_strdup(text);
+    g_ptr_array_add(list, finding);
+}
+
+static void add_findings(GPtrArray *list, const struct network_findings *findings, int level,
+                         const char *what)
+{
+    for (guint i = 0; i < findings->own->len; i++)
+        add_finding(list, level, what, g_ptr_array_index(findings->own, i));
+    for (guint i = 0; i < findings->faults->len; i++)
+        add_finding(list, level, what, g_ptr_array_index(findings->faults, i));
+    for (guint i = 0; i < findings->remarks->len; i++)
+        add_finding(list, LEVEL_GOOD, what, g_ptr_array_index(findings->remarks, i));
+}
+
+static bool add_taps(GPtrArray *list, const GPtrArray *taps, enum network_moment moment, int level,
+                     const char *what, const char *host, uint16_t port, GError **error)
+{
+    struct network_findings *findings = taps->len ? look(taps, moment, host, port, true, error) : NULL;
+    if (taps->len && !findings)
+        return false;
+    if (findings)
+        add_findings(list, findings, level, what);
+    network_findings_free(findings);
+    return true;
+}
+
+/* Taps of this host that may be those of VMs to come: a lack on the peer is worth knowing. */
+static bool add_other_taps(GPtrArray *list, const GPtrArray *seen, const char *host, uint16_t port,
+                           GError **error)
+{
+    g_autoptr(GPtrArray) taps = g_ptr_array_new_with_free_func(g_free);
+    g_auto(GStrv) names = network_bridged_taps();
+    for (char **name = names; *name && taps->len < NETWORK_TAPS_MAX; name++) {
+        if (g_ptr_array_find_with_equal_func((GPtrArray *)seen, *name, g_str_equal, NULL))
+            continue;
+        Understudy__NetworkTap *tap = g_new(Understudy__NetworkTap, 1);
+        understudy__network_tap__init(tap);
+        tap->id = tap->ifname = *name;
+        g_ptr_array_add(taps, tap);
+    }
+    return add_taps(list, taps, NETWORK_RUNNING, LEVEL_WARN, "network", host, port, error);
+}
+
+static bool add_vm(GPtrArray *list, GPtrArray *seen, const struct cmdline *line, enum network_moment moment,
+                   const char *what, const char *host, uint16_t port, GError **error)
+{
+    g_autoptr(GPtrArray) taps = network_taps(line);
+    for (guint i = 0; i < line->taps->len; i++)
+        g_ptr_array_add(seen, g_strdup(((struct cmdline_tap *)g_ptr_array_index(line->taps, i))->ifname));
+    return add_taps(list, taps, moment, LEVEL_FAULT, what, host, port, error);
+}
+
+Understudy__Findings *pair_findings(const Understudy__PairRequest *request, const GPtrArray *vms,
+                                    GError **error)
+{
+    g_autofree char *host = NULL;
+    uint16_t port = 0;
+    GPtrArray *list = g_ptr_array_new();
+    g_autoptr(GPtrArray) seen = g_ptr_array_new_with_free_func(g_free);
+    bool ok = peer_split(request->peer, &host, &port);
+    if (!ok)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT",
+                    request->peer);
+    if (ok && request->n_argv) {
+        g_auto(GStrv) user_argv = host_argv(request->argv, request->n_argv);
+        g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
+        struct cmdline *line = cmdline_parse((const char *const *)argv, error);
+        ok = line && add_vm(list, seen, line, NETWORK_BEFORE_START, "network", host, port, error);
+        cmdline_free(line);
+    }
+    for (guint i = 0; ok && i < vms->len; i++) {
+        const Understudy__Protection *protection = g_ptr_array_index(vms, i);
+        g_autofree char *what = g_strdup_printf("network of %s", protection->vm);
+        struct cmdline *line = host_cmdline(protection, NULL);
+        ok = !line || add_vm(list, seen, line, NETWORK_RUNNING, what, host, port, error);
+        cmdline_free(line);
+    }
+    ok = ok && add_other_taps(list, seen, host, port, error);
+    Understudy__Findings *findings = g_new(Understudy__Findings, 1);
+    understudy__findings__init(findings);
+    findings->n_findings = list->len;
+    findings->findings = (Understudy__Finding **)g_ptr_array_free(list, FALSE);
+    if (!ok) {
+        understudy__findings__free_unpacked(findings, NULL);
+        return NULL;
+    }
+    return findings;
+}
