@@ -45,6 +45,12 @@ int cli_connect(void)
     return -1;
 }
 
+static void show_progress(const Understudy__Progress *progress)
+{
+    fprintf(stderr, "comparing %s: %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " MiB\n", progress->what,
+            progress->done >> 20, progress->total >> 20);
+}
+
 Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned timeout_ms)
 {
     g_autoptr(GError) error = NULL;
@@ -52,9 +58,14 @@ Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned tim
     if (fd < 0)
         return NULL;
     Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, &error);
+    while (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PROGRESS) {
+        show_progress(answer->progress);
+        understudy__envelope__free_unpacked(answer, NULL);
+        answer = framing_read(fd, timeout_ms, &error);
+    }
     close(fd);
     if (!answer)
-        cli_fail("%s", error->message);
+        cli_fail("%s", error ? error->message : "the daemon closed the connection");
     return answer;
 }
 

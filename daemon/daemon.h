@@ -11,6 +11,7 @@
  *   host*.c     facts about this host
  *   disk/       the VMs' disks (disk_setup.h)
  *   network/    the guest's network on both hosts (network.h)
+ *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
  *   pair.c      what the pair lacks for a VM: before it starts, before it moves, for doctor
  *   vm_watch.c  the same now and then while VMs run, for status
  *   peer.c      calls to the peer's daemon
@@ -22,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/files/files.h"
 #include "proto/control.pb-c.h"
 
 #define DEFAULT_PORT 7070
@@ -77,7 +79,8 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
                                 unsigned timeout_ms, GError **error);
 /* Asks for a standby. False with the peer's own sentence. */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
-                  uint16_t *data_port, uint16_t *udp_port, GError **error);
+                  uint16_t *data_port, uint16_t *udp_port, const struct files_progress *progress,
+                  GError **error);
 
 /* The primary could not be started: the standby prepared for it may go. Best effort: it also ends by itself.
  */
@@ -94,6 +97,16 @@ GPtrArray *pair_network_faults(const Understudy__Protection *protection, const c
 /* For doctor. Findings (free_unpacked). vms: Protection * of those that run here with that peer. */
 Understudy__Findings *pair_findings(const Understudy__PairRequest *request, const GPtrArray *vms,
                                     GError **error);
+
+/* ---- pair_files.c: the same ---- */
+/* The files that both hosts must have for this line; protection, or NULL, knows more of what its disks stand
+ * on. Array of char *. */
+GPtrArray *pair_files(const struct cmdline *line, const Understudy__Protection *protection);
+/* Both hosts have the same. Array of FileFact *, or NULL with a sentence. */
+GPtrArray *pair_files_agree(const GPtrArray *paths, const char *host, uint16_t port,
+                            const struct files_progress *progress, GError **error);
+bool pair_files_are_fit(const Understudy__Protection *protection, const char *host, uint16_t port,
+                        const struct files_progress *progress, GError **error);
 
 /* ---- vm_watch.c: main thread ---- */
 void vm_watch_start(void);

@@ -134,6 +134,22 @@ static bool add_other_taps(GPtrArray *list, const GPtrArray *seen, const char *h
     return add_taps(list, taps, NETWORK_RUNNING, LEVEL_WARN, "network", host, port, error);
 }
 
+static void add_files(GPtrArray *list, const struct cmdline *line, const Understudy__Protection *protection,
+                      const char *what, const char *host, uint16_t port)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) paths = pair_files(line, protection);
+    g_autoptr(GPtrArray) facts = pair_files_agree(paths, host, port, NULL, &error);
+    unsigned sampled = 0;
+    for (guint i = 0; facts && i < facts->len; i++)
+        sampled += ((Understudy__FileFact *)g_ptr_array_index(facts, i))->sampled;
+    g_autofree char *good =
+        facts ? g_strdup_printf("%u files are the same on both hosts, %u of them compared by samples",
+                                facts->len, sampled)
+              : NULL;
+    add_finding(list, facts ? LEVEL_GOOD : LEVEL_FAULT, what, facts ? good : error->message);
+}
+
 static bool add_vm(GPtrArray *list, GPtrArray *seen, const struct cmdline *line, enum network_moment moment,
                    const char *what, const char *host, uint16_t port, GError **error)
 {
@@ -159,13 +175,18 @@ Understudy__Findings *pair_findings(const Understudy__PairRequest *request, cons
         g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
         struct cmdline *line = cmdline_parse((const char *const *)argv, error);
         ok = line && add_vm(list, seen, line, NETWORK_BEFORE_START, "network", host, port, error);
+        if (ok)
+            add_files(list, line, NULL, "files", host, port);
         cmdline_free(line);
     }
     for (guint i = 0; ok && i < vms->len; i++) {
         const Understudy__Protection *protection = g_ptr_array_index(vms, i);
         g_autofree char *what = g_strdup_printf("network of %s", protection->vm);
         struct cmdline *line = host_cmdline(protection, NULL);
+        g_autofree char *files = g_strdup_printf("files of %s", protection->vm);
         ok = !line || add_vm(list, seen, line, NETWORK_RUNNING, what, host, port, error);
+        if (ok && line)
+            add_files(list, line, protection, files, host, port);
         cmdline_free(line);
     }
     ok = ok && add_other_taps(list, seen, host, port, error);

@@ -86,8 +86,11 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
 }
 
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
-                  uint16_t *data_port, uint16_t *udp_port, GError **error)
+                  uint16_t *data_port, uint16_t *udp_port, const struct files_progress *progress,
+                  GError **error)
 {
+    if (!peer_is_fit(host, port, error) || !pair_files_are_fit(protection, host, port, progress, error))
+        return false;
     Understudy__PrepareStandby prepare = UNDERSTUDY__PREPARE_STANDBY__INIT;
     g_autofree char *own = g_strdup_printf("%u", own_port);
     disks_refresh(protection);
@@ -100,8 +103,7 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;
     prepare.n_seeds = seeds->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
-    Understudy__Envelope *answer =
-        peer_is_fit(host, port, error) ? peer_call(host, port, &request, PREPARE_MS, error) : NULL;
+    Understudy__Envelope *answer = peer_call(host, port, &request, PREPARE_MS, error);
     if (!answer)
         return false;
     bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;

@@ -252,7 +252,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
 
 /* Everything between "this host can" and "both hosts do". */
 static bool start_pair(Understudy__Protection *protection, const char *peer_host, uint16_t peer_port,
-                       GError **error)
+                       const struct files_progress *progress, GError **error)
 {
     g_autofree char *message = NULL;
     struct job job = {.name = protection->vm,
@@ -264,7 +264,8 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%s", message);
         return false;
     }
-    if (!peer_prepare(peer_host, peer_port, protection, config->port, &job.data_port, &job.udp_port, error)) {
+    if (!peer_prepare(peer_host, peer_port, protection, config->port, &job.data_port, &job.udp_port, progress,
+                      error)) {
         job_do(&job, run_forget, &message);
         return false;
     }
@@ -276,11 +277,24 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
     return true;
 }
 
-static bool do_run(const Understudy__RunRequest *request, GError **error)
+/* The command shows it. */
+static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
+{
+    const struct connection *connection = opaque;
+    Understudy__Progress progress = UNDERSTUDY__PROGRESS__INIT;
+    progress.what = (char *)path;
+    progress.done = done;
+    progress.total = total;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PROGRESS, progress, &progress);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+static bool do_run(const struct connection *connection, const Understudy__RunRequest *request, GError **error)
 {
     g_autofree char *peer_host = NULL, *cpu = host_cpu_model();
     uint16_t peer_port = 0;
     uint8_t token[TOKEN_LEN];
+    const struct files_progress progress = {.told = tell_progress, .opaque = (void *)connection};
     if (!peer_split(request->peer, &peer_host, &peer_port)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT",
                     request->peer);
@@ -304,7 +318,7 @@ static bool do_run(const Understudy__RunRequest *request, GError **error)
             disks_describe(&protection, line, request, error) &&
             disks_can_be_served(&protection, config->disk_plugin, error) &&
             (protection.network_unchecked || pair_network_is_fit(&protection, peer_host, peer_port, error)) &&
-            start_pair(&protection, peer_host, peer_port, error);
+            start_pair(&protection, peer_host, peer_port, &progress, error);
         disks_clear(&protection);
         heartbeat_paths_clear(&protection);
     }
@@ -561,6 +575,8 @@ static void serve_peer(const struct connection *connection, const Understudy__En
         serve_cancel(connection, request->cancel_standby);
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
         serve_host(connection);
+    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_FILES_REQUEST)
+        files_serve(connection->fd, request->files_request);
     else if (request->body_case != UNDERSTUDY__ENVELOPE__BODY_NETWORK_REQUEST ||
              !network_serve(connection->fd, request->network_request))
         answer(connection, false, "this request is not for peers");
@@ -571,7 +587,7 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
     g_autoptr(GError) error = NULL;
     switch (request->body_case) {
     case UNDERSTUDY__ENVELOPE__BODY_RUN_REQUEST: {
-        bool ok = do_run(request->run_request, &error);
+        bool ok = do_run(connection, request->run_request, &error);
         answer(connection, ok, error ? error->message : "");
         break;
     }

@@ -593,7 +593,7 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
     (void)source;
     (void)cancellable;
     if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->data_port,
-                     &wish->udp_port, &error))
+                     &wish->udp_port, NULL, &error))
         g_task_return_boolean(task, TRUE);
     else
         g_task_return_error(task, error);

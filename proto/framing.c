@@ -210,6 +210,17 @@ gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned tim
 }
 
 /* More bytes into the array: 1, 0 at the end, -1 with error. */
+/* Bytes that the message at the beginning of what has come still lacks, so that the next one stays in the
+ * socket. */
+static gsize missing(const GByteArray *bytes)
+{
+    guint32 len = 0;
+    if (bytes->len < sizeof len)
+        return sizeof len - bytes->len;
+    memcpy(&len, bytes->data, sizeof len);
+    return sizeof len + (gsize)GUINT32_FROM_LE(len) - bytes->len;
+}
+
 static int read_more(int fd, GByteArray *bytes, gint64 until, unsigned timeout_ms, GError **error)
 {
     guint8 chunk[16384];
@@ -219,7 +230,7 @@ static int read_more(int fd, GByteArray *bytes, gint64 until, unsigned timeout_m
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "no answer within %u ms", timeout_ms);
         return -1;
     }
-    gssize n = recv(fd, chunk, sizeof chunk, 0);
+    gssize n = recv(fd, chunk, MIN(sizeof chunk, missing(bytes)), 0);
     if (n < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke: %s",
                     g_strerror(errno));

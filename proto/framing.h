@@ -34,8 +34,8 @@ Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, 
                                    GError **error);
 
 /*
- * Blocking, for a thread that serves one connection: the next request (strictly one at a time: nothing may
- * follow before the answer), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the
+ * Blocking, for a thread that serves one connection: the next message (what follows it stays in the
+ * socket), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the
  * whole.
  */
 Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);

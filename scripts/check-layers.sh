@@ -33,9 +33,10 @@ may_include() {
             "failover heartbeat checkpoint checkpoint/disk hv-hooks hv-hooks/qemu proto common" ;;
     replicator) echo "replicator/control replicator/transport failover checkpoint hv-hooks proto common" ;;
     daemon/disk) echo "checkpoint/disk hv-hooks/qemu/cmdline proto common" ;;
+    daemon/files) echo "proto common" ;;
     daemon/network) echo "hv-hooks/qemu/cmdline proto common" ;;
     daemon)
-        echo "daemon/disk daemon/network hv-hooks hv-hooks/qemu/cmdline checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
+        echo "daemon/disk daemon/files daemon/network hv-hooks hv-hooks/qemu/cmdline checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
             "replicator/transport/transport.h replicator/transport/rdma/limits.h proto common" ;;
     cli) echo "proto common" ;;
     *) return 1 ;;

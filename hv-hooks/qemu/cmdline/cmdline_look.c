@@ -86,6 +86,13 @@ static void add_accel(struct parse *parse, const char *name)
         parse->line->accel_or_tcg = true;
 }
 
+static void add_file(struct parse *parse, const char *path)
+{
+    /* Another name is looked for in QEMU's own folders, which its package fills. */
+    if (path && g_path_is_absolute(path))
+        g_ptr_array_add(parse->line->files, g_strdup(path));
+}
+
 static bool on_machine(struct parse *parse, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
@@ -103,6 +110,9 @@ static bool on_machine(struct parse *parse, const char *value, GError **error)
         g_free(parse->line->machine);
         parse->line->machine = g_strdup(type);
     }
+    static const char *const files[] = {"kernel", "initrd", "dtb", "firmware"};
+    for (size_t i = 0; i < G_N_ELEMENTS(files); i++)
+        add_file(parse, cmdline_keys_get(keys, files[i]));
     g_auto(GStrv) names = accel ? g_strsplit(accel, ":", -1) : NULL;
     for (char **name = names; name && *name; name++)
         add_accel(parse, *name);
@@ -237,6 +247,10 @@ static bool on_device(struct parse *parse, const char *value, GError **error)
         if (g_str_has_prefix(driver, refused[i][0]))
             return UNSUPPORTED("-device %s: %s", value, refused[i][1]);
     }
+    if (keys)
+        add_file(parse, cmdline_keys_get(keys, "romfile"));
+    if (g_strcmp0(driver, "loader") == 0)
+        add_file(parse, cmdline_keys_get(keys, "file"));
     return keys != NULL;
 }
 
@@ -274,6 +288,16 @@ static bool on_file(struct parse *parse, const char *value, GError **error)
 {
     (void)error;
     g_ptr_array_add(parse->line->files, g_strdup(value));
+    return true;
+}
+
+/* Options with a file among their keys. */
+static bool on_file_keys(struct parse *parse, const char *value, GError **error)
+{
+    bool is_rom = strcmp(parse->option, "option-rom") == 0;
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, is_rom ? "romfile" : "name");
+    (void)error;
+    add_file(parse, cmdline_keys_get(keys, is_rom ? "romfile" : "file"));
     return true;
 }
 
@@ -351,6 +375,11 @@ static const struct cmdline_option options[] = {
     {"initrd", true, on_file, NULL},
     {"bios", true, on_file, NULL},
     {"dtb", true, on_file, NULL},
+    {"shim", true, on_file, NULL},
+    {"option-rom", true, on_file_keys, NULL},
+    {"fw_cfg", true, on_file_keys, NULL},
+    {"smbios", true, on_file_keys, NULL},
+    {"acpitable", true, on_file_keys, NULL},
     {"nographic", false, on_display, NULL},
     {"display", true, on_display, NULL},
     {"vnc", true, on_display, NULL},
