@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See transport_tcp.h: making the sockets; transport_tcp.c is what happens on them. */
+/* See tcp.h: making the sockets; tcp.c is what happens on them. */
 #include <errno.h>
 #include <gio/gio.h>
 #include <netdb.h>

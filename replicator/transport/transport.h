@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A transport carries staged epochs one way and small messages both ways between the two replicators of one
- * VM. Implementations: tcp (transport_tcp.c) and rdma (transport_rdma.c).
+ * VM. Implementations: tcp (tcp.c) and rdma (rdma/rdma.c).
  *
  * Threads: send_epoch is called by one sender thread; send_message by any thread (serialised inside); receive
  * by one receiver thread. shutdown may be called by any thread and makes the others return -ENOTCONN

@@ -3,9 +3,10 @@
  * One checkpoint: pause, harvest, save, wait for the engine's copy, resume. The order is the one in
  * hook_shm.h.
  *
- * The deadline (invariant I4) counts from the beginning of the pause. The engine's silence never holds the
- * guest past it: the wait is a futex with a timeout, and the guest resumes whatever the engine says later,
- * because the verdict is taken by compare-and-swap and only one side gets it.
+ * The deadline (invariant I4) counts from the moment the guest stands still: what QEMU's stop itself waits
+ * for (disk requests under way) does not use it up. The engine's silence never holds the guest past it: the
+ * wait is a futex with a timeout, and the guest resumes whatever the engine says later, because the verdict
+ * is taken by compare-and-swap and only one side gets it.
  */
 #include <errno.h>
 #include <stdio.h>

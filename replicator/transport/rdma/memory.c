@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See transport_rdma.h: a device, a protection domain, staging registered once, and what the device cannot
+/* See rdma.h: a device, a protection domain, staging registered once, and what the device cannot
  * do. */
 #include <errno.h>
 #include <gio/gio.h>

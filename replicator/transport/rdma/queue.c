@@ -47,7 +47,7 @@ void queue_take_events(struct ibv_comp_channel *channel)
         ibv_ack_cq_events(cq, 1);
 }
 
-/* Waits until this many work requests are completed. -ETIMEDOUT after stall_ms without it. */
+/* Waits until this many work requests are completed. -ETIMEDOUT after timeout_ms without it. */
 int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms)
 {
     uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See transport_rdma.h, and rdma_internal.h for the parts. Here: what a connection is made of, how it is
+ * See rdma.h, and rdma_internal.h for the parts. Here: what a connection is made of, how it is
  * taken apart again, and the table of functions. A transport that is freed while others still wait in it is
  * the caller's mistake; shutdown is what wakes them.
  */

@@ -3,11 +3,11 @@
  * The inside of the RDMA transport: one connection, and what its parts may use of each other. Only for the
  * files named here.
  *
- *   transport_rdma.c  birth, death and the table of functions
- *   rdma_queue.c      the send queue and its completions
- *   rdma_credit.c     what the peer has room for, and what it is told
- *   rdma_outgoing.c   messages and epochs on their way out
- *   rdma_incoming.c   messages and epochs coming in
+ *   rdma.c      birth, death and the table of functions
+ *   queue.c     the send queue and its completions
+ *   credit.c    what the peer has room for, and what it is told
+ *   outgoing.c  messages and epochs on their way out
+ *   incoming.c  messages and epochs coming in
  *
  * The send queue is counted: work requests posted and completed, ever. Only SENDs, an epoch's last write and
  * every SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done.
@@ -147,7 +147,7 @@ static inline uint32_t pages_of(size_t len)
     return (uint32_t)((len + STAGING_PAGE_LEN - 1) / STAGING_PAGE_LEN);
 }
 
-/* ---- rdma_queue.c ---- */
+/* ---- queue.c ---- */
 
 /* Nothing more will work: wakes everybody who waits. Any thread. */
 void queue_kill(struct rdma *c);
@@ -167,7 +167,7 @@ int queue_post_when_free(struct rdma *c, struct ibv_send_wr *first, bool signal)
 /* This receive buffer may be filled (again). */
 int queue_post_receive(struct rdma *c, unsigned index);
 
-/* ---- rdma_credit.c ---- */
+/* ---- credit.c ---- */
 
 /* Takes one of the peer's receive buffers for what is posted next. */
 int credit_take_receive(struct rdma *c);
@@ -183,7 +183,7 @@ int credit_give_receive_back(struct rdma *c, unsigned index);
 /* What the peer says it has given back, or grants. Receiving thread. 0 or -EPROTO. */
 int credit_take(struct rdma *c, const struct rdma_wire_prefix *prefix, const uint8_t *body, size_t len);
 
-/* ---- rdma_outgoing.c ---- */
+/* ---- outgoing.c ---- */
 
 /* One SEND of a prefix and two pieces of body. order_lock is held. */
 int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
@@ -197,7 +197,7 @@ int64_t outgoing_epochs_done(struct transport *t);
 int outgoing_done_fd(struct transport *t);
 void outgoing_flush(struct transport *t);
 
-/* ---- rdma_incoming.c ---- */
+/* ---- incoming.c ---- */
 
 /* See struct transport_ops. */
 int incoming_receive(struct transport *t, struct staging *staging, struct transport_received *out);
