@@ -18,6 +18,8 @@ packages=(
     busybox-static cpio kmod binutils procps
     # tests of disks
     e2fsprogs fuse3
+    # the model checker
+    spin
 )
 if [ "${1:-}" = --bench ]; then
     packages+=(perftest iperf3 fio)
