@@ -327,10 +327,9 @@ const char *hypervisor_last_message(const struct hypervisor *hv)
 }
 
 /* Checks one claimed block against what this side knows. */
-static int import_block(struct hypervisor *hv, unsigned i)
+static int import_block(struct hypervisor *hv, unsigned i, struct hv_block *block)
 {
     struct hook_block claim;
-    struct hv_block *block = &hv->blocks[i];
     memcpy(&claim, &hv->shm->blocks[i], sizeof claim);
     uint64_t used = atomic_load(&claim.used_len);
     uint64_t bitmap_len = (claim.max_len / HOOK_PAGE_LEN + 63) / 64 * 8;
@@ -356,20 +355,25 @@ static int import_block(struct hypervisor *hv, unsigned i)
     return 0;
 }
 
+/*
+ * The list that is there stays until a new one is whole: a QEMU that stands still has the blocks that it had,
+ * and what is said to the peer meanwhile (HELLO names them) must still be so.
+ */
 int hypervisor_list_blocks(struct hypervisor *hv)
 {
+    struct hv_block blocks[HV_MAX_BLOCKS];
     int status = request(hv, HOOK_LIST_BLOCKS, &(struct arguments){0});
-    hv->nblocks = 0; /* what was listed before is no longer so */
     if (status < 0)
         return status;
     uint32_t n = *(volatile uint32_t *)&hv->shm->nblocks;
-    if (n == 0 || n > HV_MAX_BLOCKS)
-        return -EPROTO;
-    for (unsigned i = 0; i < n; i++) {
-        status = import_block(hv, i);
-        if (status < 0)
-            return status;
+    status = n == 0 || n > HV_MAX_BLOCKS ? -EPROTO : 0;
+    for (unsigned i = 0; status == 0 && i < n; i++)
+        status = import_block(hv, i, &blocks[i]);
+    if (status < 0) {
+        snprintf(hv->message, sizeof hv->message, "QEMU lists RAM blocks that it cannot have");
+        return status;
     }
+    memcpy(hv->blocks, blocks, n * sizeof *blocks);
     hv->nblocks = n;
     return 0;
 }

@@ -277,6 +277,33 @@ static void test_a_wait_for_a_hypervisor_that_stands_still_can_be_given_up(void 
     assert_int_equal(hypervisor_nblocks(t.hv), 2);
 }
 
+/* A list that is given up, and one that lies: the blocks that QEMU had it still has. */
+static void test_a_list_that_fails_leaves_the_one_before(void **state)
+{
+    pthread_t asking;
+    int status = 0;
+    (void)state;
+    sem_init(&seen, 0, 0);
+    sem_init(&go_on, 0, 0);
+    t.answer = honest_blocks;
+    assert_int_equal(hypervisor_list_blocks(t.hv), 0);
+    t.answer = stands_still;
+    assert_int_equal(pthread_create(&asking, NULL, ask, &status), 0);
+    sem_wait(&seen);
+    hypervisor_interrupt(t.hv, true);
+    pthread_join(asking, NULL);
+    hypervisor_interrupt(t.hv, false);
+    sem_post(&go_on);
+    assert_int_equal(status, -ECANCELED);
+    assert_int_equal(hypervisor_nblocks(t.hv), 2);
+    t.answer = longer_than_ram;
+    assert_int_equal(hypervisor_list_blocks(t.hv), -EPROTO);
+    assert_int_equal(hypervisor_nblocks(t.hv), 2);
+    assert_string_equal(hypervisor_block(t.hv, 0)->idstr, "ram0");
+    assert_true(hypervisor_block(t.hv, 0)->max_len == RAM_LEN);
+    assert_string_equal(hypervisor_block(t.hv, 1)->idstr, "rom");
+}
+
 static void test_memory_is_sealed(void **state)
 {
     (void)state;
@@ -300,6 +327,7 @@ int main(void)
         TEST(test_message_without_end_is_cut),
         TEST(test_request_of_a_dead_engine_that_never_kicked_does_not_block),
         TEST(test_a_wait_for_a_hypervisor_that_stands_still_can_be_given_up),
+        TEST(test_a_list_that_fails_leaves_the_one_before),
         TEST(test_memory_is_sealed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
