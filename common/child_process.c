@@ -6,6 +6,11 @@
  * The descriptors move to their numbers in two steps, first out of the way of all of those numbers, so that
  * none is overwritten before its turn; dup2 leaves them without close-on-exec, which everything else has. The
  * child gets a session of its own, so that a Ctrl-C at the daemon's terminal does not reach guests.
+ *
+ * The kernel kills the child when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG): that is the
+ * control thread, which ends with the process. So no guest runs without the replicator that lets its output
+ * out, whatever killed the replicator, and whether or not a daemon is there. The order outlives exec, but not
+ * a change of user or a program that gains rights; QEMU options that do this are refused.
  */
 #include "common/child_process.h"
 
@@ -15,6 +20,7 @@
 #include <glib-unix.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,6 +47,7 @@ struct child_plan {
     int null_fd;
     int log_fd;
     int error_pipe;
+    pid_t parent;
 };
 
 G_NORETURN static void child_fail(int error_pipe)
@@ -71,6 +78,9 @@ G_NORETURN static void child_run(const struct child_plan *plan)
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
+    /* A parent that died before this call has another pid by now. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != plan->parent)
+        child_fail(plan->error_pipe);
     /* The pipe too must not be where a descriptor is to be put. */
     int report = fcntl(plan->error_pipe, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
     if (report < 0)
@@ -155,6 +165,7 @@ struct child_process *child_process_start(const struct child_start *start, child
         .listen_pid = listen_pid,
         .null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC),
         .log_fd = open(start->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600),
+        .parent = getpid(),
     };
     pid_t pid = plan.null_fd < 0 || plan.log_fd < 0 ? -errno : spawn(&plan);
     if (plan.null_fd >= 0)

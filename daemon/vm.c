@@ -3,8 +3,9 @@
  * The VMs of this host and their replicators. Main thread only; what other threads may see is in vm_table.c.
  *
  * A VM entry lives from `run` (or the peer's wish for a standby) until its replicator has ended and said why.
- * A replicator that dies without a last word leaves an entry in state "failed", so that status shows it; its
- * QEMU, whose output goes nowhere without it, is killed.
+ * A replicator that dies without a last word leaves an entry in state "failed", so that status shows it. Its
+ * QEMU, whose output goes nowhere without it, ends with it (common/child_process.c); one that does not is
+ * killed here, by a pidfd that was taken while the replicator lived.
  *
  * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a
  * standby once a second, and the replicator is told where it is. Why it refuses is shown in status. A
@@ -13,9 +14,11 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib/gstdio.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -45,7 +48,7 @@ struct vm {
     char *state;
     uint64_t term;
     uint16_t data_port, udp_port;
-    int qemu_pid;
+    int qemu_pid, qemu_pidfd; /* pidfd: -1 if there is none */
     char *accel;
     bool ended, asking;
     bool never_began; /* it ended before its QEMU ran: whoever started it was told why, and it is forgotten */
@@ -62,11 +65,28 @@ struct vm {
 static const struct daemon_config *config;
 static GHashTable *vms; /* name -> struct vm */
 
+static struct vm *new_vm(const char *name)
+{
+    struct vm *vm = g_new0(struct vm, 1);
+    vm->name = g_strdup(name);
+    vm->qemu_pidfd = -1;
+    return vm;
+}
+
+static void forget_qemu(struct vm *vm)
+{
+    if (vm->qemu_pidfd >= 0)
+        close(vm->qemu_pidfd);
+    vm->qemu_pidfd = -1;
+    vm->qemu_pid = 0;
+}
+
 static void free_vm(void *opaque)
 {
     struct vm *vm = opaque;
     vm_table_remove(vm->name);
     framing_free(vm->framing);
+    forget_qemu(vm);
     g_clear_object(&vm->process);
     if (vm->protection)
         understudy__protection__free_unpacked(vm->protection, NULL);
@@ -136,6 +156,36 @@ static void show(struct vm *vm, const char *state, const char *error)
     vm_table_put(&status);
 }
 
+/* Whether pid is a QEMU that one of our replicators started. */
+static bool is_our_qemu(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
+    g_autofree char *line = NULL;
+    gsize len = 0;
+    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) &&
+           g_strstr_len(line, (gssize)len, "qemu") &&
+           memmem(line, len, "understudy-ram", strlen("understudy-ram"));
+}
+
+/*
+ * The replicator's QEMU is another one than before, or gone. A pid may be another process's before the pidfd
+ * is there, so what the process is is looked at afterwards: while the pidfd's process lives, the pid is its.
+ */
+static void watch_qemu(struct vm *vm, int pid)
+{
+    if (pid == vm->qemu_pid)
+        return;
+    forget_qemu(vm);
+    vm->qemu_pid = pid;
+    if (pid > 1)
+        vm->qemu_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd ended = {.fd = vm->qemu_pidfd, .events = POLLIN};
+    if (vm->qemu_pidfd >= 0 && (!is_our_qemu(pid) || poll(&ended, 1, 0) != 0)) {
+        close(vm->qemu_pidfd);
+        vm->qemu_pidfd = -1;
+    }
+}
+
 static void on_status(struct vm *vm, const Understudy__Status *said)
 {
     Understudy__Status status = *said;
@@ -143,7 +193,7 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
                  (strcmp(said->state, "connecting") == 0 || strcmp(said->state, "peer-lost") == 0);
     vm->role = said->role;
     vm->term = said->term;
-    vm->qemu_pid = said->qemu_pid;
+    watch_qemu(vm, said->qemu_pid);
     g_free(vm->state);
     vm->state = g_strdup(said->state);
     if (said->split[0]) {
@@ -217,17 +267,6 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
     }
 }
 
-/* Whether pid is a QEMU that one of our replicators started. */
-static bool is_our_qemu(int pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
-    g_autofree char *line = NULL;
-    gsize len = 0;
-    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) &&
-           g_strstr_len(line, (gssize)len, "qemu") &&
-           memmem(line, len, "understudy-ram", strlen("understudy-ram"));
-}
-
 /* Sockets go; the console log stays for whoever wants to know why. */
 static void clear_sockets(const char *vm_dir)
 {
@@ -250,8 +289,9 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     if (!vm->ended) {
         g_warning("the replicator of VM %s died", vm->name);
         answer_listening(vm, false, "the replicator died");
-        if (is_our_qemu(vm->qemu_pid))
-            kill(vm->qemu_pid, SIGKILL);
+        if (vm->qemu_pidfd >= 0)
+            syscall(SYS_pidfd_send_signal, vm->qemu_pidfd, SIGKILL, NULL, 0);
+        forget_qemu(vm);
         show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
@@ -290,8 +330,7 @@ static void adopt_all(void)
         int fd = connect_to_replicator(vm_dir);
         if (fd < 0)
             continue;
-        struct vm *vm = g_new0(struct vm, 1);
-        vm->name = g_strdup(name);
+        struct vm *vm = new_vm(name);
         vm->vm_dir = g_steal_pointer(&vm_dir);
         vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
         g_hash_table_insert(vms, vm->name, vm);
@@ -331,8 +370,7 @@ bool vm_reserve(const char *name, GError **error)
     struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
     char *split = vm ? g_steal_pointer(&vm->split) : NULL;
     g_hash_table_remove(vms, name);
-    vm = g_new0(struct vm, 1);
-    vm->name = g_strdup(name);
+    vm = new_vm(name);
     vm->backoff = backoff;
     vm->split = split;
     g_hash_table_insert(vms, vm->name, vm);

@@ -239,6 +239,38 @@ static void test_nbdkit_ends_with_the_process_that_started_it(void **state)
     await_end_of(nbdkit);
 }
 
+/* Whatever the program does for it: nbdkit asks for its end by itself, QEMU and a shell do not. */
+static void test_any_program_ends_with_the_process_that_started_it(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const argv[] = {"sleep", "600", NULL};
+    const struct child_start start = {.argv = argv, .path = "/bin/sleep", .log_path = f->log};
+    int report[2];
+    assert_int_equal(pipe2(report, O_CLOEXEC), 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        struct child_process *process = child_process_start(&start, on_exit_of, f, NULL);
+        pid_t pid = process ? child_process_pid(process) : 0;
+        ssize_t ignored = write(report[1], &pid, sizeof pid);
+        (void)ignored;
+        pause();
+        _exit(1);
+    }
+    pid_t child = 0;
+    close(report[1]);
+    assert_int_equal(read(report[0], &child, sizeof child), sizeof child);
+    close(report[0]);
+    assert_true(child > 1);
+    struct pollfd watch = {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN};
+    assert_true(watch.fd >= 0);
+    assert_int_equal(kill(parent, SIGKILL), 0);
+    waitpid(parent, NULL, 0);
+    int ended = poll(&watch, 1, 10000);
+    syscall(SYS_pidfd_send_signal, watch.fd, SIGKILL, NULL, 0);
+    close(watch.fd);
+    assert_int_equal(ended, 1);
+}
+
 static void test_plugin_that_refuses_its_parameters_says_why(void **state)
 {
     struct fixture *f = *state;
@@ -316,6 +348,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_nbdkit_that_was_killed_is_followed_by_another_on_the_same_socket,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nbdkit_ends_with_the_process_that_started_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_any_program_ends_with_the_process_that_started_it, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_plugin_that_refuses_its_parameters_says_why, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_missing_plugin_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_filters_of_a_test_are_in_the_way, set_up, tear_down),
