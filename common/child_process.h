@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A program that the replicator runs (QEMU, nbdkit): started with descriptors of the replicator's at fixed
- * numbers, watched by pidfd, ended on request, and ended by the kernel when the replicator dies. Control thread
- * only (GLib default context): the child ends with the thread that started it.
+ * numbers, watched by pidfd, ended on request, and ended by the kernel when the replicator dies. Control
+ * thread only (GLib default context): the child ends with the thread that started it.
  */
 #ifndef UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H
 #define UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H

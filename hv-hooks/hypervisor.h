@@ -70,7 +70,8 @@ int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
 const char *hypervisor_version(const struct hypervisor *hv);      /* for example "7.2.22" */
 const char *hypervisor_last_message(const struct hypervisor *hv); /* the last error's sentence; never NULL */
 
-/* Lists RAM blocks and fills the aux mirror. Blocks stay valid until the next list that succeeds, or close. */
+/* Lists RAM blocks and fills the aux mirror. Blocks stay valid until the next list that succeeds, or close.
+ */
 int hypervisor_list_blocks(struct hypervisor *hv);
 unsigned hypervisor_nblocks(const struct hypervisor *hv);
 const struct hv_block *hypervisor_block(const struct hypervisor *hv, unsigned i);
