@@ -85,7 +85,8 @@ int hypervisor_harvest(struct hypervisor *hv);
  * One checkpoint in three calls, on one thread:
  *   begin   asks, and returns once the guest is paused and harvested
  *   copied  says that every page is in staging; -ETIME if the deadline won (the guest runs again)
- *   finish  waits for the guest to run again and fills out (also after -ETIME; out->expired says which)
+ *   finish  waits for the guest to run again and fills out (also after -ETIME; out->expired says which).
+ *           -EBUSY: the guest stands still for an error of this host, which is not saved: ask again later
  * Between begin and copied no call may block, allocate or log.
  */
 int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, bool stay_paused);

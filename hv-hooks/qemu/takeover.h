@@ -20,8 +20,9 @@
 struct standby;
 
 /*
- * Once. ok: the guest runs, or, if the saved guest was paused, is loaded and paused. Otherwise message is one
- * sentence saying why not. elapsed_us counts from standby_takeover. The standby is freed after this returns.
+ * Once. ok: the guest runs, or, if the saved guest stood still, is loaded and stands still; message is QEMU's
+ * run state ("running", "paused", "io-error" and so on). Otherwise message is one sentence saying why not.
+ * elapsed_us counts from standby_takeover. The standby is freed after this returns.
  */
 typedef void (*standby_done)(bool ok, const char *message, uint64_t elapsed_us, void *opaque);
 

@@ -187,6 +187,21 @@ void guest_ready(struct replicator *r, const struct note *note)
     replicator_begin(r);
 }
 
+/*
+ * The guest stood still on the other host when its last epoch was cut: it does here. What waits for a disk is
+ * tried again; what somebody stopped on purpose stays stopped.
+ */
+static void tell_that_it_stands(struct replicator *r, const char *run_state)
+{
+    if (g_str_equal(run_state, "io-error"))
+        guest_disks_retry(r);
+    else
+        replicator_error(r,
+                         "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
+                         "QEMU's monitor command 'cont' lets it go on",
+                         r->config.vm_name, run_state);
+}
+
 static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, void *opaque)
 {
     struct replicator *r = opaque;
@@ -204,6 +219,8 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
                   r->config.vm_name, r->promote_ms, (double)elapsed_us / 1000);
     }
     replicator_event(r, &event);
+    if (ok && !g_str_equal(message, "running"))
+        tell_that_it_stands(r, message);
     if (ok)
         input_log_inject(r->input_log);
 }

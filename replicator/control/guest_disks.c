@@ -237,6 +237,23 @@ static gboolean on_io_retry(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+static void retry_now_and_then(struct replicator *r)
+{
+    if (!r->io_retry)
+        r->io_retry = g_timeout_add(IO_RETRY_MS, on_io_retry, r);
+}
+
+void guest_disks_retry(struct replicator *r)
+{
+    replicator_error(r,
+                     "VM %s was taken over while a request to a disk had failed on the other host: the guest "
+                     "stands still and the request is tried again every second",
+                     r->config.vm_name);
+    r->last_error_of_disk = r->stood_still_there = true;
+    retry_now_and_then(r);
+    guest_resume(r);
+}
+
 void guest_disks_io_error(struct replicator *r, const json_t *data)
 {
     const char *reason = json_string_value(json_object_get(data, "reason"));
@@ -254,13 +271,17 @@ void guest_disks_io_error(struct replicator *r, const json_t *data)
                      stops ? "the guest stands still and the request is tried again every second"
                            : "the guest was told");
     r->last_error_of_disk = true;
-    if (stops && !r->io_retry)
-        r->io_retry = g_timeout_add(IO_RETRY_MS, on_io_retry, r);
+    if (stops)
+        retry_now_and_then(r);
 }
 
 void guest_disks_io_resumed(struct replicator *r)
 {
     g_clear_handle_id(&r->io_retry, g_source_remove);
+    /* What the other host's disk had refused this one takes, or says itself what is wrong with it. */
+    if (r->stood_still_there && r->last_error_of_disk)
+        g_clear_pointer(&r->last_error, g_free);
+    r->stood_still_there = false;
     disks_guest_goes_on(r->disks);
 }
 

@@ -109,8 +109,9 @@ struct replicator {
     /* What waits until the disks have carried out their last order. */
     enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
     uint64_t handover_term, handover_epoch;
-    guint io_retry;      /* the guest stands still for a disk's sake: it is tried again now and then */
-    bool disks_volatile; /* writes complete before they are durable: output waits for the peer */
+    guint io_retry;         /* the guest stands still for a disk's sake: it is tried again now and then */
+    bool stood_still_there; /* it was taken over like that, and has not gone on here yet */
+    bool disks_volatile;    /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -200,6 +201,8 @@ void guest_disks_standby_ended(struct replicator *r, int status);
 /* QEMU's events BLOCK_IO_ERROR and RESUME. */
 void guest_disks_io_error(struct replicator *r, const json_t *data);
 void guest_disks_io_resumed(struct replicator *r);
+/* The guest came here standing still, with a request to a disk that the other host's disk had refused. */
+void guest_disks_retry(struct replicator *r);
 /* A message about disks. False: nonsense. */
 bool guest_disks_message(struct replicator *r, const struct note *note);
 

@@ -358,7 +358,8 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     if (status == 0)
         judge_pipeline(t, epoch);
     disks_limit_logs(t->config.disks, t->log_limit.bytes);
-    if (status == -EAGAIN || status == -ETIME) {
+    /* -EBUSY: the guest stands still for a full disk, say. The standby keeps the epoch before that. */
+    if (status == -EAGAIN || status == -ETIME || status == -EBUSY) {
         if (status == -ETIME)
             atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
         mailbox_wait(&t->wake, (int)t->config.epoch_ms);

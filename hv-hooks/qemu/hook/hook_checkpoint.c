@@ -56,6 +56,44 @@ static void chaos_drop_bits(struct hook *hook)
     }
 }
 
+static bool is_error(int run_state)
+{
+    return run_state == QEMU_RUN_STATE_IO_ERROR || run_state == QEMU_RUN_STATE_INTERNAL_ERROR;
+}
+
+/* The stop that a device or processor asked for and that the main loop has not made yet. -1: none. */
+static int take_stop_that_waits(const struct hook *hook)
+{
+    int wanted = -1;
+    return hook->qemu.qemu_vmstop_requested && hook->qemu.qemu_vmstop_requested(&wanted) ? wanted : -1;
+}
+
+/* vm_start takes back whatever stop waits. A failed request is tried anew by it; the others must still come.
+ */
+static void give_stop_back(const struct hook *hook, int wanted)
+{
+    if (wanted < 0 || is_error(wanted) || !hook->qemu.qemu_system_vmstop_request_prepare ||
+        !hook->qemu.qemu_system_vmstop_request)
+        return;
+    hook->qemu.qemu_system_vmstop_request_prepare();
+    hook->qemu.qemu_system_vmstop_request(wanted);
+}
+
+/*
+ * Whether the guest stands still for an error of this host: a disk that is full (QEMU keeps the request and
+ * tries it again), or a fault of QEMU's own. Such a moment is not saved. The standby has what ran last, and
+ * its own disk may well take the request; the guest does nothing meanwhile that could get lost. Between the
+ * error and the stop that follows from it the guest counts as running: then the stop is what waits.
+ */
+static bool stands_for_an_error(const struct hook *hook, bool was_running, int waiting)
+{
+    const struct qemu_symbols *qemu = &hook->qemu;
+    if (was_running)
+        return is_error(waiting);
+    return qemu->runstate_check && (qemu->runstate_check(QEMU_RUN_STATE_IO_ERROR) ||
+                                    qemu->runstate_check(QEMU_RUN_STATE_INTERNAL_ERROR));
+}
+
 void hook_checkpoint(struct hook *hook, uint32_t seq)
 {
     const struct qemu_symbols *qemu = &hook->qemu;
@@ -73,14 +111,17 @@ void hook_checkpoint(struct hook *hook, uint32_t seq)
         qemu->vm_stop(QEMU_RUN_STATE_PAUSED);
     }
     uint64_t stopped = hook_now_ns();
-    atomic_store_explicit(&shm->verdict, HOOK_WAITING, memory_order_relaxed);
+    int waiting = was_running ? take_stop_that_waits(hook) : -1;
+    /* The last epoch of a handover is saved all the same: the other host's disk is the way out. */
+    bool skip = !(flags & HOOK_STAY_PAUSED) && stands_for_an_error(hook, was_running, waiting);
+    atomic_store_explicit(&shm->verdict, skip ? HOOK_EXPIRED : HOOK_WAITING, memory_order_relaxed);
     uint64_t pages = hook_harvest(hook);
     uint64_t harvested = hook_now_ns();
     atomic_store_explicit(&shm->harvested_seq, seq, memory_order_release);
     hook_futex_wake(&shm->harvested_seq);
 
-    uint64_t devstate_len;
-    int status = hook_save_devices(hook, was_running, &devstate_len);
+    uint64_t devstate_len = 0;
+    int status = skip ? -EBUSY : hook_save_devices(hook, was_running, &devstate_len);
     uint64_t saved = hook_now_ns();
     uint32_t verdict = wait_for_copy(hook, stopped, deadline_ns);
     uint64_t copied = hook_now_ns();
@@ -92,11 +133,14 @@ void hook_checkpoint(struct hook *hook, uint32_t seq)
         hook_clock_before_start(hook, &mark);
         qemu->vm_start();
         hook_clock_after_start(hook, &mark);
+        give_stop_back(hook, waiting);
     }
     uint64_t resumed = hook_now_ns();
 
     result->status = status;
-    if (status == -EPROTO)
+    if (skip)
+        snprintf(result->message, sizeof result->message, "the guest stands still for an error of this host");
+    else if (status == -EPROTO)
         snprintf(result->message, sizeof result->message, HOOK_NO_STREAM, shm->qemu_version);
     else if (status < 0)
         snprintf(result->message, sizeof result->message, "QEMU could not save the device state (%s)",

@@ -37,6 +37,12 @@ struct qemu_symbols {
     void (*vm_start)(void);
     void (*qmp_cont)(struct Error **errp); /* vm_start if the guest may run; takes its disks back first */
     bool (*runstate_is_running)(void);
+    /* Run states that are errors (optional: without them a guest that stands still for one is saved as any).
+     */
+    bool (*runstate_check)(int run_state);
+    bool (*qemu_vmstop_requested)(int *run_state); /* takes the stop that waits for the main loop */
+    void (*qemu_system_vmstop_request_prepare)(void);
+    void (*qemu_system_vmstop_request)(int run_state);
     void (*global_state_store_running)(void);
     int (*global_state_store)(void);
     /* dirty log */
@@ -86,12 +92,14 @@ struct qemu_symbols {
 };
 
 /*
- * QEMU's RunState values are generated and differ between versions; PAUSED has been the fifth since 1.x. QEMU
- * is asked at start whether it still is (hook_paused_is_known).
+ * QEMU's RunState values are generated and differ between versions; the first five have been the same since
+ * 1.x. QEMU is asked at start whether they still are (hook_paused_is_known).
  */
-#define QEMU_RUN_STATE_PAUSED 4
-#define QEMU_DIRTY_MIGRATION  1u /* GLOBAL_DIRTY_MIGRATION */
-#define QEMU_CLIENT_MIGRATION 2u /* DIRTY_MEMORY_MIGRATION */
+#define QEMU_RUN_STATE_INTERNAL_ERROR 2
+#define QEMU_RUN_STATE_IO_ERROR       3
+#define QEMU_RUN_STATE_PAUSED         4
+#define QEMU_DIRTY_MIGRATION          1u /* GLOBAL_DIRTY_MIGRATION */
+#define QEMU_CLIENT_MIGRATION         2u /* DIRTY_MEMORY_MIGRATION */
 
 struct hook_local_block {
     struct RAMBlock *rb;
