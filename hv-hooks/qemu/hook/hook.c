@@ -237,7 +237,7 @@ __attribute__((constructor)) static void hook_start(void)
                  hook->shm->qemu_version, missing);
         refuse(message);
     }
-    if (!hook_paused_is_known(&hook->qemu))
+    if (!hook_run_states_are_known(&hook->qemu))
         refuse("this QEMU counts its run states in a way that is not known: use QEMU 7.2 to 11.1");
     g_unix_fd_add_full(G_PRIORITY_HIGH, hook->kick_fd, G_IO_IN, on_kick, hook, NULL);
     g_idle_add_full(G_PRIORITY_HIGH, on_first_loop, hook, NULL);

@@ -93,7 +93,7 @@ struct qemu_symbols {
 
 /*
  * QEMU's RunState values are generated and differ between versions; the first five have been the same since
- * 1.x. QEMU is asked at start whether they still are (hook_paused_is_known).
+ * 1.x. QEMU is asked at start whether they still are (hook_run_states_are_known).
  */
 #define QEMU_RUN_STATE_INTERNAL_ERROR 2
 #define QEMU_RUN_STATE_IO_ERROR       3
@@ -129,8 +129,8 @@ struct hook {
 
 /* hook_symbols.c: 0, or -1 with the missing symbol's name. */
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing);
-/* Whether QEMU_RUN_STATE_PAUSED is what this QEMU calls "paused", as far as it can be asked. */
-bool hook_paused_is_known(const struct qemu_symbols *symbols);
+/* Whether the QEMU_RUN_STATE_* have the names here that they have in QEMU, as far as it can be asked. */
+bool hook_run_states_are_known(const struct qemu_symbols *symbols);
 /* Whether this process is a QEMU system emulator, and not a shell that will start one. */
 bool hook_process_is_qemu(void);
 

@@ -98,11 +98,20 @@ int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
     return 0;
 }
 
-bool hook_paused_is_known(const struct qemu_symbols *symbols)
+bool hook_run_states_are_known(const struct qemu_symbols *symbols)
 {
     if (!symbols->RunState_lookup || !symbols->qapi_enum_lookup)
         return true; /* as in all versions that are known */
-    return strcmp(symbols->qapi_enum_lookup(symbols->RunState_lookup, QEMU_RUN_STATE_PAUSED), "paused") == 0;
+    static const struct {
+        int value;
+        const char *name;
+    } states[] = {{QEMU_RUN_STATE_INTERNAL_ERROR, "internal-error"},
+                  {QEMU_RUN_STATE_IO_ERROR, "io-error"},
+                  {QEMU_RUN_STATE_PAUSED, "paused"}};
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++)
+        if (strcmp(symbols->qapi_enum_lookup(symbols->RunState_lookup, states[i].value), states[i].name) != 0)
+            return false;
+    return true;
 }
 
 bool hook_process_is_qemu(void)
