@@ -7,8 +7,8 @@
  * Pages are taken from the ring in order and given back in order, epoch by epoch. One epoch may use the whole
  * ring. The region is one mapping, so that a transport can register it once.
  *
- * Threads: one thread fills epochs (staging_begin .. staging_commit or staging_abort), one thread frees them, in the same order
- * (staging_free). Sizes are published with release/acquire; there is no lock.
+ * Threads: one thread fills epochs (staging_begin .. staging_commit or staging_abort), one thread frees them,
+ * in the same order (staging_free). Sizes are published with release/acquire; there is no lock.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_STAGING_H
 #define UNDERSTUDY_CHECKPOINT_STAGING_H
