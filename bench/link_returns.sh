@@ -38,6 +38,7 @@ say() { echo "== [$SECONDS s] $*" >&2; }
 sync() { understudy a status web --json | python3 -c "import json, sys; print(json.load(sys.stdin)['sync']['$1'])"; }
 filled_kb() { awk '/RssShmem/ {print $2}' "/proc/$(field a qemu_pid)/status"; }
 is_filled() { [ "$(filled_kb)" -ge $((mib * 1024 / 100 * 82)) ]; }
+guest_takes() { ask_guest "$1" >"$work/asked.log" 2>&1; }
 protected_again() { field_is a state protected && [ "$(sync ms)" != "$before" ]; }
 # When host a's log says last that it is protected, in milliseconds of the day; and now.
 protected_at_ms() { grep 'web: protected, was' "$work/a.log" | tail -n 1 | sed 's/.*: \(..\):\(..\):\(..\)\.\(...\): .*/\1 \2 \3 \4/' |
@@ -46,9 +47,9 @@ now_ms() { date '+%H %M %S %N' | awk '{print int((($1 * 60 + $2) * 60 + $3) * 10
 
 say "a guest of $mib MiB fills its memory"
 MEMORY=$mib DIRTY=0 DIRTY_SET=$((mib * 256 / 100 * 86)) start_pair --heartbeat-path 10.78.0.1=10.78.0.2
-ask_guest "dirty 50000" >/dev/null
+await 60 "the guest's network" guest_takes "dirty 50000"
 await 300 "the guest to fill its memory" is_filled
-ask_guest "dirty $rate" >/dev/null
+await 60 "the guest's network" guest_takes "dirty $rate"
 results=()
 for ((round = 0; round < rounds; round++)); do
     await 60 "protection" field_is a state protected
