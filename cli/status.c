@@ -84,8 +84,10 @@ static json_t *heartbeats_json(const Understudy__Status *s)
 {
     json_t *paths = json_array();
     for (size_t i = 0; i < s->n_heartbeats; i++)
-        json_array_append_new(paths, json_pack("{s:s, s:I}", "there", s->heartbeats[i]->there, "silent_ms",
-                                               (json_int_t)s->heartbeats[i]->silent_ms));
+        json_array_append_new(paths, json_pack("{s:s, s:I, s:I, s:s}", "there", s->heartbeats[i]->there,
+                                               "silent_ms", (json_int_t)s->heartbeats[i]->silent_ms,
+                                               "send_errors", (json_int_t)s->heartbeats[i]->send_errors,
+                                               "send_error", s->heartbeats[i]->send_error));
     return paths;
 }
 
@@ -198,6 +200,9 @@ static void print_line(const Understudy__Status *s)
 /* A network that has failed, where the peer is heard by another one. */
 static void print_path(const Understudy__Status *s, const Understudy__HeartbeatStatus *path)
 {
+    if (path->send_error[0])
+        printf("  heartbeats cannot be sent by way of %s: %s (%" G_GUINT64_FORMAT " were not)\n", path->there,
+               path->send_error, path->send_errors);
     bool paired = strcmp(s->state, "protected") == 0 || strcmp(s->state, "standby") == 0;
     if (paired && s->n_heartbeats > 1 && path->silent_ms > SILENT_MS)
         printf("  no heartbeat by way of %s for %" G_GUINT64_FORMAT " s\n", path->there,

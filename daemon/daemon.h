@@ -14,7 +14,7 @@
  *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
  *   pair.c      what the pair lacks for a VM: before it starts, before it moves, for doctor
  *   vm_watch.c  the same now and then while VMs run, for status
- *   peer.c      calls to the peer's daemon
+ *   peer.c      calls to the peer's daemon; peer_standby.c: asking it for a standby
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H
 #define UNDERSTUDY_DAEMON_DAEMON_H
@@ -77,10 +77,19 @@ int peer_connect(const char *host, uint16_t port, GError **error);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */
 Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
                                 unsigned timeout_ms, GError **error);
-/* Asks for a standby. False with the peer's own sentence. */
+/* The same, and the address by which the peer was reached, in digits (a GLib string); address may be NULL. */
+Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                   unsigned timeout_ms, char **address, GError **error);
+
+/* ---- peer_standby.c: the same ---- */
+/* Where a standby listens: the address by which its daemon was reached, in digits (a GLib string). */
+struct peer_standby {
+    char *address;
+    uint16_t data_port, udp_port;
+};
+/* Asks for a standby. False with the peer's own sentence. standby->address is the caller's, even then. */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
-                  uint16_t *data_port, uint16_t *udp_port, const struct files_progress *progress,
-                  GError **error);
+                  struct peer_standby *standby, const struct files_progress *progress, GError **error);
 
 /* The primary could not be started: the standby prepared for it may go. Best effort: it also ends by itself.
  */
@@ -126,12 +135,13 @@ void vms_init(const struct daemon_config *config);
 /* Reserves the name: false with a sentence if it is taken. Undone by vm_forget or vm_start. */
 bool vm_reserve(const char *name, GError **error);
 void vm_forget(const char *name);
-/* Starts the replicator. peer_*: the other daemon. For a secondary, ports tells when it listens (or fails).
+/* Starts the replicator. peer_*: the other daemon; standby: the other replicator, NULL: for it to come. For a
+ * secondary, ports tells when it listens (or fails).
  */
 typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port,
                              void *opaque);
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
-              uint16_t peer_daemon_port, uint16_t data_port, uint16_t udp_port, vm_listening listening,
+              uint16_t peer_daemon_port, const struct peer_standby *standby, vm_listening listening,
               void *opaque, GError **error);
 /* A standby for a VM that is known here already: reuse it (ports set) or refuse, with a sentence. */
 enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED };

@@ -4,8 +4,32 @@
 #include <gio/gio.h>
 #include <string.h>
 
+#include "common/address.h"
 #include "daemon/daemon.h"
 #include "heartbeat/packet.h"
+
+/* Names become addresses of one family here, since the replicators wait for no name server. */
+static bool in_digits(Understudy__HeartbeatPath *path, GError **error)
+{
+    struct addresses here, there;
+    if (addresses_resolve(&here, path->here, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0)
+        return false;
+    /* The first of this host's addresses whose family the peer has, too. */
+    for (unsigned i = 0; i < here.n; i++) {
+        const struct address *own = &here.list[i];
+        g_clear_error(error);
+        if (addresses_resolve(&there, path->there, 0, ADDRESS_NAME, own->storage.ss_family, error) < 0)
+            continue;
+        g_free(path->here);
+        g_free(path->there);
+        path->here = address_text((const struct sockaddr *)&own->storage, own->len);
+        path->there = address_text((const struct sockaddr *)&there.list[0].storage, there.list[0].len);
+        return true;
+    }
+    g_prefix_error(error, "--heartbeat-path %s=%s: the two sides must be in one network: ", path->here,
+                   path->there);
+    return false;
+}
 
 static bool add_path(Understudy__Protection *protection, const char *word, GError **error)
 {
@@ -21,7 +45,7 @@ static bool add_path(Understudy__Protection *protection, const char *word, GErro
     path->here = g_steal_pointer(&sides[0]);
     path->there = g_steal_pointer(&sides[1]);
     protection->heartbeat_paths[protection->n_heartbeat_paths++] = path;
-    return true;
+    return in_digits(path, error);
 }
 
 bool heartbeat_paths_describe(Understudy__Protection *protection, const Understudy__RunRequest *request,

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "proto/framing.h"
 
 #define LOG_EVERY_US (10 * G_USEC_PER_SEC)
@@ -177,18 +178,6 @@ static struct waiting *least_worthy(struct intake *intake)
     return found;
 }
 
-static char *remote_address(int fd)
-{
-    struct sockaddr_storage raw;
-    socklen_t len = sizeof raw;
-    if (getpeername(fd, (struct sockaddr *)&raw, &len) < 0 || raw.ss_family == AF_UNIX)
-        return g_strdup("");
-    g_autoptr(GSocketAddress) address = g_socket_address_new_from_native(&raw, len);
-    return G_IS_INET_SOCKET_ADDRESS(address)
-               ? g_inet_address_to_string(g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address)))
-               : g_strdup("");
-}
-
 static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaque);
 
 static gboolean on_resume(gpointer opaque)
@@ -232,7 +221,7 @@ static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaqu
     waiting->intake = intake;
     waiting->link.data = waiting;
     waiting->fd = fd;
-    waiting->address = remote_address(fd);
+    waiting->address = address_of_peer(fd);
     waiting->bytes = g_byte_array_new();
     waiting->readable = g_unix_fd_add(fd, G_IO_IN, on_readable, waiting);
     waiting->deadline = g_timeout_add(rules->request_ms, on_deadline, waiting);

@@ -8,6 +8,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "daemon/daemon.h"
 
 static gboolean on_signal(gpointer loop)
@@ -34,6 +35,19 @@ static char *find_part(const char *installed_dir, const char *built_dir, const c
     g_autofree char *installed = g_build_filename(installed_dir, name, NULL);
     char *const candidates[] = {built, installed, NULL};
     return find_file(candidates);
+}
+
+/* What is given to replicators, which wait for no name server. */
+static bool resolve_listen(struct daemon_config *config, GError **error)
+{
+    struct addresses all;
+    if (!config->listen_address)
+        return true;
+    if (addresses_resolve(&all, config->listen_address, 0, ADDRESS_OWN, AF_UNSPEC, error) < 0)
+        return false;
+    g_free(config->listen_address);
+    config->listen_address = address_text((const struct sockaddr *)&all.list[0].storage, all.list[0].len);
+    return true;
 }
 
 static bool parse_options(int *argc, char ***argv, struct daemon_config *config, GError **error)
@@ -73,6 +87,8 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
                     "--listen %s is not ADDRESS or ADDRESS:PORT", listen);
         return false;
     }
+    if (!resolve_listen(config, error))
+        return false;
     if (!config->run_dir)
         config->run_dir = g_strdup("/run/understudy");
     if (!config->state_dir)

@@ -4,15 +4,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "daemon/daemon.h"
-#include "daemon/disk/disk_setup.h"
-#include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "replicator/transport/tcp.h"
 
 #define CONNECT_MS 2000
-#define PREPARE_MS 30000
-#define THERE_MS   5000
 
 bool peer_split(const char *text, char **host, uint16_t *port)
 {
@@ -35,8 +32,8 @@ int peer_connect(const char *host, uint16_t port, GError **error)
     return fd;
 }
 
-Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
-                                unsigned timeout_ms, GError **error)
+Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                   unsigned timeout_ms, char **address, GError **error)
 {
     int fd = peer_connect(host, port, error);
     if (fd < 0)
@@ -44,78 +41,14 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
     Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, error);
     if (!answer)
         g_prefix_error(error, "the peer %s: ", host);
+    else if (address)
+        *address = address_of_peer(fd);
     close(fd);
     return answer;
 }
 
-/*
- * A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
- * else, or would not understand the link, shows early.
- */
-static bool peer_is_fit(const char *host, uint16_t port, GError **error)
+Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                unsigned timeout_ms, GError **error)
 {
-    Understudy__HostRequest ask = UNDERSTUDY__HOST_REQUEST__INIT;
-    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &ask);
-    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
-    if (!answer)
-        return false;
-    bool is_host = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST;
-    bool fit = is_host && answer->host->wire_version == WIRE_VERSION;
-    if (!is_host)
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "the peer %s does not say what it is: is understudyd running there?", host);
-    else if (!fit)
-        g_set_error(
-            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-            "the peer %s has understudy %s (link version %u), this host %s (%u): install one version on "
-            "both",
-            host, answer->host->version, answer->host->wire_version, UNDERSTUDY_VERSION, WIRE_VERSION);
-    understudy__envelope__free_unpacked(answer, NULL);
-    return fit;
-}
-
-void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection)
-{
-    Understudy__CancelStandby cancel = UNDERSTUDY__CANCEL_STANDBY__INIT;
-    cancel.vm = protection->vm;
-    cancel.token = protection->token;
-    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(CANCEL_STANDBY, cancel_standby, &cancel);
-    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, NULL);
-    if (answer)
-        understudy__envelope__free_unpacked(answer, NULL);
-}
-
-bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
-                  uint16_t *data_port, uint16_t *udp_port, const struct files_progress *progress,
-                  GError **error)
-{
-    if (!peer_is_fit(host, port, error) || !pair_files_are_fit(protection, host, port, progress, error))
-        return false;
-    Understudy__PrepareStandby prepare = UNDERSTUDY__PREPARE_STANDBY__INIT;
-    g_autofree char *own = g_strdup_printf("%u", own_port);
-    disks_refresh(protection);
-    g_autoptr(GPtrArray) seeds = disk_seeds_read(protection);
-    prepare.protection = protection;
-    prepare.primary_daemon = own;
-    g_autofree char *cpu_model = host_cpu_model(), *accel = host_accel_of(protection);
-    prepare.cpu_model = cpu_model;
-    prepare.accel = accel;
-    prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;
-    prepare.n_seeds = seeds->len;
-    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
-    Understudy__Envelope *answer = peer_call(host, port, &request, PREPARE_MS, error);
-    if (!answer)
-        return false;
-    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
-    if (ok) {
-        *data_port = (uint16_t)answer->prepared->data_port;
-        *udp_port = (uint16_t)answer->prepared->udp_port;
-        protection->cpu_enforce = answer->prepared->cpu_enforce;
-    } else {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
-                    answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message
-                                                                           : "no reason given");
-    }
-    understudy__envelope__free_unpacked(answer, NULL);
-    return ok;
+    return peer_call_at(host, port, request, timeout_ms, NULL, error);
 }

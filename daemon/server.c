@@ -59,6 +59,7 @@ struct job {
     Understudy__Protection *protection;
     const uint8_t *token;
     struct pick *pick;
+    const struct peer_standby *standby;
     const char *peer_host;
     uint16_t peer_daemon_port, data_port, udp_port;
 };
@@ -150,8 +151,8 @@ static void on_listening(bool ok, const char *message, uint16_t data_port, uint1
 static void run_start(struct job *job)
 {
     GError *error = NULL;
-    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->data_port,
-                  job->udp_port, on_listening, job, &error)) {
+    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->standby,
+                  on_listening, job, &error)) {
         vm_forget(job->name);
         job_finish_error(job, false, error);
     }
@@ -255,21 +256,25 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
                        const struct files_progress *progress, GError **error)
 {
     g_autofree char *message = NULL;
+    struct peer_standby standby = {0};
     struct job job = {.name = protection->vm,
                       .protection = protection,
                       .role = UNDERSTUDY__ROLE__ROLE_PRIMARY,
                       .peer_host = peer_host,
-                      .peer_daemon_port = peer_port};
+                      .peer_daemon_port = peer_port,
+                      .standby = &standby};
     if (!job_do(&job, run_reserve, &message)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%s", message);
         return false;
     }
-    if (!peer_prepare(peer_host, peer_port, protection, config->port, &job.data_port, &job.udp_port, progress,
-                      error)) {
+    if (!peer_prepare(peer_host, peer_port, protection, config->port, &standby, progress, error)) {
+        g_free(standby.address);
         job_do(&job, run_forget, &message);
         return false;
     }
-    if (!job_do(&job, run_start, &message)) {
+    bool started = job_do(&job, run_start, &message);
+    g_free(standby.address);
+    if (!started) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);
         peer_cancel(peer_host, peer_port, protection);
         return false;

@@ -223,7 +223,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     if (vm->protection || !start || !start->protection || strcmp(start->protection->vm, vm->name) != 0)
         return;
     vm->protection = copy_protection(start->protection);
-    vm->peer_host = g_strdup(start->peer_host);
+    vm->peer_host = g_strdup(start->peer_name[0] ? start->peer_name : start->peer_host);
     vm->peer_daemon_port = (uint16_t)start->peer_daemon_port;
     if (adopted->listening) {
         vm->data_port = (uint16_t)adopted->listening->data_port;
@@ -401,8 +401,7 @@ static bool spawn_replicator(struct vm *vm, GError **error)
     return true;
 }
 
-static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16_t data_port,
-                       uint16_t udp_port)
+static void send_start(struct vm *vm, Understudy__Role role, char **argv, const struct peer_standby *standby)
 {
     Understudy__Start start = UNDERSTUDY__START__INIT;
     start.role = role;
@@ -414,9 +413,10 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, uint16
     start.state_dir = vm->state_dir;
     start.disk_plugin = config->disk_plugin;
     start.listen_address = config->listen_address ? config->listen_address : (char *)"";
-    start.peer_host = vm->peer_host;
-    start.peer_data_port = data_port;
-    start.peer_udp_port = udp_port;
+    start.peer_name = vm->peer_host;
+    start.peer_host = standby ? standby->address : vm->peer_host;
+    start.peer_data_port = standby ? standby->data_port : 0;
+    start.peer_udp_port = standby ? standby->udp_port : 0;
     start.peer_daemon_port = vm->peer_daemon_port;
     start.nice = config->nice;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
@@ -433,7 +433,7 @@ static bool make_dir(const char *path, GError **error)
 }
 
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
-              uint16_t peer_daemon_port, uint16_t data_port, uint16_t udp_port, vm_listening listening,
+              uint16_t peer_daemon_port, const struct peer_standby *standby, vm_listening listening,
               void *opaque, GError **error)
 {
     struct vm *vm = lookup(protection->vm);
@@ -471,7 +471,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     if (ok) {
         g_auto(GStrv) argv =
             cmdline_build(line, QEMU_RAM_FD, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
-        send_start(vm, role, argv, data_port, udp_port);
+        send_start(vm, role, argv, standby);
     }
     cmdline_free(line);
     return ok;
@@ -611,7 +611,8 @@ void vm_reset_figures(const char *name)
 
 struct wish {
     char *name, *host;
-    uint16_t port, own_port, data_port, udp_port;
+    uint16_t port, own_port;
+    struct peer_standby standby;
     Understudy__Protection *protection;
 };
 
@@ -620,6 +621,7 @@ static void free_wish(gpointer opaque)
     struct wish *wish = opaque;
     g_free(wish->name);
     g_free(wish->host);
+    g_free(wish->standby.address);
     understudy__protection__free_unpacked(wish->protection, NULL);
     g_free(wish);
 }
@@ -630,8 +632,7 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
     GError *error = NULL;
     (void)source;
     (void)cancellable;
-    if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->data_port,
-                     &wish->udp_port, NULL, &error))
+    if (peer_prepare(wish->host, wish->port, wish->protection, wish->own_port, &wish->standby, NULL, &error))
         g_task_return_boolean(task, TRUE);
     else
         g_task_return_error(task, error);
@@ -686,9 +687,9 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     if (!ok || !vm->framing)
         return;
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
-    moved.host = vm->peer_host;
-    moved.data_port = wish->data_port;
-    moved.udp_port = wish->udp_port;
+    moved.host = wish->standby.address;
+    moved.data_port = wish->standby.data_port;
+    moved.udp_port = wish->standby.udp_port;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
     framing_send(vm->framing, &envelope);
 }

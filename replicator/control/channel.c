@@ -110,6 +110,8 @@ static void fill_heartbeats(const struct replicator *r, Understudy__Status *stat
     for (unsigned i = 0; i < heartbeats_count(r); i++) {
         understudy__heartbeat_status__init(&paths[i]);
         paths[i].there = (char *)heartbeats_silence(r, i, &paths[i].silent_ms);
+        int failed = heartbeats_send_error(r, i, &paths[i].send_errors);
+        paths[i].send_error = (char *)(failed ? g_strerror(failed) : "");
         pointers[i] = &paths[i];
     }
     status->heartbeats = pointers;

@@ -14,12 +14,12 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "heartbeat/packet.h"
 #include "replicator/control/replicator.h"
 
@@ -29,7 +29,9 @@ _Static_assert(HEARTBEAT_STANDINGS == SESSION_NSTANDINGS, "numbers on the wire")
 
 struct path {
     struct replicator *r;
-    int fd;
+    int fd, family;       /* that the socket can send to */
+    int send_errno;       /* of the last packet; 0: it went out */
+    uint64_t send_errors; /* packets that did not go out */
     guint readable;
     uint64_t peer_sequence; /* newest seen: older ones are replays */
     uint64_t peer_term;
@@ -125,6 +127,17 @@ static void notice_own_stall(struct replicator *r)
     h->interval_us = now;
 }
 
+/* A full socket, a refused port or a network that is down is a lost packet, which status tells of. */
+static void send_by(struct path *path, const uint8_t *bytes)
+{
+    if (path->peer_len == 0)
+        return;
+    ssize_t n = sendto(path->fd, bytes, HEARTBEAT_LEN, MSG_DONTWAIT | MSG_NOSIGNAL,
+                       (const struct sockaddr *)&path->peer, path->peer_len);
+    path->send_errno = n < 0 ? errno : 0;
+    path->send_errors += n < 0;
+}
+
 static void encode(struct replicator *r, uint8_t bytes[HEARTBEAT_LEN])
 {
     struct session_beat says;
@@ -144,16 +157,9 @@ static void encode(struct replicator *r, uint8_t bytes[HEARTBEAT_LEN])
 
 static void send_by_all_paths(struct replicator *r, const uint8_t bytes[HEARTBEAT_LEN])
 {
-    const struct heartbeats *h = r->heartbeats;
-    for (unsigned i = 0; i < h->npaths; i++) {
-        const struct path *path = &h->paths[i];
-        /* A full socket, a refused port or a network that is down is a lost packet. */
-        ssize_t ignored = path->peer_len == 0
-                              ? 0
-                              : sendto(path->fd, bytes, HEARTBEAT_LEN, MSG_DONTWAIT | MSG_NOSIGNAL,
-                                       (const struct sockaddr *)&path->peer, path->peer_len);
-        (void)ignored;
-    }
+    struct heartbeats *h = r->heartbeats;
+    for (unsigned i = 0; i < h->npaths; i++)
+        send_by(&h->paths[i], bytes);
 }
 
 void heartbeats_send_now(struct replicator *r, bool by_link)
@@ -191,49 +197,14 @@ static gboolean on_interval(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* *port 0: any that is free, which comes back. The other paths' sockets share its number with path 0's. */
-static int bind_udp(const char *address, uint16_t *port, GError **error)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-    struct sockaddr_storage bound;
-    socklen_t len = sizeof bound;
-    char service[8];
-    int share = 1;
-    g_snprintf(service, sizeof service, "%u", *port);
-    int resolved = getaddrinfo(address, service, &hints, &list);
-    if (resolved != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", address, gai_strerror(resolved));
-        return -1;
-    }
-    int fd = socket(list->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && *port != 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &share, sizeof share);
-    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) < 0 ||
-        getsockname(fd, (struct sockaddr *)&bound, &len) < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "no UDP port for heartbeats at %s: %s",
-                    address ? address : "any address", g_strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        return -1;
-    /* Only now: a port that another VM's heartbeats have must not have been given to this one. */
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &share, sizeof share);
-    *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                              : ((struct sockaddr_in *)&bound)->sin_port);
-    return fd;
-}
-
 static bool open_path(struct replicator *r, const char *address, uint16_t *port, GError **error)
 {
     struct heartbeats *h = r->heartbeats;
     struct path *path = &h->paths[h->npaths];
-    int fd = bind_udp(address, port, error);
+    int family, fd = address_bind_datagram(address, port, &family, error);
     if (fd < 0)
         return false;
-    *path = (struct path){.r = r, .fd = fd, .heard_us = g_get_monotonic_time()};
+    *path = (struct path){.r = r, .fd = fd, .family = family, .heard_us = g_get_monotonic_time()};
     path->readable = g_unix_fd_add_full(G_PRIORITY_HIGH - 50, fd, G_IO_IN, on_readable, path, NULL);
     h->npaths++;
     return true;
@@ -252,17 +223,20 @@ bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error)
     return ok;
 }
 
+/* host: in digits. One that the socket cannot send to counts as a packet that did not go out. */
 static void set_peer(struct path *path, const char *host, uint16_t port)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_DGRAM}, *list = NULL;
-    char service[8];
-    g_snprintf(service, sizeof service, "%u", port);
-    if (getaddrinfo(host, service, &hints, &list) != 0)
-        return;
-    memcpy(&path->peer, list->ai_addr, list->ai_addrlen);
-    path->peer_len = list->ai_addrlen;
+    struct addresses all;
+    int status = addresses_resolve(&all, host, port, ADDRESS_DIGITS, path->family, NULL);
     path->peer_sequence = 0;
-    freeaddrinfo(list);
+    path->peer_len = 0;
+    if (status < 0) {
+        path->send_errno = -status;
+        path->send_errors++;
+        return;
+    }
+    path->peer = all.list[0].storage;
+    path->peer_len = all.list[0].len;
 }
 
 void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port)
@@ -284,6 +258,12 @@ const char *heartbeats_silence(const struct replicator *r, unsigned i, uint64_t 
     if (i > 0)
         return r->config.heartbeat_paths[i - 1].there;
     return r->config.peer_host ? r->config.peer_host : "";
+}
+
+int heartbeats_send_error(const struct replicator *r, unsigned i, uint64_t *total)
+{
+    *total = r->heartbeats->paths[i].send_errors;
+    return r->heartbeats->paths[i].send_errno;
 }
 
 void heartbeats_stop(struct replicator *r)

@@ -226,6 +226,8 @@ void heartbeats_send_now(struct replicator *r, bool by_link);
 void heartbeats_message(struct replicator *r, const uint8_t *bytes, size_t len);
 /* Reads what waits in the sockets and notices a stall of our own: before anybody counts as silent. */
 void heartbeats_look(struct replicator *r);
+/* The errno of the last packet that was sent by path i, 0 if it went out, and how many did not. */
+int heartbeats_send_error(const struct replicator *r, unsigned i, uint64_t *total);
 void heartbeats_stop(struct replicator *r);
 
 #endif

@@ -2,7 +2,6 @@
 /* See tcp.h: making the sockets; tcp.c is what happens on them. */
 #include <errno.h>
 #include <gio/gio.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -10,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "replicator/transport/tcp.h"
 
 #define TRIES        5u
@@ -24,12 +24,12 @@ static int finish_connect(int fd)
 }
 
 /* 0, -EINPROGRESS, or what is wrong. *fd: the caller's, or -1. */
-static int begin_connect(const struct addrinfo *address, int *fd)
+static int begin_connect(const struct address *address, int *fd)
 {
-    *fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    *fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (*fd < 0)
         return -errno;
-    return connect(*fd, address->ai_addr, address->ai_addrlen) == 0 ? 0 : -errno;
+    return connect(*fd, (const struct sockaddr *)&address->storage, address->len) == 0 ? 0 : -errno;
 }
 
 /* Of the tries that are ready, the first; *winner is its descriptor, taken out. */
@@ -53,7 +53,7 @@ static int take_ready(struct pollfd *tries, unsigned n, int *winner)
  * is long for a guest without protection: so another socket tries every tenth of a second, and the first that
  * is through is taken.
  */
-static int connect_one(const struct addrinfo *address, unsigned timeout_ms)
+static int connect_one(const struct address *address, unsigned timeout_ms)
 {
     struct pollfd tries[TRIES];
     unsigned n = 0;
@@ -84,17 +84,13 @@ static int connect_one(const struct addrinfo *address, unsigned timeout_ms)
 
 int transport_tcp_connect(const char *host, const char *port, unsigned timeout_ms, int *fd, GError **error)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    int resolved = getaddrinfo(host, port, &hints, &list);
-    if (resolved != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_HOST_NOT_FOUND, "host %s is not known: %s", host,
-                    gai_strerror(resolved));
-        return -EHOSTUNREACH;
-    }
-    int status = -EHOSTUNREACH;
-    for (struct addrinfo *one = list; one && status < 0; one = one->ai_next)
-        status = connect_one(one, timeout_ms);
-    freeaddrinfo(list);
+    struct addresses all;
+    int status = addresses_resolve(&all, host, address_port_of(port), ADDRESS_NAME, AF_UNSPEC, error);
+    if (status < 0)
+        return status;
+    status = -EHOSTUNREACH;
+    for (unsigned i = 0; i < all.n && status < 0; i++)
+        status = connect_one(&all.list[i], timeout_ms);
     if (status < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "%s port %s cannot be reached: %s",
                     host, port, g_strerror(-status));
@@ -104,14 +100,16 @@ int transport_tcp_connect(const char *host, const char *port, unsigned timeout_m
     return 0;
 }
 
-static int listen_one(const struct addrinfo *address)
+static int listen_one(const struct address *address)
 {
-    int one = 1;
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1, no = 0;
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, 8) < 0) {
+    if (address->storage.ss_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    if (bind(fd, (const struct sockaddr *)&address->storage, address->len) < 0 || listen(fd, 8) < 0) {
         int status = -errno;
         close(fd);
         return status;
@@ -119,36 +117,35 @@ static int listen_one(const struct addrinfo *address)
     return fd;
 }
 
-static uint16_t bound_port(int fd)
+/* The first of the addresses that can be had. */
+static int listen_any(const struct addresses *all)
 {
-    struct sockaddr_storage address;
-    socklen_t len = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
-        return 0;
-    return address.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&address)->sin6_port)
-                                         : ntohs(((struct sockaddr_in *)&address)->sin_port);
+    int fd = -EADDRNOTAVAIL;
+    for (unsigned i = 0; i < all->n && fd < 0; i++)
+        fd = listen_one(&all->list[i]);
+    return fd;
 }
 
 int transport_tcp_listen(const char *address, uint16_t *port, GError **error)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-    char service[8];
-    g_snprintf(service, sizeof service, "%u", *port);
-    int resolved = getaddrinfo(address, service, &hints, &list);
-    if (resolved != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "%s is not an address of this host: %s",
-                    address ? address : "*", gai_strerror(resolved));
-        return -EADDRNOTAVAIL;
-    }
+    struct addresses all;
+    struct address bound = {.len = sizeof bound.storage};
     int fd = -EADDRNOTAVAIL;
-    for (struct addrinfo *one = list; one && fd < 0; one = one->ai_next)
-        fd = listen_one(one);
-    freeaddrinfo(list);
+    /* The IPv6 wildcard takes both families; where the kernel has no IPv6 there is the other one. */
+    if (!address && addresses_resolve(&all, NULL, *port, ADDRESS_OWN, AF_INET6, NULL) == 0)
+        fd = listen_any(&all);
+    if (fd < 0 && fd != -EADDRINUSE) {
+        int status = addresses_resolve(&all, address, *port, ADDRESS_OWN, AF_UNSPEC, error);
+        if (status < 0)
+            return status;
+        fd = listen_any(&all);
+    }
     if (fd < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-fd), "cannot listen on %s port %u: %s",
                     address ? address : "*", *port, g_strerror(-fd));
         return fd;
     }
-    *port = bound_port(fd);
+    getsockname(fd, (struct sockaddr *)&bound.storage, &bound.len);
+    *port = address_port(&bound);
     return fd;
 }

@@ -92,7 +92,7 @@ form "-drive, aio and errors" raw.img -drive file=raw.img,format=raw,if=none,id=
 form "-drive, probed raw" raw.img -drive file=raw.img,if=virtio
 form "-drive, probed qcow2" qcow2.img -drive file=qcow2.img,if=virtio
 form "-drive, comma in the name" a,b.img -drive file=a,,b.img,format=raw,if=virtio
-form "-drive, throttled" raw.img -drive file=raw.img,format=raw,if=virtio,throttling.iops-total=100
+form "-drive, in a throttle group without limits" raw.img -drive file=raw.img,format=raw,if=virtio,throttling.iops-total=0,throttling.group=g
 form "-drive, keys of the file" raw.img -drive driver=raw,file.driver=file,file.filename=raw.img,file.locking=off,file.node-name=prot,if=virtio
 form "-drive, file as format" raw.img -drive driver=file,filename=raw.img,if=virtio
 form "-drive, IDE geometry" raw.img -drive file=raw.img,format=raw,if=ide
@@ -107,7 +107,7 @@ form "-blockdev, two nodes" qcow2.img -blockdev file,filename=qcow2.img,node-nam
 form "-blockdev, JSON" qcow2.img -blockdev '{"driver":"qcow2","node-name":"d","file":{"driver":"file","filename":"qcow2.img","aio":"threads"}}' "${virtio[@]}"
 form "-blockdev, JSON of two" raw.img -blockdev '{"driver":"file","filename":"raw.img","node-name":"f"}' -blockdev '{"driver":"raw","node-name":"d","file":"f"}' "${virtio[@]}"
 form "-blockdev, raw with an offset" raw.img -blockdev raw,node-name=d,offset=1048576,size=1048576,file.driver=file,file.filename=raw.img "${virtio[@]}"
-form "-blockdev, throttle filter" raw.img -object throttle-group,id=g,x-iops-total=9 -blockdev throttle,node-name=d,throttle-group=g,file.driver=file,file.filename=raw.img "${virtio[@]}"
+form "-blockdev, throttle filter" raw.img -object throttle-group,id=g -blockdev throttle,node-name=d,throttle-group=g,file.driver=file,file.filename=raw.img "${virtio[@]}"
 form "VHD" vpc.img -drive file=vpc.img,format=vpc,if=virtio
 form "VHDX" vhdx.img -drive file=vhdx.img,format=vhdx,if=virtio
 form "LUKS" luks.img -object secret,id=s,data=abc -drive file=luks.img,format=luks,key-secret=s,if=virtio

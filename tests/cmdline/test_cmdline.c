@@ -31,6 +31,12 @@ static const struct {
     {"qemu-system-x86_64 -m size=512 -nodefaults", 512, 0},
     {"qemu-system-x86_64 -m 1.5G -nodefaults", 1536, 0},
     {"qemu-system-x86_64 -m 256", 256, 1},
+    {"qemu-system-x86_64 -m 256 -nodefaults -drive file=a,throttling.iops-total=0,throttling.group=g", 256,
+     0},
+    {"qemu-system-x86_64 -m 256 -nodefaults -drive file=a,throttling.iops-size=4096", 256, 0},
+    {"qemu-system-x86_64 -m 256 -nodefaults -object throttle-group,id=g -object "
+     "throttle-group,id=h,x-bps-total=0k",
+     256, 0},
     {"qemu-system-x86_64 -m 256 -nic none", 256, 0},
     {"qemu-system-x86_64 -m 256 -net none", 256, 0},
     {"qemu-system-x86_64 -m 256 -nic user,model=e1000", 256, 1},
@@ -117,6 +123,18 @@ static const char *const refused[][2] = {
     {"qemu-system-x86_64 -m 256 -mem-path /x", "-mem-path"},
     {"qemu-system-x86_64 -m 256 -numa node,memdev=m", "-numa"},
     {"qemu-system-x86_64 -m 256 -readconfig f", "-readconfig"},
+    {"qemu-system-x86_64 -m 256 -drive file=a,throttling.iops-total=50",
+     "throttling.iops-total would not hold"},
+    {"qemu-system-x86_64 -m 256 -drive file=a,throttling.bps-write=1M,throttling.group=g", "bps-write would"},
+    {"qemu-system-x86_64 -m 256 -drive file=a,iops=50", "limit iops would not hold"},
+    {"qemu-system-x86_64 -m 256 -drive file=a,bps_rd=1000000,bps_rd_max=2000000", "bps_rd would not hold"},
+    {"qemu-system-x86_64 -m 256 -drive file=a,readonly=on,throttling.iops-read=9",
+     "iops-read would not hold"},
+    {"qemu-system-x86_64 -m 256 -object throttle-group,id=g,x-iops-total=9", "x-iops-total would not hold"},
+    {"qemu-system-x86_64 -m 256 -object throttle-group,id=g,limits.bps-read-max=9", "bps-read-max would not"},
+    {"qemu-system-x86_64 -m 256 -object "
+     "'{\"qom-type\":\"throttle-group\",\"id\":\"g\",\"limits\":{\"iops-total\":9}}'",
+     "limits.iops-total would not hold"},
 };
 
 static void test_what_cannot_be_protected_is_refused_with_advice(void **state)

@@ -14,6 +14,7 @@
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "hv-hooks/qemu/cmdline/cmdline_keys.h"
 #include "hv-hooks/qemu/cmdline/cmdline_refusal.h"
+#include "hv-hooks/qemu/cmdline/cmdline_throttle.h"
 
 /*
  * For how long QEMU holds the guest's requests back while the disk's server is away: it is started again at
@@ -266,7 +267,7 @@ bool cmdline_disks_drive(struct cmdline *line, const char *value, GError **error
     json_t *tree = drive_tree(keys);
     bool readonly = g_strcmp0(cmdline_keys_get(keys, "media"), "cdrom") == 0;
     bool ok = walk_node(&walk, "", tree, is_file(string_of(tree, "driver")) ? "raw" : "", readonly, error) &&
-              check_interface(&walk, keys, error);
+              check_interface(&walk, keys, error) && cmdline_throttle_check("drive", value, keys, error);
     if (ok && walk.nfound) {
         struct cmdline_disk *disk = add_disk(&walk, cmdline_keys_get(keys, "id"));
         if (!disk->id)

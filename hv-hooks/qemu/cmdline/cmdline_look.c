@@ -10,6 +10,7 @@
 
 #include "hv-hooks/qemu/cmdline/cmdline_keys.h"
 #include "hv-hooks/qemu/cmdline/cmdline_refusal.h"
+#include "hv-hooks/qemu/cmdline/cmdline_throttle.h"
 
 static bool is_on(const char *value)
 {
@@ -261,6 +262,8 @@ static bool on_object(struct parse *parse, const char *value, GError **error)
     if (type && g_str_has_prefix(type, "memory-backend"))
         return UNSUPPORTED("-object %s: understudy provides the guest's memory; give its size with -m only",
                            value);
+    if (g_strcmp0(type, "throttle-group") == 0)
+        return cmdline_throttle_check("object", value, keys, error);
     return keys != NULL;
 }
 

@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gio/gio.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "proto/rdma_wire.h"
 #include "replicator/transport/endpoint.h"
 #include "replicator/transport/rdma/limits.h"
@@ -272,15 +272,14 @@ static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
 
 /* ---- dialling ---- */
 
+/* host in digits: the control thread comes here too. */
 static int resolve(const char *host, const char *port, struct sockaddr_storage *out)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    if (getaddrinfo(host, port, &hints, &list) != 0)
-        return -EHOSTUNREACH;
-    memset(out, 0, sizeof *out);
-    memcpy(out, list->ai_addr, list->ai_addrlen);
-    freeaddrinfo(list);
-    return 0;
+    struct addresses all;
+    int status = addresses_resolve(&all, host, address_port_of(port), ADDRESS_DIGITS, AF_UNSPEC, NULL);
+    if (status == 0)
+        *out = all.list[0].storage;
+    return status;
 }
 
 /* An id whose device reaches the peer. On failure everything is gone again. */

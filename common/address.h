@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Names and addresses of hosts: the only place where names are resolved. A name may have several addresses,
+ * of both families, of which not all are reached: whoever connects tries all of them.
+ *
+ * Resolving a name asks servers and may take seconds. A thread that others wait for (the replicator's control
+ * thread) takes addresses only: the daemon gives it the one by which it has reached the peer.
+ */
+#ifndef UNDERSTUDY_COMMON_ADDRESS_H
+#define UNDERSTUDY_COMMON_ADDRESS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#define ADDRESSES_MAX 16u
+
+struct address {
+    struct sockaddr_storage storage;
+    socklen_t len;
+};
+
+struct addresses {
+    unsigned n;
+    struct address list[ADDRESSES_MAX];
+};
+
+enum address_kind {
+    ADDRESS_NAME,   /* a name or an address: may block */
+    ADDRESS_DIGITS, /* an address: never blocks */
+    ADDRESS_OWN,    /* to bind to: as ADDRESS_NAME; NULL is every address of this host, of both families */
+};
+
+/* family: AF_UNSPEC, AF_INET, or AF_INET6, which takes IPv4 addresses in their mapped form. 0, or -errno with
+ * a sentence. */
+int addresses_resolve(struct addresses *out, const char *host, uint16_t port, enum address_kind kind,
+                      int family, GError **error);
+/* The port number in port's text. 0: it is none. */
+uint16_t address_port_of(const char *port);
+uint16_t address_port(const struct address *address);
+/* In digits, without the port; an IPv4 address in mapped form as IPv4. GLib string. "" if it is none. */
+char *address_text(const struct sockaddr *address, socklen_t len);
+/* The text of the address at the other end of a connected socket. GLib string. */
+char *address_of_peer(int fd);
+
+/*
+ * A datagram socket at address (NULL: every address, of both families where the kernel has both). *port 0:
+ * any that is free, which comes back; else the number is shared with others at other addresses. The fd, or
+ * -errno with a sentence. *family: what addresses the socket can send to.
+ */
+int address_bind_datagram(const char *host, uint16_t *port, int *family, GError **error);
+
+#endif
