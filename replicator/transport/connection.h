@@ -17,7 +17,7 @@
 struct connection {
     struct transport *transport;
     uint64_t id;
-    struct wire_images said, heard; /* what the HELLOs said; the link thread writes, before LINK_UP */
+    struct wire_images said, heard; /* what the HELLOs said; written before LINK_UP */
     _Atomic unsigned references;
 };
 

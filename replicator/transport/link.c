@@ -1,25 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See link.h. One thread, blocking calls with short time limits, so that a close is never waited for longer
- * than one of them. The mutex guards what the control thread asks for; nothing slow happens under it.
+ * See link.h. One thread, whose blocking calls have short time limits, so that a close is never waited for
+ * longer than one of them. The mutex guards what the control thread asks for; nothing slow happens under it.
  *
- * Both ends send HELLO at once and then read the other's. The token is compared in constant time: it is what
- * tells a replicator of this VM from any other process that can reach the port.
+ * An attempt serves one request of the control thread: where that changes its mind, or the peer moves, the
+ * attempt is given up. HELLO runs on threads of its own (introduction.h). A side that listens takes several
+ * connections at once, a bounded number, and the first that introduces itself well is the peer's. Where a
+ * stranger fills all places, the oldest connection gives its place to the next: a peer speaks at once, so
+ * that strangers never keep it out.
  */
 #include "replicator/transport/link.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "replicator/note.h"
 #include "replicator/transport/connection.h"
+#include "replicator/transport/introduction.h"
 
 #define DIAL_TIMEOUT_MS  500
 #define RETRY_MS         100
 #define REFUSED_RETRY_MS 500
-#define ACCEPT_POLL_MS   100
+#define POLL_MS          100
 
 struct link {
     GThread *thread;
@@ -27,56 +32,204 @@ struct link {
     struct staging *staging;
     struct endpoint *endpoints[LINK_MAX_ENDPOINTS];
     unsigned nendpoints;
-    uint64_t next_id; /* link thread */
-    char *complaint;  /* the last one; link thread */
+    uint64_t next_id;  /* link thread */
+    char *complaint;   /* the last one; link thread */
+    gint64 refused_us; /* when control was told last; link thread */
+    int wake_fd; /* wakes the link thread where it polls. -1 where there is none: it looks every POLL_MS */
+
+    /* Link thread: who has connected and not introduced himself yet, the oldest first. */
+    struct introduction *pending[LINK_MAX_PENDING];
+    unsigned npending;
 
     GMutex mutex;
     GCond changed;
     bool quit, wanted;          /* control asks */
     uint64_t request;           /* counts link_open: an ending connection must not cancel a newer request */
+    uint64_t moves;             /* counts link_set_peer */
     struct wire_hello hello;    /* ours */
     char *host, *port;          /* dial here */
     struct connection *current; /* link thread sets; control shuts down */
 };
 
+/* What an attempt was begun for. */
+struct attempt {
+    bool listens;
+    uint64_t request, moves;
+    struct wire_hello hello;
+    char *host, *port;
+};
+
+/* Waits until there is something to do. False: quit. */
+static bool attempt_begin(struct link *link, struct attempt *attempt)
+{
+    g_mutex_lock(&link->mutex);
+    while (!link->quit && !link->wanted)
+        g_cond_wait(&link->changed, &link->mutex);
+    bool go_on = !link->quit;
+    attempt->listens = link->hello.role == WIRE_ROLE_SECONDARY;
+    attempt->request = link->request;
+    attempt->moves = link->moves;
+    attempt->hello = link->hello;
+    attempt->host = g_strdup(link->host);
+    attempt->port = g_strdup(link->port);
+    g_mutex_unlock(&link->mutex);
+    return go_on;
+}
+
+static void attempt_clear(struct attempt *attempt)
+{
+    g_free(attempt->host);
+    g_free(attempt->port);
+}
+
+static bool still_wanted_locked(const struct link *link, const struct attempt *attempt)
+{
+    return link->wanted && !link->quit && link->request == attempt->request &&
+           (attempt->listens || link->moves == attempt->moves);
+}
+
+static bool still_wanted(struct link *link, const struct attempt *attempt)
+{
+    g_mutex_lock(&link->mutex);
+    bool wanted = still_wanted_locked(link, attempt);
+    g_mutex_unlock(&link->mutex);
+    return wanted;
+}
+
 /* Sleeps, but not through a quit or a change of mind. */
-static void pause_attempts(struct link *link, unsigned ms)
+static void pause_attempts(struct link *link, const struct attempt *attempt, unsigned ms)
 {
     gint64 until = g_get_monotonic_time() + (gint64)ms * 1000;
     g_mutex_lock(&link->mutex);
-    while (!link->quit && link->wanted && g_cond_wait_until(&link->changed, &link->mutex, until))
+    while (still_wanted_locked(link, attempt) && g_cond_wait_until(&link->changed, &link->mutex, until))
         ;
     g_mutex_unlock(&link->mutex);
 }
 
-/* Polls all that listen, and takes the first that has somebody. */
-static struct transport *accept_one(struct link *link)
+static void refuse(struct link *link, int status, const char *text)
 {
-    struct pollfd fds[LINK_MAX_ENDPOINTS];
-    struct transport *transport = NULL;
-    for (unsigned i = 0; i < link->nendpoints; i++)
-        fds[i] =
-            (struct pollfd){.fd = link->endpoints[i]->ops->listen_fd(link->endpoints[i]), .events = POLLIN};
-    if (poll(fds, link->nendpoints, ACCEPT_POLL_MS) <= 0)
-        return NULL;
-    for (unsigned i = 0; i < link->nendpoints && !transport; i++)
-        if (fds[i].revents && link->endpoints[i]->ops->accept(link->endpoints[i], &transport) < 0)
-            transport = NULL;
-    return transport;
+    struct note *note = note_new(NOTE_LINK_REFUSED, text, strlen(text));
+    note->status = status;
+    mailbox_post(link->control, &note->letter);
+    link->refused_us = g_get_monotonic_time();
+}
+
+/* A stranger that comes again and again fills neither the log nor the mailbox. */
+static void refuse_seldom(struct link *link, int status, const char *text)
+{
+    if (g_get_monotonic_time() - link->refused_us >= (gint64)REFUSED_RETRY_MS * 1000)
+        refuse(link, status, text);
+}
+
+/* ---- connections that have not introduced themselves yet ---- */
+
+/* Takes it off the list; see introduction_end. */
+static struct connection *pending_take(struct link *link, unsigned index, bool keep)
+{
+    struct introduction *introduction = link->pending[index];
+    link->npending--;
+    memmove(link->pending + index, link->pending + index + 1,
+            (link->npending - index) * sizeof *link->pending);
+    return introduction_end(introduction, keep);
+}
+
+static void pending_drop_all(struct link *link)
+{
+    while (link->npending > 0)
+        pending_take(link, 0, false);
+}
+
+static void pending_add(struct link *link, const struct attempt *attempt, struct transport *transport)
+{
+    struct connection *connection = connection_new(transport, ++link->next_id);
+    if (link->npending == LINK_MAX_PENDING) {
+        unsigned oldest = 0; /* of those that are not over: they may be the peer's */
+        while (oldest + 1 < LINK_MAX_PENDING && introduction_is_over(link->pending[oldest]))
+            oldest++;
+        pending_take(link, oldest, false);
+    }
+    struct introduction *introduction =
+        introduction_new(connection, &attempt->hello, !attempt->listens, link->wake_fd);
+    if (introduction)
+        link->pending[link->npending++] = introduction;
+}
+
+/*
+ * Drops those that failed or take too long. The newest that went well: that one, its HELLO in *theirs; a peer
+ * that dials again has given the older one up. NULL: none yet.
+ */
+static struct connection *pending_sort(struct link *link, struct wire_hello *theirs)
+{
+    struct connection *met = NULL;
+    for (unsigned i = link->npending; i-- > 0;) {
+        struct introduction *introduction = link->pending[i];
+        const char *why = NULL;
+        bool over = introduction_is_over(introduction);
+        if (!over && introduction_age_us(introduction) < (gint64)LINK_HELLO_MS * 1000)
+            continue;
+        int status = over ? introduction_status(introduction, &why) : -ETIMEDOUT;
+        bool keep = status == 0 && !met;
+        if (keep)
+            *theirs = *introduction_hello(introduction);
+        struct connection *connection = pending_take(link, i, keep);
+        met = keep ? connection : met;
+        if (why)
+            refuse_seldom(link, status, why);
+    }
+    return met;
+}
+
+/* ---- making connections ---- */
+
+/* Sleeps until an introduction is over, somebody connects, control asks for something, or for a moment. */
+static void wait_for_events(struct link *link, bool listens, struct pollfd fds[LINK_MAX_ENDPOINTS + 1])
+{
+    uint64_t wakes;
+    for (unsigned i = 0; i < link->nendpoints; i++) {
+        int fd = listens ? link->endpoints[i]->ops->listen_fd(link->endpoints[i]) : -1;
+        fds[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    fds[link->nendpoints] = (struct pollfd){.fd = link->wake_fd, .events = POLLIN};
+    poll(fds, link->nendpoints + 1, POLL_MS);
+    if (fds[link->nendpoints].revents) {
+        ssize_t ignored = read(link->wake_fd, &wakes, sizeof wakes);
+        (void)ignored;
+    }
+}
+
+/* Listens until a peer has introduced itself. NULL: that is not wanted any more. */
+static struct connection *await_peer(struct link *link, const struct attempt *attempt,
+                                     struct wire_hello *theirs)
+{
+    struct connection *met = NULL;
+    while (!met && still_wanted(link, attempt)) {
+        struct pollfd fds[LINK_MAX_ENDPOINTS + 1];
+        wait_for_events(link, true, fds);
+        for (unsigned i = 0; i < link->nendpoints; i++) {
+            struct transport *transport = NULL;
+            int status =
+                fds[i].revents ? link->endpoints[i]->ops->accept(link->endpoints[i], &transport) : -EAGAIN;
+            if (status == 0)
+                pending_add(link, attempt, transport);
+            else if (status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS)
+                pause_attempts(link, attempt, RETRY_MS); /* the descriptor stays readable: do not spin */
+        }
+        met = pending_sort(link, theirs);
+    }
+    pending_drop_all(link);
+    return met;
 }
 
 /* Tries one endpoint after the other. *why: what was wrong with those that failed, the caller's, or NULL. */
-static struct transport *dial(struct link *link, char **why)
+static struct transport *dial(struct link *link, const struct attempt *attempt, char **why)
 {
     struct transport *transport = NULL;
-    g_mutex_lock(&link->mutex);
-    g_autofree char *host = g_strdup(link->host);
-    g_autofree char *port = g_strdup(link->port);
-    g_mutex_unlock(&link->mutex);
-    for (unsigned i = 0; host && port && !transport && i < link->nendpoints; i++) {
+    for (unsigned i = 0; attempt->host && !transport && i < link->nendpoints && still_wanted(link, attempt);
+         i++) {
         struct endpoint *endpoint = link->endpoints[i];
         g_autofree char *reason = NULL;
-        if (endpoint->ops->dial(endpoint, host, port, DIAL_TIMEOUT_MS, &transport, &reason) == 0)
+        if (endpoint->ops->dial(endpoint, attempt->host, attempt->port, DIAL_TIMEOUT_MS, &transport,
+                                &reason) == 0)
             break;
         transport = NULL;
         g_free(*why);
@@ -85,58 +238,48 @@ static struct transport *dial(struct link *link, char **why)
     return transport;
 }
 
-static void refuse(struct link *link, int status, const char *text)
+/* Where RDMA alone is allowed, status has to say why there is no link. Once for each reason. */
+static void complain(struct link *link, const char *why)
 {
-    struct note *note = note_new(NOTE_LINK_REFUSED, text, strlen(text));
-    note->status = status;
-    mailbox_post(link->control, &note->letter);
+    bool rdma_only = link->nendpoints == 1 && strcmp(link->endpoints[0]->ops->name, "rdma") == 0;
+    if (!rdma_only || !why || g_strcmp0(why, link->complaint) == 0)
+        return;
+    g_free(link->complaint);
+    link->complaint = g_strdup(why);
+    refuse(link, -EHOSTUNREACH, why);
 }
 
-/* Says and hears HELLO. 0, or a negative errno after a note that says why. */
-static int introduce(struct link *link, struct connection *connection, struct wire_hello *theirs)
+/* Dials and exchanges HELLO. NULL: did not succeed, *why as in dial. Pauses before the next attempt. */
+static struct connection *meet(struct link *link, const struct attempt *attempt, struct wire_hello *theirs,
+                               char **why)
 {
-    struct transport *transport = connection->transport;
-    g_autofree uint8_t *bytes = g_malloc(WIRE_HELLO_MAX_LEN);
-    g_mutex_lock(&link->mutex);
-    struct wire_hello ours = link->hello;
-    g_mutex_unlock(&link->mutex);
-    int len = wire_hello_encode(&ours, bytes, WIRE_HELLO_MAX_LEN);
-    if (len < 0)
-        return len;
-    struct transport_message message = {
-        .type = MESSAGE_HELLO, .term = ours.term, .len = (size_t)len, .payload = bytes};
-    int status = transport->ops->send_message(transport, &message);
-    if (status < 0)
-        return status;
-    struct transport_received received = {0};
-    status = transport->ops->receive(transport, NULL, &received);
-    if (status < 0) {
-        if (status == -EPROTONOSUPPORT)
-            refuse(link, status,
-                   "the peer's understudy speaks another protocol version: install the same version on both "
-                   "hosts");
-        return status;
+    struct transport *transport = dial(link, attempt, why);
+    struct connection *met = NULL;
+    if (!transport) {
+        complain(link, *why);
+        pause_attempts(link, attempt, RETRY_MS);
+        return NULL;
     }
-    if (received.message.type != MESSAGE_HELLO ||
-        wire_hello_decode(theirs, received.message.payload, received.message.len) < 0) {
-        refuse(link, -EPROTO,
-               "the peer did not introduce itself properly: is another program using its port?");
-        return -EPROTO;
+    pending_add(link, attempt, transport);
+    gint64 silent_us = g_get_monotonic_time() + (gint64)LINK_HELLO_MS * 1000;
+    while (!met && link->npending > 0 && still_wanted(link, attempt)) {
+        struct pollfd fds[LINK_MAX_ENDPOINTS + 1];
+        wait_for_events(link, false, fds);
+        met = pending_sort(link, theirs);
     }
-    if (!wire_token_equal(theirs->token, ours.token)) {
-        refuse(link, -EACCES, "a connection with the wrong session token was refused");
-        return -EACCES;
+    pending_drop_all(link);
+    if (!met && still_wanted(link, attempt)) {
+        if (g_get_monotonic_time() >= silent_us)
+            refuse_seldom(
+                link, -ETIMEDOUT,
+                "the peer takes connections and says nothing: does another program use its port, or "
+                "does its host stand still?");
+        pause_attempts(link, attempt, REFUSED_RETRY_MS);
     }
-    if (!wire_hello_same_layout(theirs, &ours)) {
-        refuse(link, -EINVAL,
-               "the peer's QEMU has other RAM blocks: use the same QEMU, firmware and command line on both "
-               "hosts");
-        return -EINVAL;
-    }
-    connection->said = ours.images;
-    connection->heard = theirs->images;
-    return 0;
+    return met;
 }
+
+/* ---- a connection that is up ---- */
 
 static void post_received(struct link *link, uint64_t id, const struct transport_received *received)
 {
@@ -166,95 +309,60 @@ static int receive_until_down(struct link *link, struct connection *connection, 
 }
 
 /* Publishes the connection to the control thread, unless that has changed its mind. */
-static bool publish(struct link *link, struct connection *connection, uint64_t *request)
+static bool publish(struct link *link, const struct attempt *attempt, struct connection *connection)
 {
     g_mutex_lock(&link->mutex);
-    bool wanted = link->wanted && !link->quit;
+    bool wanted = still_wanted_locked(link, attempt);
     if (wanted)
         link->current = connection;
-    *request = link->request;
     g_mutex_unlock(&link->mutex);
     return wanted;
 }
 
-static bool ours_is_secondary(struct link *link)
+/* Takes the connection. why: the reason for this transport and no better one, or NULL. */
+static void serve(struct link *link, const struct attempt *attempt, struct connection *connection,
+                  const struct wire_hello *theirs, const char *why)
 {
-    g_mutex_lock(&link->mutex);
-    bool secondary = link->hello.role == WIRE_ROLE_SECONDARY;
-    g_mutex_unlock(&link->mutex);
-    return secondary;
-}
-
-/* why: the reason for this transport and no better one, or NULL. */
-static void serve(struct link *link, struct transport *transport, const char *why)
-{
-    struct wire_hello *theirs = g_new0(struct wire_hello, 1);
-    struct connection *connection = connection_new(transport, ++link->next_id);
-    uint64_t request = 0;
-    int status = publish(link, connection, &request) ? introduce(link, connection, theirs) : -ECANCELED;
-    bool up = status == 0;
-    if (up) {
-        struct note *note = note_new(NOTE_LINK_UP, why, why ? strlen(why) : 0);
-        note->link = connection->id;
-        note->term = theirs->term;
-        note->arg = theirs->role;
-        note->connection = connection_get(connection);
-        mailbox_post(link->control, &note->letter);
-        status = receive_until_down(link, connection,
-                                    ours_is_secondary(link) && theirs->role == WIRE_ROLE_PRIMARY);
+    if (!publish(link, attempt, connection)) {
+        connection_shutdown(connection);
+        connection_put(connection);
+        return;
     }
-    g_free(theirs);
+    struct note *note = note_new(NOTE_LINK_UP, why, why ? strlen(why) : 0);
+    note->link = connection->id;
+    note->term = theirs->term;
+    note->arg = theirs->role;
+    note->connection = connection_get(connection);
+    mailbox_post(link->control, &note->letter);
+    int status = receive_until_down(link, connection, attempt->listens && theirs->role == WIRE_ROLE_PRIMARY);
     g_mutex_lock(&link->mutex);
     link->current = NULL;
-    if (up && link->request == request)
+    if (link->request == attempt->request)
         link->wanted = false;
     g_mutex_unlock(&link->mutex);
     connection_shutdown(connection);
-    if (up) {
-        struct note *note = note_new(NOTE_LINK_DOWN, NULL, 0);
-        note->link = connection->id;
-        note->status = status;
-        mailbox_post(link->control, &note->letter);
-    } else {
-        pause_attempts(link, REFUSED_RETRY_MS);
-    }
+    note = note_new(NOTE_LINK_DOWN, NULL, 0);
+    note->link = connection->id;
+    note->status = status;
+    mailbox_post(link->control, &note->letter);
     connection_put(connection);
-}
-
-/* Where RDMA alone is allowed, status has to say why there is no link. Once for each reason. */
-static void complain(struct link *link, const char *why)
-{
-    bool rdma_only = link->nendpoints == 1 && strcmp(link->endpoints[0]->ops->name, "rdma") == 0;
-    if (!rdma_only || !why || g_strcmp0(why, link->complaint) == 0)
-        return;
-    g_free(link->complaint);
-    link->complaint = g_strdup(why);
-    refuse(link, -EHOSTUNREACH, why);
-}
-
-static bool wait_until_wanted(struct link *link)
-{
-    g_mutex_lock(&link->mutex);
-    while (!link->quit && !link->wanted)
-        g_cond_wait(&link->changed, &link->mutex);
-    bool go_on = !link->quit;
-    g_mutex_unlock(&link->mutex);
-    return go_on;
 }
 
 static gpointer link_run(gpointer opaque)
 {
     struct link *link = opaque;
-    while (wait_until_wanted(link)) {
+    g_autofree struct wire_hello *theirs = g_new0(struct wire_hello, 1);
+    struct attempt attempt;
+    for (bool go_on = true; go_on;) {
         g_autofree char *why = NULL;
-        bool listens = ours_is_secondary(link);
-        struct transport *transport = listens ? accept_one(link) : dial(link, &why);
-        if (transport)
-            serve(link, transport, why);
-        else if (!listens)
-            complain(link, why);
-        if (!transport && !listens)
-            pause_attempts(link, RETRY_MS);
+        struct connection *connection = NULL;
+        go_on = attempt_begin(link, &attempt);
+        if (go_on)
+            connection =
+                attempt.listens ? await_peer(link, &attempt, theirs) : meet(link, &attempt, theirs, &why);
+        if (connection)
+            serve(link, &attempt, connection, theirs, why);
+        attempt_clear(&attempt);
     }
     return NULL;
 }
@@ -269,17 +377,32 @@ struct link *link_new(struct mailbox *control, struct staging *staging, struct e
     memcpy(link->endpoints, endpoints, link->nendpoints * sizeof *endpoints);
     g_mutex_init(&link->mutex);
     g_cond_init(&link->changed);
+    link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    link->refused_us = g_get_monotonic_time() - (gint64)REFUSED_RETRY_MS * 1000;
     link->thread = g_thread_new("link", link_run, link);
     return link;
+}
+
+/* Whatever the link thread sleeps in. The mutex is held. */
+static void wake_locked(struct link *link)
+{
+    uint64_t one = 1;
+    g_cond_broadcast(&link->changed);
+    ssize_t ignored = write(link->wake_fd, &one, sizeof one);
+    (void)ignored;
 }
 
 void link_set_peer(struct link *link, const char *host, const char *port)
 {
     g_mutex_lock(&link->mutex);
-    g_free(link->host);
-    g_free(link->port);
-    link->host = g_strdup(host);
-    link->port = g_strdup(port);
+    if (g_strcmp0(link->host, host) != 0 || g_strcmp0(link->port, port) != 0) {
+        g_free(link->host);
+        g_free(link->port);
+        link->host = g_strdup(host);
+        link->port = g_strdup(port);
+        link->moves++;
+        wake_locked(link);
+    }
     g_mutex_unlock(&link->mutex);
 }
 
@@ -289,7 +412,7 @@ void link_open(struct link *link, const struct wire_hello *hello)
     link->hello = *hello;
     link->wanted = true;
     link->request++;
-    g_cond_broadcast(&link->changed);
+    wake_locked(link);
     g_mutex_unlock(&link->mutex);
 }
 
@@ -301,7 +424,7 @@ static void give_up(struct link *link, bool quit, bool now)
     link->quit |= quit;
     if (link->current && now)
         connection_shutdown(link->current);
-    g_cond_broadcast(&link->changed);
+    wake_locked(link);
     g_mutex_unlock(&link->mutex);
 }
 
@@ -316,6 +439,8 @@ void link_free(struct link *link)
         return;
     give_up(link, true, true);
     g_thread_join(link->thread);
+    if (link->wake_fd >= 0)
+        close(link->wake_fd);
     g_mutex_clear(&link->mutex);
     g_cond_clear(&link->changed);
     g_free(link->complaint);

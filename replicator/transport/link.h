@@ -19,13 +19,20 @@
 struct link;
 
 #define LINK_MAX_ENDPOINTS 2u
+/* For a new connection's HELLO, in each direction. */
+#define LINK_HELLO_MS 2000u
+/* Connections that have not said HELLO yet; where one more comes, the oldest is closed. */
+#define LINK_MAX_PENDING 8u
 /* endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
  */
 struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
                       unsigned nendpoints);
 /* Ends the thread and drops any connection. */
 void link_free(struct link *link);
-/* Where a dialling link finds its peer. Control thread; takes effect at the next attempt. */
+/*
+ * Where a dialling link finds its peer. Control thread. An attempt at another address is given up, also one
+ * that waits for HELLO; a connection that is up stays.
+ */
 void link_set_peer(struct link *link, const char *host, const char *port);
 /*
  * Starts trying for one connection, introduced by hello (copied). Keeps trying until it is up or link_close.

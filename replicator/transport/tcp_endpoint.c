@@ -2,6 +2,7 @@
 /* See endpoint.h: TCP. */
 #include <errno.h>
 #include <gio/gio.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,12 +20,23 @@ static int tcp_listen_fd(struct endpoint *endpoint)
     return ((struct tcp_endpoint *)endpoint)->listen_fd;
 }
 
+/* A peer that gave up while nobody accepted has left its HELLO behind. */
+static bool has_hung_up(int fd)
+{
+    struct pollfd pfd = {.fd = fd, .events = POLLRDHUP};
+    return poll(&pfd, 1, 0) > 0;
+}
+
 static int tcp_accept(struct endpoint *endpoint, struct transport **out)
 {
     struct tcp_endpoint *tcp = (struct tcp_endpoint *)endpoint;
     int fd = accept4(tcp->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return -errno;
+    if (has_hung_up(fd)) {
+        close(fd);
+        return -EAGAIN;
+    }
     *out = transport_tcp_new(fd, tcp->stall_ms);
     return 0;
 }

@@ -22,6 +22,7 @@
 #define ESTABLISH_MS    2000
 #define RESOLVE_MS      1000
 #define LISTEN_EVERY_US G_USEC_PER_SEC
+#define WARN_EVERY_US   G_USEC_PER_SEC
 /* 4.096 us * 2^16 = 0.27 s for an acknowledgement of the device; seven tries. Heartbeats are faster. */
 #define ACK_TIMEOUT 16
 #define RETRIES     7
@@ -38,6 +39,7 @@ struct rdma_endpoint {
     struct sockaddr_storage listen_address;
     bool listens;
     gint64 tried_us;
+    gint64 warned_us; /* of a stranger: one that comes again and again does not fill the log */
 };
 
 static const struct endpoint_ops rdma_endpoint_ops;
@@ -242,6 +244,18 @@ static int accept_id(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, stru
     return 0;
 }
 
+static void warn_of_stranger(struct rdma_endpoint *endpoint, int status)
+{
+    gint64 now = g_get_monotonic_time();
+    if (endpoint->warned_us && now - endpoint->warned_us < WARN_EVERY_US)
+        return;
+    endpoint->warned_us = now;
+    g_warning(
+        status == -EPROTONOSUPPORT
+            ? "an RDMA connection of another understudy version was refused: install the same on both hosts"
+            : "an RDMA connection without the session's token was refused");
+}
+
 static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
 {
     struct rdma_endpoint *endpoint = (struct rdma_endpoint *)base;
@@ -262,10 +276,7 @@ static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
         return -EAGAIN;
     if (known == 0)
         return accept_id(endpoint, id, out);
-    g_warning(
-        known == -EPROTONOSUPPORT
-            ? "an RDMA connection of another understudy version was refused: install the same on both hosts"
-            : "an RDMA connection without the session's token was refused");
+    warn_of_stranger(endpoint, known);
     refuse(id);
     return known;
 }

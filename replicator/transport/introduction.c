@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See introduction.h. The thread makes blocking calls on the transport; shutting the transport down is what
+ * ends them early. The token is compared in constant time: it tells a replicator of this VM from any other
+ * process that can reach the port.
+ */
+#include "replicator/transport/introduction.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+struct introduction {
+    struct connection *connection;
+    struct wire_hello ours, theirs;
+    bool dialled;
+    int wake_fd;
+    gint64 began_us;
+    GThread *thread;
+    int status; /* this and why: the thread's until over is set (release), then the maker's (acquire) */
+    const char *why;
+    _Atomic bool over;
+};
+
+static int say_hello(struct introduction *introduction)
+{
+    g_autofree uint8_t *bytes = g_malloc(WIRE_HELLO_MAX_LEN);
+    struct transport *transport = introduction->connection->transport;
+    int len = wire_hello_encode(&introduction->ours, bytes, WIRE_HELLO_MAX_LEN);
+    if (len < 0)
+        return len;
+    struct transport_message message = {
+        .type = MESSAGE_HELLO, .term = introduction->ours.term, .len = (size_t)len, .payload = bytes};
+    return transport->ops->send_message(transport, &message);
+}
+
+/* A peer of another version learns from any message's header that ours differs. There is nothing else in it.
+ */
+static void show_version(struct introduction *introduction)
+{
+    struct transport *transport = introduction->connection->transport;
+    struct transport_message message = {.type = MESSAGE_KEEPALIVE};
+    transport->ops->send_message(transport, &message);
+}
+
+static int hear_hello(struct introduction *introduction)
+{
+    struct transport *transport = introduction->connection->transport;
+    struct transport_received received = {0};
+    int status = transport->ops->receive(transport, NULL, &received);
+    if (status == -EPROTONOSUPPORT) {
+        introduction->why = "the peer's understudy speaks another protocol version: install the same version "
+                            "on both hosts";
+        if (!introduction->dialled)
+            show_version(introduction);
+    }
+    if (status < 0)
+        return status;
+    if (received.message.type != MESSAGE_HELLO ||
+        wire_hello_decode(&introduction->theirs, received.message.payload, received.message.len) < 0) {
+        introduction->why = "the peer did not introduce itself properly: is another program using its port?";
+        return -EPROTO;
+    }
+    if (!wire_token_equal(introduction->theirs.token, introduction->ours.token)) {
+        introduction->why = "a connection with the wrong session token was refused";
+        return -EACCES;
+    }
+    return 0;
+}
+
+static int exchange(struct introduction *introduction)
+{
+    int status = introduction->dialled ? say_hello(introduction) : hear_hello(introduction);
+    if (status == 0)
+        status = introduction->dialled ? hear_hello(introduction) : say_hello(introduction);
+    /* Last: both sides have heard each other, and both say what is wrong. */
+    if (status == 0 && !wire_hello_same_layout(&introduction->theirs, &introduction->ours)) {
+        introduction->why =
+            "the peer's QEMU has other RAM blocks: use the same QEMU, firmware and command line "
+            "on both hosts";
+        return -EINVAL;
+    }
+    introduction->connection->said = introduction->ours.images;
+    introduction->connection->heard = introduction->theirs.images;
+    return status;
+}
+
+static gpointer introduction_run(gpointer opaque)
+{
+    struct introduction *introduction = opaque;
+    uint64_t one = 1;
+    introduction->status = exchange(introduction);
+    atomic_store_explicit(&introduction->over, true, memory_order_release);
+    ssize_t ignored = write(introduction->wake_fd, &one, sizeof one);
+    (void)ignored;
+    return NULL;
+}
+
+struct introduction *introduction_new(struct connection *connection, const struct wire_hello *ours,
+                                      bool dialled, int wake_fd)
+{
+    struct introduction *introduction = g_new0(struct introduction, 1);
+    introduction->connection = connection;
+    introduction->ours = *ours;
+    introduction->dialled = dialled;
+    introduction->wake_fd = wake_fd;
+    introduction->began_us = g_get_monotonic_time();
+    introduction->thread = g_thread_try_new("hello", introduction_run, introduction, NULL);
+    if (introduction->thread)
+        return introduction;
+    connection_put(connection);
+    g_free(introduction);
+    return NULL;
+}
+
+bool introduction_is_over(const struct introduction *introduction)
+{
+    return atomic_load_explicit(&introduction->over, memory_order_acquire);
+}
+
+gint64 introduction_age_us(const struct introduction *introduction)
+{
+    return g_get_monotonic_time() - introduction->began_us;
+}
+
+int introduction_status(const struct introduction *introduction, const char **why)
+{
+    *why = introduction->why;
+    return introduction->status;
+}
+
+const struct wire_hello *introduction_hello(const struct introduction *introduction)
+{
+    return &introduction->theirs;
+}
+
+struct connection *introduction_end(struct introduction *introduction, bool keep)
+{
+    struct connection *connection = introduction->connection;
+    if (!keep)
+        connection_shutdown(connection);
+    g_thread_join(introduction->thread);
+    g_free(introduction);
+    if (keep)
+        return connection;
+    connection_put(connection);
+    return NULL;
+}
