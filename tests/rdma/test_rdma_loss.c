@@ -339,6 +339,30 @@ static void test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time(void 
     close_rdma_pair(&made);
 }
 
+/*
+ * Nothing of ours waits for anything here: it is the device that reports a peer that does not acknowledge
+ * (IBV_WC_RETRY_EXC_ERR). An epoch of which the wire takes nothing is found lost long before the transport's
+ * own patience ends.
+ */
+static void test_a_peer_that_vanished_is_reported_by_the_device(void **state)
+{
+    struct transport_pair made = {0};
+    (void)state;
+    wire_or_skip("clean");
+    open_rdma_pair(&made, 10 * 60 * 1000, CAPACITY, CAPACITY);
+    exchange_one(&made, 1);
+    assert_true(wire("down"));
+    struct traffic traffic;
+    start_traffic(&traffic, made.ends[0], made.staging[0]);
+    pthread_join(traffic.sending, NULL); /* or the test ends by its own time limit */
+    assert_int_equal(traffic.streaming.status, -ENOTCONN);
+    made.ends[0]->ops->shutdown(made.ends[0]);
+    pthread_join(traffic.listening, NULL);
+    assert_true(traffic.acks.status < 0);
+    assert_true(wire("up"));
+    close_rdma_pair(&made);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--receive") == 0)
@@ -354,6 +378,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_peer_killed_in_mid_stream_ends_both_directions_soon),
         cmocka_unit_test(test_lost_packets_cost_time_and_nothing_else),
         cmocka_unit_test(test_a_wire_that_goes_dead_ends_the_connection_in_bounded_time),
+        cmocka_unit_test(test_a_peer_that_vanished_is_reported_by_the_device),
         cmocka_unit_test(test_a_device_that_is_removed_ends_both_sides_and_serves_again_when_it_is_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

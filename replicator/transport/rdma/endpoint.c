@@ -23,9 +23,13 @@
 #define RESOLVE_MS      1000
 #define LISTEN_EVERY_US G_USEC_PER_SEC
 #define WARN_EVERY_US   G_USEC_PER_SEC
-/* 4.096 us * 2^16 = 0.27 s for an acknowledgement of the device; seven tries. Heartbeats are faster. */
+/*
+ * 4.096 us * 2^16 = 0.27 s for an acknowledgement of the peer's device, then again, six times: a host that is
+ * gone ends in IBV_WC_RETRY_EXC_ERR. Heartbeats are faster. Not seven, the most there can be: soft-RoCE
+ * (rdma_rxe, Linux 6.1) takes that for "without end" and never reports a host that is gone.
+ */
 #define ACK_TIMEOUT 16
-#define RETRIES     7
+#define RETRIES     6
 #define RNR_RETRIES 6
 
 struct rdma_endpoint {
