@@ -182,6 +182,22 @@ static void test_a_limit_that_is_too_low_is_told_before_anything_is_made(void **
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* The kernel gives this one a device, which has no route to it. With --transport auto that is a reason for
+ * TCP. */
+static void test_an_address_without_a_route_is_refused_before_anybody_dials(void **state)
+{
+    g_autoptr(GError) of_check = NULL, of_endpoint = NULL;
+    struct staging *staging = new_staging(CAPACITY);
+    struct endpoint_rdma_config config = {
+        .staging = staging, .stall_ms = PATIENT_MS, .peer_host = "127.0.0.1"};
+    (void)state;
+    assert_false(endpoint_rdma_check("127.0.0.1", NULL, 1 << 20, &of_check));
+    assert_null(endpoint_rdma_new(&config, &of_endpoint));
+    assert_non_null(strstr(of_check->message, "no RDMA device of this host reaches 127.0.0.1"));
+    assert_non_null(strstr(of_endpoint->message, "no RDMA device of this host reaches 127.0.0.1"));
+    staging_close(staging);
+}
+
 /* ---- epochs under way ---- */
 
 static void test_two_epochs_and_more_are_under_way_at_once(void **state)
@@ -379,6 +395,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_a_device_that_works_is_reported_fit),
         cmocka_unit_test(test_a_limit_that_is_too_low_is_told_before_anything_is_made),
+        cmocka_unit_test(test_an_address_without_a_route_is_refused_before_anybody_dials),
         cmocka_unit_test(test_two_epochs_and_more_are_under_way_at_once),
         cmocka_unit_test(test_a_ring_without_room_waits_and_goes_on_when_there_is_some),
         cmocka_unit_test(test_epochs_that_end_with_the_ring_arrive_too),

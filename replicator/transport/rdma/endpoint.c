@@ -297,7 +297,10 @@ static int resolve(const char *host, const char *port, struct sockaddr_storage *
     return status;
 }
 
-/* An id whose device reaches the peer. On failure everything is gone again. */
+/*
+ * An id whose device reaches the peer: by address and by route, for an address may belong to a device that
+ * has no way there (127.0.0.1 is given to any). On failure everything is gone again.
+ */
 static int resolve_id(const struct sockaddr_storage *peer, unsigned timeout_ms, struct rdma_cm_id **out)
 {
     struct rdma_event_channel *channel = rdma_create_event_channel();
@@ -312,6 +315,10 @@ static int resolve_id(const struct sockaddr_storage *peer, unsigned timeout_ms, 
         status = await_event(channel, RDMA_CM_EVENT_ADDR_RESOLVED, timeout_ms);
     if (status == 0 && !id->verbs)
         status = -ENODEV;
+    if (status == 0)
+        status = rdma_resolve_route(id, (int)timeout_ms) == 0
+                     ? await_event(channel, RDMA_CM_EVENT_ROUTE_RESOLVED, timeout_ms)
+                     : -errno;
     if (status < 0) {
         if (id)
             rdma_destroy_id(id);
@@ -334,20 +341,15 @@ static int connect_id(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, uns
 {
     uint8_t private[RDMA_WIRE_PRIVATE_LEN];
     struct rdma_conn_param parameters;
-    int status = rdma_resolve_route(id, (int)timeout_ms) == 0
-                     ? await_event(id->channel, RDMA_CM_EVENT_ROUTE_RESOLVED, timeout_ms)
-                     : -errno;
-    if (status < 0)
-        return status;
     struct transport *transport = transport_rdma_new(endpoint->memory, id, endpoint->stall_ms);
     if (!transport)
         return -errno;
     rdma_wire_private_encode(endpoint->token, private);
     fill_parameters(&parameters, private, sizeof private);
     set_ack_timeout(id);
-    status = rdma_connect(id, &parameters) == 0
-                 ? await_event(id->channel, RDMA_CM_EVENT_ESTABLISHED, timeout_ms)
-                 : -errno;
+    int status = rdma_connect(id, &parameters) == 0
+                     ? await_event(id->channel, RDMA_CM_EVENT_ESTABLISHED, timeout_ms)
+                     : -errno;
     if (status < 0) {
         transport->ops->free(transport);
         return status;
