@@ -272,6 +272,17 @@ static gboolean on_terminate(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+#ifdef UNDERSTUDY_CHAOS
+/* The planted fault's moment, at a test's request: no epoch is cut any more, and output goes on leaving. */
+static gboolean on_moment(gpointer opaque)
+{
+    struct replicator *r = opaque;
+    capture_thread_stop(r->capture);
+    g_message("%s: no epoch is cut any more", r->config.vm_name);
+    return G_SOURCE_CONTINUE;
+}
+#endif
+
 int main(int argc, char **argv)
 {
     struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1};
@@ -289,6 +300,9 @@ int main(int argc, char **argv)
     r.channel = channel_new(&r, atoi(argv[2]));
     g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
     g_unix_signal_add(SIGTERM, on_terminate, &r);
+#ifdef UNDERSTUDY_CHAOS
+    g_unix_signal_add(SIGUSR1, on_moment, &r);
+#endif
     g_main_loop_run(r.loop);
     close_parts(&r);
     g_main_loop_unref(r.loop);

@@ -39,7 +39,6 @@ returns() {
     [ $full -eq 0 ] || rm -f "$(hosts_state_dir "$prefix" "$1")"/web/*.map
     revive "$1"
 }
-random_moment() { sleep "0.$(printf %03d $((RANDOM % 1000)))"; }
 
 start_disk_pair
 start_disk_client
@@ -52,7 +51,7 @@ for ((i = 1; count == 0 || i <= count; i++)); do
         resync_was_short $here
     fi
     await_operations "under protection"
-    random_moment # the one place where passing time is the point
+    moment_to_kill $here 1000
     how=$([ $((i % 2)) -eq 1 ] || echo quiet)
     case $kill in
     secondary)
@@ -80,7 +79,7 @@ await 120 "protection on host $here" field_is $here state protected
 
 if [ $kill = both ]; then
     await_operations "under protection"
-    random_moment
+    moment_to_kill $here 1000
     # As near to one moment as can be; the primary first, so that it has done nothing that the standby could not know of.
     kill_host $here
     kill_host $there

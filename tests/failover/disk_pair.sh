@@ -90,10 +90,19 @@ disk_client_pid_known() {
     [ -n "$client_pid" ]
 }
 client_lives() { kill -0 "$client_pid" 2>/dev/null || fail "the client ended: $(cat "$work/client.json" "$work/client.err")"; }
-# The guest has done something since the last call. It is the client that gives up on a silence, and says what it heard until then.
+# The guest has done something since the last call. The client gives up on a silence, and says what it heard until then; it does not
+# where it hears the same again and again, and is asked.
 await_operations() {
+    local until=$((SECONDS + 90))
     answers=$(client_answers)
-    await 90 "operations $1" client_goes_on
+    until client_goes_on; do
+        if [ $SECONDS -ge $until ]; then
+            kill -INT "$client_pid"
+            wait $client || true
+            fail "waited in vain: operations $1; the client: $(cat "$work/client.json" "$work/client.err")"
+        fi
+        sleep 0.05
+    done
     client_lives
 }
 # The guest reads everything back, past its caches.

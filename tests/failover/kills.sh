@@ -13,8 +13,7 @@ start_client
 here=a there=b
 for ((i = 1; count == 0 || i <= count; i++)); do
     await 30 "protection on host $here" field_is $here state protected
-    # A random phase of the epoch; this is the one place where passing time is the point.
-    sleep "0.$(printf %03d $((RANDOM % 200)))"
+    moment_to_kill $here 200 # a random phase of the epoch
     hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
     await 10 "host $there to take over" field_is $there guest_here true
     answers=$(client_answers)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Shows that the test of kills can fail: with a replicator that lets output out before its epoch is acked, the client must
-# find the guest set back behind an answer that it has seen.
+# find the guest set back behind an answer that it has seen. The moment of the kill is forced: the client has heard of what the other host
+# does not know.
 #   kills_notice.sh BUILD GUEST
 set -euo pipefail
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-if REPLICATOR="$1/replicator/understudy-replicator-chaos" "$(dirname "$0")/kills.sh" "$1" "$2" 4 >"$out" 2>&1; then
+if REPLICATOR="$1/replicator/understudy-replicator-chaos" FORCE_MOMENT=50 "$(dirname "$0")/kills.sh" "$1" "$2" 1 >"$out" 2>&1; then
     cat "$out"
     echo "FAILED: output went out early, and nobody noticed" >&2
     exit 1

@@ -132,6 +132,29 @@ finish_client() {
     wait "$client" || fail "the client lost something: $(cat "$work/client.json")"
 }
 
+# A moment to kill the host that runs the guest: within so many ms, the one place where passing time is the point. With FORCE_MOMENT, a
+# number of answers, and the chaos replicator: the moment that must show its fault. The host cuts no epoch any more, and the client has
+# had that many answers since, of which the other host knows nothing.
+moment_to_kill() {
+    local host=$1 within=$2 before p goal
+    if [ -z "${FORCE_MOMENT:-}" ]; then
+        sleep "0.$(printf %03d $((RANDOM % within)))"
+        return
+    fi
+    before=$(moments "$host")
+    for p in $(ip netns pids "$prefix-$host"); do
+        if [[ "$(readlink "/proc/$p/exe")" = */understudy-replicator-chaos ]]; then
+            kill -USR1 "$p"
+        fi
+    done
+    await 60 "the planted fault's moment" moment_came "$host" "$before"
+    goal=$((10#$(client_answers) + FORCE_MOMENT))
+    await 60 "answers of which the other host does not know" client_heard "$goal"
+}
+moments() { grep -c 'no epoch is cut any more' "$work/$1.log" || true; }
+moment_came() { [ "$(moments "$1")" -gt "$2" ]; }
+client_heard() { [ $((10#$(client_answers))) -ge "$1" ]; }
+
 # Lets the host live again after hosts_kill.
 revive() {
     hosts_links_up "$prefix" "$1"
