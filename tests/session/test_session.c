@@ -406,6 +406,14 @@ static void test_time_in_which_this_side_did_not_run_is_no_silence(void **state)
     assert_did_not(&side, SESSION_DO_ASK_GRANT);
     wait_in_silence(&side, SILENCE_MS);
     assert_did(&side, SESSION_DO_ASK_GRANT);
+    /* A short one takes nothing from the silence either. */
+    stand_by(&side);
+    side.now_ms += 5;
+    stall(&side, SILENCE_MS / 2);
+    wait_in_silence(&side, SILENCE_MS - 6);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    wait_in_silence(&side, 1);
+    assert_did(&side, SESSION_DO_ASK_GRANT);
 }
 
 /* Beats by both networks, by the second one, or by none. */
