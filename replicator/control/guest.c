@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The guest's QEMU from the control thread's side: starting it, its monitor, the sockets of its NICs,
- * promotion, and its end. The waits that can take long (QEMU's start) run on a thread of their own and come
- * back as a note.
+ * The guest's QEMU from the control thread's side: starting it, its monitor, promotion, and its end. The
+ * waits that can take long (QEMU's start) run on a thread of their own and come back as a note.
  *
  * QEMU runs with -no-shutdown: a guest that powers itself off leaves QEMU there until the last frames are out
  * and the peer knows that there is nothing to take over.
@@ -10,8 +9,6 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,7 +20,6 @@
 #define START_TIMEOUT_MS    20000
 #define QMP_TIMEOUT_MS      5000
 #define TAKEOVER_TIMEOUT_MS 5000
-#define NIC_SOCKET_BUFFER   (4 << 20)
 
 /* One wait for the hook's hello, on its own thread. */
 struct ready_wait {
@@ -124,45 +120,6 @@ bool guest_start(struct replicator *r, GError **error)
     return true;
 }
 
-/* A connected, non-blocking socket, or -1. */
-static int connect_unix(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path)
-        return -1;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        close(fd);
-        return -1;
-    }
-    int len = NIC_SOCKET_BUFFER;
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &len, sizeof len);
-    return fd;
-}
-
-static int connect_nic_socket(struct replicator *r, const char *kind, unsigned nic)
-{
-    g_autofree char *name = g_strdup_printf("us-%s-%u", kind, nic);
-    g_autofree char *path = vm_path(r, name);
-    int fd = connect_unix(path);
-    if (fd < 0)
-        replicator_error(r, "the socket %s of NIC %u cannot be reached: %s", path, nic, g_strerror(errno));
-    return fd;
-}
-
-static bool connect_nics(struct replicator *r)
-{
-    for (unsigned i = 0; i < r->config.nnics; i++) {
-        int out = connect_nic_socket(r, "out", i), in = connect_nic_socket(r, "in", i);
-        int mirror = connect_nic_socket(r, "mir", i), inject = connect_nic_socket(r, "inj", i);
-        if (out < 0 || in < 0 || mirror < 0 || inject < 0)
-            return false;
-        if (gate_add_nic(r->gate, out, in) < 0 || input_log_add_nic(r->input_log, mirror, inject) < 0)
-            return false;
-    }
-    return true;
-}
-
 void guest_ready(struct replicator *r, const struct note *note)
 {
     g_thread_join(g_steal_pointer(&r->ready_thread));
@@ -180,7 +137,7 @@ void guest_ready(struct replicator *r, const struct note *note)
     g_autofree char *monitor = vm_path(r, "us-qmp");
     r->qmp = qmp_open(monitor, QMP_TIMEOUT_MS, NULL, on_qmp_closed, r);
     qmp_listen(r->qmp, on_qmp_event, r);
-    if (!connect_nics(r)) {
+    if (!guest_nics_connect(r)) {
         replicator_give_up(r);
         return;
     }

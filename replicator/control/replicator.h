@@ -5,7 +5,8 @@
  *
  *   control.c    events into the session, the session's actions out to the parts
  *   guest_disks.c its disks: modes, release and promotion, which wait for them
- *   guest.c      QEMU: start, watch, monitor, NIC sockets, promotion
+ *   guest.c      QEMU: start, watch, monitor, promotion
+ *   guest_nics.c the sockets of its NICs
  *   heartbeats.c signs of life
  *   channel.c    the daemon: orders in, status out
  */
@@ -115,7 +116,7 @@ struct replicator {
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
-    guint nics_connected;
+    unsigned chardev_questions;  /* asked until QEMU has accepted the NICs' sockets */
 
     struct staging *staging;
     struct image *image;     /* secondary */
@@ -178,6 +179,9 @@ void guest_quit(struct replicator *r);
 void guest_fence(struct replicator *r);
 void guest_resume(struct replicator *r);
 void guest_close(struct replicator *r);
+
+/* guest_nics.c: once the monitor is being opened. False: last_error says why. */
+bool guest_nics_connect(struct replicator *r);
 
 /* guest_disks.c */
 bool guest_disks_open(struct replicator *r, GError **error);

@@ -4,7 +4,8 @@
  *
  * The filters of a NIC, in the order in which frames leave the guest: QEMU walks the rx list backwards, so
  * "in" must stand before "out", or released frames would be caught again. "mir" copies what the guest
- * receives; "inj" stands after it, so that what is given to the guest again is not copied again.
+ * receives; "inj" stands after it, so that what is given to the guest again is not copied again. "mir" begins
+ * switched off (replicator/control/guest_nics.c).
  */
 #include <stdarg.h>
 
@@ -27,7 +28,8 @@ static void add_nic(GPtrArray *out, const char *vm_dir, unsigned i, const char *
             vm_dir, sockets[k], i);
     add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i, netdev, i);
     add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i, netdev, i);
-    add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u", i, netdev, i);
+    add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u,status=off", i,
+        netdev, i);
     add(out, "-object", "filter-redirector,id=us-inj-%u,netdev=%s,queue=tx,indev=us-c-inj-%u", i, netdev, i);
 }
 
