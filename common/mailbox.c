@@ -6,12 +6,15 @@
 #include "common/mailbox.h"
 
 #include <errno.h>
+#include <glib.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <urcu/compiler.h>
+
+#include "common/futex.h"
 
 /*
  * What a letter's poster wrote, its taker sees: by liburcu's queue. The thread sanitizer does not see into
@@ -29,6 +32,9 @@
 int mailbox_open(struct mailbox *box)
 {
     cds_wfcq_init(&box->head, &box->tail);
+    atomic_init(&box->nletters, 0);
+    atomic_init(&box->crowded, 0);
+    atomic_init(&box->room, 0);
     box->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return box->event_fd < 0 ? -errno : 0;
 }
@@ -49,12 +55,41 @@ void mailbox_wake(struct mailbox *box)
     (void)ignored;
 }
 
-void mailbox_post(struct mailbox *box, struct letter *letter)
+static void enqueue(struct mailbox *box, struct letter *letter)
 {
     cds_wfcq_node_init(&letter->node);
     HAND_OVER(letter);
     cds_wfcq_enqueue(&box->head, &box->tail, &letter->node);
     mailbox_wake(box);
+}
+
+bool mailbox_try_post(struct mailbox *box, struct letter *letter, uint32_t limit)
+{
+    if (atomic_fetch_add(&box->nletters, 1) >= limit) {
+        atomic_fetch_sub(&box->nletters, 1);
+        return false;
+    }
+    enqueue(box, letter);
+    return true;
+}
+
+void mailbox_post(struct mailbox *box, struct letter *letter)
+{
+    g_assert_true(atomic_fetch_add(&box->nletters, 1) < MAILBOX_LIMIT);
+    enqueue(box, letter);
+}
+
+bool mailbox_await_room(struct mailbox *box, uint32_t limit, unsigned timeout_ms)
+{
+    const struct timespec until = disk_futex_in_ms(timeout_ms);
+    uint32_t seen = atomic_load(&box->room);
+    if (atomic_load(&box->nletters) < limit)
+        return true;
+    /* Said before the last look: a taker that makes room after that look sees it. */
+    atomic_store(&box->crowded, limit);
+    if (atomic_load(&box->nletters) >= limit)
+        disk_futex_wait(&box->room, seen, &until);
+    return atomic_load(&box->nletters) < limit;
 }
 
 struct letter *mailbox_take(struct mailbox *box)
@@ -63,6 +98,13 @@ struct letter *mailbox_take(struct mailbox *box)
     if (!node)
         return NULL;
     TAKE_OVER(caa_container_of(node, struct letter, node));
+    uint32_t left = atomic_fetch_sub(&box->nletters, 1) - 1;
+    uint32_t crowded = atomic_load(&box->crowded);
+    /* Half empty, so that one wake-up is worth many letters. */
+    if (crowded && left <= crowded / 2) {
+        atomic_store(&box->crowded, 0);
+        disk_futex_raise(&box->room);
+    }
     return caa_container_of(node, struct letter, node);
 }
 

@@ -6,6 +6,9 @@
 
 #include "replicator/note.h"
 
+/* Of the peer's messages. What else waits is bounded by staging. */
+#define MAX_MESSAGES 256u
+
 struct applier {
     GThread *thread;
     struct mailbox box;
@@ -222,19 +225,27 @@ void applier_post_keep_image(struct applier *applier)
     post(applier, NOTE_KEEP_IMAGE, NULL, 0, 0);
 }
 
-void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)
+static bool try_post(struct applier *applier, struct note *note)
+{
+    if (mailbox_try_post(&applier->box, &note->letter, MAX_MESSAGES))
+        return true;
+    g_free(note);
+    return false;
+}
+
+bool applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)
 {
     struct note *note = note_new(NOTE_DISK_PAIR, pair_id, len);
     note->arg = disk;
-    mailbox_post(&applier->box, &note->letter);
+    return try_post(applier, note);
 }
 
-void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
+bool applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
 {
     struct note *note = note_new(NOTE_DISK_FLUSHED, NULL, 0);
     note->arg = disk;
     note->epoch = epoch;
-    mailbox_post(&applier->box, &note->letter);
+    return try_post(applier, note);
 }
 
 void applier_post_end_standby(struct applier *applier, bool sync_disks)

@@ -10,6 +10,8 @@
 #ifndef UNDERSTUDY_REPLICATOR_APPLIER_H
 #define UNDERSTUDY_REPLICATOR_APPLIER_H
 
+#include <stdbool.h>
+
 #include "checkpoint/image.h"
 #include "checkpoint/staging.h"
 #include "common/mailbox.h"
@@ -32,10 +34,11 @@ void applier_post_discard(struct applier *applier, struct staged_epoch *epoch);
 void applier_post_discard_image(struct applier *applier);
 /* The image is no whole epoch any more until one follows, but it stays: what it lacks comes in batches. */
 void applier_post_keep_image(struct applier *applier);
-/* From now on this disk's map is one of that pair. */
-void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len);
+/* From now on this disk's map is one of that pair. False, as below: more of the peer's words wait than is
+ * right. */
+bool applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len);
 /* A shared disk's image has its writes up to this epoch. */
-void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch);
+bool applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch);
 /* After all epochs: the guest is about to run here. NOTE_STANDBY_ENDED answers. */
 void applier_post_end_standby(struct applier *applier, bool sync_disks);
 

@@ -137,12 +137,10 @@ bool disk_answer_message(struct disk_answer *answer, struct connection *connecti
         return false;
     if (message->type == MESSAGE_DISK_HASH_REQUEST)
         return take_hash_request(answer, connection, message);
-    if (message->type == MESSAGE_DISK_FLUSHED) {
-        applier_post_flushed(answer->applier, message->arg, message->epoch);
-        return disks_is_shared(answer->disks, message->arg);
-    }
+    if (message->type == MESSAGE_DISK_FLUSHED)
+        return disks_is_shared(answer->disks, message->arg) &&
+               applier_post_flushed(answer->applier, message->arg, message->epoch);
     if (message->type != MESSAGE_DISK_PAIR || message->len != DISK_PAIR_ID_LEN)
         return false;
-    applier_post_pair(answer->applier, message->arg, message->payload, message->len);
-    return true;
+    return applier_post_pair(answer->applier, message->arg, message->payload, message->len);
 }

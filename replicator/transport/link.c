@@ -25,6 +25,9 @@
 #define RETRY_MS         100
 #define REFUSED_RETRY_MS 500
 #define POLL_MS          100
+#define ROOM_POLL_MS     100
+/* Of the peer's, that the control thread has not read. Each may be as long as TRANSPORT_MAX_PAYLOAD. */
+#define MAX_LETTERS 128u
 
 struct link {
     GThread *thread;
@@ -296,10 +299,27 @@ static void post_received(struct link *link, uint64_t id, const struct transport
     mailbox_post(link->control, &note->letter);
 }
 
+/*
+ * A peer that says more than the control thread reads is read no further, which the network tells it in its
+ * own way (a full socket, credit that does not come). False: the connection is not wanted any more.
+ */
+static bool wait_for_room(struct link *link)
+{
+    bool go_on = true;
+    while (go_on && !mailbox_await_room(link->control, MAX_LETTERS, ROOM_POLL_MS)) {
+        g_mutex_lock(&link->mutex);
+        go_on = link->wanted && !link->quit;
+        g_mutex_unlock(&link->mutex);
+    }
+    return go_on;
+}
+
 static int receive_until_down(struct link *link, struct connection *connection, bool take_epochs)
 {
     for (;;) {
         struct transport_received received = {0};
+        if (!wait_for_room(link))
+            return -ECANCELED;
         int status = connection->transport->ops->receive(connection->transport,
                                                          take_epochs ? link->staging : NULL, &received);
         if (status < 0)

@@ -12,6 +12,9 @@
 #include "replicator/note.h"
 
 #define STALL_US (5 * G_USEC_PER_SEC) /* without progress */
+/* Messages that wait to be sent. Epochs come on top, and are bounded by staging. */
+#define MAX_MESSAGES 4096u
+#define MAX_COPIES   1024u /* of them copies of frames, which come as fast as anybody sends to the guest */
 
 struct sender {
     GThread *thread;
@@ -221,7 +224,15 @@ void sender_post_message(struct sender *sender, struct connection *connection,
     note->term = message->term;
     note->epoch = message->epoch;
     note->aux = message->arg;
-    mailbox_post(&sender->box, &note->letter);
+    bool copy = message->type == MESSAGE_FRAMES;
+    if (mailbox_try_post(&sender->box, &note->letter, copy ? MAX_COPIES : MAX_MESSAGES))
+        return;
+    /* A frame that was not copied is one that its sender sends again. Anything else counts: a peer that lets
+     * so much of it wait does not read. */
+    if (!copy)
+        connection_shutdown(connection);
+    connection_put(note->connection);
+    g_free(note);
 }
 
 void sender_post_close(struct sender *sender, struct connection *connection)

@@ -23,7 +23,8 @@ void sender_free(struct sender *sender);
 /* Sends and then frees the staged epoch (also when the connection is dead or NULL). */
 void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term,
                        struct staged_epoch *epoch);
-/* Copies the payload. */
+/* Copies the payload. When too much waits already, copies of frames are dropped, and for anything else the
+ * connection is shut down. */
 void sender_post_message(struct sender *sender, struct connection *connection,
                          const struct transport_message *message);
 /* Shuts the connection down once everything posted before is sent. */

@@ -111,18 +111,20 @@ char *child_process_last_words(const char *log_path)
 }
 
 /* In the place of the applier, of which disk_answer needs nothing else. */
-void applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)
+bool applier_post_pair(struct applier *applier, unsigned disk, const uint8_t *pair_id, size_t len)
 {
     struct disk_map *map = disks_map(((struct pair *)applier)->standby->disks, disk);
     assert_int_equal(len, DISK_PAIR_ID_LEN);
     disk_map_clear_all(map, 0);
     disk_map_clear_all(map, 1);
     assert_int_equal(disk_map_set_pair(map, pair_id), 0);
+    return true;
 }
 
-void applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
+bool applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch)
 {
     disks_flushed(((struct pair *)applier)->standby->disks, disk, epoch);
+    return true;
 }
 
 /* ---- hosts ---- */
