@@ -58,6 +58,8 @@ static int wait_protected(const char *vm, int seconds)
             fputc('\n', stderr);
         if (is_protected)
             printf("VM %s is protected by %s\n", vm, status->peer);
+        if (is_protected && status->warning[0])
+            fprintf(stderr, "understudy: warning: %s\n", status->warning);
         if (failed)
             cli_fail("VM %s: %s", vm, status->last_error[0] ? status->last_error : status->state);
         g_free(why);

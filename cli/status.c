@@ -118,6 +118,7 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(json, "transport", json_string(s->transport));
     json_object_set_new(json, "transport_why", json_string(s->transport_why));
     json_object_set_new(json, "split", json_string(s->split));
+    json_object_set_new(json, "warning", json_string(s->warning));
     json_object_set_new(json, "unprotected_why", json_string(s->unprotected_why));
     json_object_set_new(json, "frames_dropped", json_integer((json_int_t)s->frames_dropped));
     json_object_set_new(json, "detect_ms", json_real(s->detect_ms));
@@ -228,6 +229,8 @@ static void print_table(const Understudy__StatusList *list, bool why)
             printf("Checkpoints go over TCP, not RDMA: %s\n", s->transport_why);
         if (s->split[0] && strcmp(s->split, s->last_error) != 0)
             printf("  split: %s\n", s->split);
+        if (s->warning[0])
+            printf("  warning: %s\n", s->warning);
         if (s->unprotected_why[0])
             printf("  not protected: %s\n", s->unprotected_why);
         for (size_t k = 0; k < s->n_warnings; k++)

@@ -9,6 +9,7 @@
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
+ *   qemu_version.c   two QEMUs, and what each calls a machine
  *   disk/       the VMs' disks (disk_setup.h)
  *   network/    the guest's network on both hosts (network.h)
  *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
@@ -52,6 +53,8 @@ bool host_has_kvm(void);
 char *host_accel(const struct cmdline *line);
 /* A message's array as a GLib strv. */
 char **host_argv(char **argv, size_t n_argv);
+/* Sets a string of a message whose strings protobuf-c allocates, or that is the default one. */
+void protection_set_string(char **field, const char *value);
 /* The VM's command line, parsed; cmdline_free. NULL and error. */
 struct cmdline *host_cmdline(const Understudy__Protection *protection, GError **error);
 /* host_accel for the VM, whose line has been understood before. */
@@ -87,7 +90,11 @@ struct peer_standby {
     char *address;
     uint16_t data_port, udp_port;
 };
-/* Asks for a standby. False with the peer's own sentence. standby->address is the caller's, even then. */
+/*
+ * Asks for a standby. False with the peer's own sentence. standby->address is the caller's, even then.
+ * protection learns what the peer decided: cpu_enforce and, where the standby is a new one, standby_qemu
+ * (protection_set_string).
+ */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error);
 

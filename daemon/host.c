@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gio/gio.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -31,6 +32,13 @@ char *host_qemu_version(const char *binary, GError **error)
     char *line = g_strdup(version + strlen("version "));
     line[strcspn(line, "\r\n")] = 0;
     return line;
+}
+
+void protection_set_string(char **field, const char *value)
+{
+    if (*field != protobuf_c_empty_string)
+        free(*field);
+    *field = value[0] ? strdup(value) : (char *)protobuf_c_empty_string;
 }
 
 static char *cpuinfo_line(const char *key)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Asking the peer's daemon for a standby (daemon.h). */
 #include <gio/gio.h>
+#include <string.h>
 
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
@@ -9,6 +10,7 @@
 
 #define PREPARE_MS 30000
 #define THERE_MS   5000
+#define WORDS_MAX  160
 
 /*
  * A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
@@ -47,6 +49,16 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
         understudy__envelope__free_unpacked(answer, NULL);
 }
 
+/* Words of the peer's that may be shown: some, not too many, and no control character. */
+static bool is_printable(const char *words)
+{
+    size_t len = strnlen(words, WORDS_MAX + 1);
+    for (size_t i = 0; i < len; i++)
+        if (!g_ascii_isprint(words[i]))
+            return false;
+    return len > 0 && len <= WORDS_MAX;
+}
+
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error)
 {
@@ -72,6 +84,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
         standby->data_port = (uint16_t)answer->prepared->data_port;
         standby->udp_port = (uint16_t)answer->prepared->udp_port;
         protection->cpu_enforce = answer->prepared->cpu_enforce;
+        if (is_printable(answer->prepared->qemu_version))
+            protection_set_string(&protection->standby_qemu, answer->prepared->qemu_version);
     } else {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
                     answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message

@@ -23,6 +23,7 @@
 #include "daemon/disk/disk_setup.h"
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
+#include "daemon/qemu_version.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
@@ -282,6 +283,26 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
     return true;
 }
 
+/*
+ * The line with the machine type's version: "pc" is another machine in each QEMU, and the standby's may be a
+ * later one. A second -machine is merged with the first. GLib strv.
+ */
+static char **pin_machine(char **argv, const struct cmdline *line, GError **error)
+{
+    g_autofree char *type = qemu_machine_ask(line->binary, line->machine, error);
+    if (!type)
+        return NULL;
+    if (strcmp(type, line->machine) == 0)
+        return g_strdupv(argv);
+    GPtrArray *pinned = g_ptr_array_new();
+    for (char **word = argv; *word; word++)
+        g_ptr_array_add(pinned, g_strdup(*word));
+    g_ptr_array_add(pinned, g_strdup("-machine"));
+    g_ptr_array_add(pinned, g_steal_pointer(&type));
+    g_ptr_array_add(pinned, NULL);
+    return (char **)g_ptr_array_free(pinned, FALSE);
+}
+
 /* The command shows it. */
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
@@ -311,11 +332,13 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
     g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
     bool ok = version != NULL;
     ok = ok && has_accel(line, error);
+    g_auto(GStrv) pinned = ok ? pin_machine(argv, line, error) : NULL;
+    ok = ok && pinned;
     if (ok) {
         Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
         fill_protection(&protection, request, line, token);
-        protection.qemu_argv = argv;
-        protection.n_qemu_argv = g_strv_length(argv);
+        protection.qemu_argv = pinned;
+        protection.n_qemu_argv = g_strv_length(pinned);
         protection.qemu_version = version;
         protection.cpu_model = cpu;
         ok =
@@ -324,6 +347,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
             disks_can_be_served(&protection, config->disk_plugin, error) &&
             (protection.network_unchecked || pair_network_is_fit(&protection, peer_host, peer_port, error)) &&
             start_pair(&protection, peer_host, peer_port, &progress, error);
+        protection_set_string(&protection.standby_qemu, "");
         disks_clear(&protection);
         heartbeat_paths_clear(&protection);
     }
@@ -331,18 +355,40 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
     return ok;
 }
 
-static bool same_kind_of_host(const Understudy__Protection *protection, const struct cmdline *line,
-                              GError **error)
+/* Whether the guest can go from the QEMU that it runs in to this host's, which is version. */
+static bool can_take_guest_of(const Understudy__Protection *protection, const struct cmdline *line,
+                              const char *version, GError **error)
 {
-    g_autofree char *version = host_qemu_version(line->binary, error), *cpu = host_cpu_model();
-    if (!version)
-        return false;
-    if (strcmp(version, protection->qemu_version) != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                    "this host has QEMU %s, the other one %s: install the same version on both", version,
-                    protection->qemu_version);
+    enum qemu_relation relation = qemu_version_relate(protection->qemu_version, version);
+    if (relation == QEMU_SAME)
+        return true;
+    if (relation == QEMU_EARLIER || relation == QEMU_UNKNOWN) {
+        g_set_error(
+            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+            "this host has QEMU %s, the guest runs in %s on the other one, and a guest cannot go to an "
+            "earlier QEMU: install that one or a later one here",
+            version, protection->qemu_version);
         return false;
     }
+    g_autofree char *type = qemu_machine_ask(line->binary, line->machine, error);
+    if (!type)
+        return false;
+    if (strcmp(type, line->machine) != 0 || !qemu_machine_has_version(type) || line->cpu_max) {
+        g_set_error(
+            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+            "this host has QEMU %s, the other one %s, and %s is not the same in both: install the same "
+            "version on both",
+            version, protection->qemu_version, line->cpu_max ? "-cpu max" : "the guest's machine type");
+        return false;
+    }
+    return true;
+}
+
+static bool same_kind_of_host(Understudy__Protection *protection, const struct cmdline *line, GError **error)
+{
+    g_autofree char *version = host_qemu_version(line->binary, error), *cpu = host_cpu_model();
+    if (!version || !can_take_guest_of(protection, line, version, error))
+        return false;
     if (protection->cpu_must_match && strcmp(cpu, protection->cpu_model) != 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
                     "-cpu host needs equal processors, but this host has %s and the other one %s: name a CPU "
@@ -350,6 +396,9 @@ static bool same_kind_of_host(const Understudy__Protection *protection, const st
                     cpu, protection->cpu_model);
         return false;
     }
+    /* From here on it is what the guest will run in here. */
+    protection_set_string(&protection->qemu_version, version);
+    protection_set_string(&protection->standby_qemu, "");
     return has_accel(line, error);
 }
 
@@ -390,6 +439,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                    disks_can_be_served(protection, config->disk_plugin, error) &&
                    disks_prepare_standby(request, vm_dir, error);
         protection->cpu_enforce = fit && must_enforce_cpu(request, line);
+        prepared->qemu_version = protection->qemu_version;
         cmdline_free(line);
         if (!fit)
             return false;

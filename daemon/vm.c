@@ -24,6 +24,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
+#include "daemon/qemu_version.h"
 #include "failover/standby_backoff.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "proto/epoch_wire.h"
@@ -186,6 +187,13 @@ static void watch_qemu(struct vm *vm, int pid)
     }
 }
 
+/* Whether this is the primary's side, and what QEMU its standby has is known. */
+static bool has_standby(const struct vm *vm)
+{
+    return vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && strcmp(vm->state, "protected") == 0 &&
+           vm->protection && vm->protection->standby_qemu[0];
+}
+
 static void on_status(struct vm *vm, const Understudy__Status *said)
 {
     Understudy__Status status = *said;
@@ -213,6 +221,11 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     status.warnings = vm->warnings;
     status.n_warnings = vm->warnings ? g_strv_length(vm->warnings) : 0;
     status.unprotected_why = alone && vm->unprotected_why ? vm->unprotected_why : (char *)"";
+    g_autofree char *warning =
+        has_standby(vm) ? qemu_version_warning(vm->protection->qemu_version, vm->protection->standby_qemu)
+                        : NULL;
+    if (warning)
+        status.warning = warning;
     vm_table_put(&status);
 }
 
@@ -686,6 +699,7 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     }
     if (!ok || !vm->framing)
         return;
+    protection_set_string(&vm->protection->standby_qemu, wish->protection->standby_qemu);
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
     moved.host = wish->standby.address;
     moved.data_port = wish->standby.data_port;

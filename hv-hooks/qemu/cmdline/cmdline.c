@@ -109,6 +109,7 @@ struct cmdline *cmdline_parse(const char *const *argv, GError **error)
         parse.line->accel = g_strdup("tcg");
     /* Under KVM max is what the host has. */
     parse.line->cpu_host = parse.cpu_is_host || (parse.cpu_is_max && strcmp(parse.line->accel, "kvm") == 0);
+    parse.line->cpu_max = parse.cpu_is_max;
     if (!parse.line->machine)
         parse.line->machine = g_strdup("");
     return parse.line;

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Two QEMUs, and what each calls a machine. Whether a guest may go from one host's QEMU to the other's: the
+ * device state of a machine type with a version loads in the same and in any later QEMU, never in an earlier
+ * one.
+ */
+#ifndef UNDERSTUDY_DAEMON_QEMU_VERSION_H
+#define UNDERSTUDY_DAEMON_QEMU_VERSION_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+enum qemu_relation {
+    QEMU_SAME,        /* to the last letter */
+    QEMU_OTHER_BUILD, /* the same version of QEMU, packaged otherwise */
+    QEMU_LATER,
+    QEMU_EARLIER,
+    QEMU_UNKNOWN, /* at least one of them says nothing that can be compared */
+};
+
+/* What ours is, seen from theirs. Both as host_qemu_version says them: "7.2.22 (Debian 1:7.2+dfsg-7)". */
+enum qemu_relation qemu_version_relate(const char *theirs, const char *ours);
+
+/*
+ * The machine type with a version that stands for type ("" is QEMU's default), by what `-machine help`
+ * prints: "pc" is pc-i440fx-7.2 in QEMU 7.2. NULL: help does not list it.
+ */
+char *qemu_machine_pinned(const char *help, const char *type);
+
+/* Whether the type means the same machine in each QEMU that has it: "pc-i440fx-7.2", not "pc" or "microvm".
+ */
+bool qemu_machine_has_version(const char *type);
+
+/* The same as qemu_machine_pinned, asked of the program. NULL and a sentence. */
+char *qemu_machine_ask(const char *binary, const char *type, GError **error);
+
+/* A sentence for the administrator where the standby's QEMU is not the primary's, or NULL. */
+char *qemu_version_warning(const char *primary, const char *standby);
+
+#endif
