@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include <glib/gstdio.h>
+
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 
 static struct cmdline *parse(const char *line, GError **error)
@@ -37,6 +39,13 @@ static const struct {
     {"qemu-system-x86_64 -m 256 -nodefaults -object throttle-group,id=g -object "
      "throttle-group,id=h,x-bps-total=0k",
      256, 0},
+    {"qemu-system-x86_64 -m 256 -sandbox off -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -sandbox enable=off -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -serial unix:/s,server=on,wait=off -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -serial unix:/s,server,nowait -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -serial unix:/s -serial mon:stdio -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -chardev socket,id=a,path=/s -nodefaults", 256, 0},
+    {"qemu-system-x86_64 -m 256 -chardev socket,id=a,path=/s,server=on,wait=off -nodefaults", 256, 0},
     {"qemu-system-x86_64 -m 256 -nic none", 256, 0},
     {"qemu-system-x86_64 -m 256 -net none", 256, 0},
     {"qemu-system-x86_64 -m 256 -nic user,model=e1000", 256, 1},
@@ -121,7 +130,16 @@ static const char *const refused[][2] = {
     {"qemu-system-x86_64 -m 256 -S", "-S"},
     {"qemu-system-x86_64 -m 256 -icount 1", "-icount"},
     {"qemu-system-x86_64 -m 256 -mem-path /x", "-mem-path"},
-    {"qemu-system-x86_64 -m 256 -numa node,memdev=m", "-numa"},
+    {"qemu-system-x86_64 -m 256 -numa node,memdev=m", "-numa out"},
+    {"qemu-system-x86_64 -m 256 -numa node", "-numa out"},
+    {"qemu-system-x86_64 -m 256 -sandbox on", "-sandbox off"},
+    {"qemu-system-x86_64 -m 256 -serial unix:/s,server", "add ,wait=off"},
+    {"qemu-system-x86_64 -m 256 -serial mon:telnet::4444,server=on", "add ,wait=off"},
+    {"qemu-system-x86_64 -m 256 -qmp unix:/s,server=on,wait=on", "add ,wait=off"},
+    {"qemu-system-x86_64 -m 256 -chardev socket,id=a,path=/s,server=on", "add ,wait=off"},
+    {"taskset 1 qemu-system-x86_64 -m 256", "taskset cannot stand before QEMU"},
+    {"/usr/bin/nice -n 5 qemu-system-x86_64 -m 256", "nice cannot stand before QEMU"},
+    {"env A=b qemu-system-x86_64 -m 256", "env cannot stand before QEMU"},
     {"qemu-system-x86_64 -m 256 -readconfig f", "-readconfig"},
     {"qemu-system-x86_64 -m 256 -drive file=a,throttling.iops-total=50",
      "throttling.iops-total would not hold"},
@@ -191,6 +209,8 @@ static void test_a_list_of_accelerators_is_understood(void **state)
         {"qemu-system-x86_64 -m 256 -machine q35,accel=kvm:tcg", "kvm", true},
         {"qemu-system-x86_64 -m 256 -enable-kvm", "kvm", false},
         {"qemu-system-x86_64 -m 256 -accel tcg", "tcg", false},
+        {"/usr/bin/kvm -m 256", "kvm", true},
+        {"kvm -m 256 -accel tcg", "tcg", false},
     };
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
@@ -210,6 +230,7 @@ static void test_only_a_cpu_of_the_host_ties_a_vm_to_it(void **state)
     } cpus[] = {
         {"qemu-system-x86_64 -m 256 -accel kvm", false},
         {"qemu-system-x86_64 -m 256 -accel kvm -cpu host", true},
+        {"kvm -m 256 -cpu max", true},
         {"qemu-system-x86_64 -m 256 -accel kvm -cpu host,migratable=on", true},
         {"qemu-system-x86_64 -m 256 -cpu max,-avx2 -accel kvm", true},
         {"qemu-system-x86_64 -m 256 -cpu max", false},
@@ -257,6 +278,15 @@ static void test_files_are_named_from_where_the_user_stood(void **state)
         {"-fw_cfg opt/a,file=f", "-fw_cfg name=opt/a,file=/home/u/f"},
         {"-smbios file=f -acpitable file=t", "-smbios file=/home/u/f -acpitable file=/home/u/t"},
         {"-name a -append b", "-name a -append b"},
+        {"-serial mon:unix:m,server=on,wait=off", "-serial mon:unix:/home/u/m,server=on,wait=off"},
+        {"-chardev stdio,id=a,logfile=l", "-chardev backend=stdio,id=a,logfile=/home/u/l"},
+        {"-object filter-dump,id=a,netdev=n,file=f",
+         "-object qom-type=filter-dump,id=a,netdev=n,file=/home/u/f"},
+        {"-audiodev wav,id=a,path=s.wav", "-audiodev driver=wav,id=a,path=/home/u/s.wav"},
+        {"-vnc unix:v -trace file=t", "-vnc unix:/home/u/v -trace file=/home/u/t"},
+        /* Not in that folder: QEMU looks for it elsewhere. */
+        {"-device e1000,romfile=efi-e1000.rom", "-device e1000,romfile=efi-e1000.rom"},
+        {"-netdev tap,id=a,script=no", "-netdev tap,id=a,script=no"},
     };
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(lines); i++) {
@@ -267,6 +297,22 @@ static void test_files_are_named_from_where_the_user_stood(void **state)
         g_autofree char *line = g_strjoinv(" ", out);
         assert_string_equal(line, wanted);
     }
+}
+
+static void test_a_file_that_qemu_may_find_elsewhere_is_named_where_it_is(void **state)
+{
+    static const char *const argv[] = {
+        "qemu", "-device", "e1000,romfile=rom", "-netdev", "tap,id=a,script=up", NULL};
+    g_autofree char *dir = g_dir_make_tmp("understudy-paths-XXXXXX", NULL);
+    g_autofree char *rom = g_build_filename(dir, "rom", NULL), *script = g_build_filename(dir, "up", NULL);
+    (void)state;
+    assert_true(g_file_set_contents(rom, "", 0, NULL) && g_file_set_contents(script, "", 0, NULL));
+    g_auto(GStrv) out = cmdline_absolute(argv, dir);
+    assert_true(g_str_has_suffix(out[2], rom));
+    assert_true(g_str_has_suffix(out[4], script));
+    g_unlink(rom);
+    g_unlink(script);
+    g_rmdir(dir);
 }
 
 int main(void)
@@ -280,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_a_processor_can_be_made_to_be_there_in_full),
         cmocka_unit_test(test_files_are_named_from_where_the_user_stood),
         cmocka_unit_test(test_a_list_of_accelerators_is_understood),
+        cmocka_unit_test(test_a_file_that_qemu_may_find_elsewhere_is_named_where_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

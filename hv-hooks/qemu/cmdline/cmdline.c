@@ -84,6 +84,32 @@ static void free_tap(gpointer opaque)
     g_free(tap);
 }
 
+/* What people put before a program, to start it in another way. */
+static const char *const wrappers[] = {
+    "taskset", "nice",   "ionice",  "chrt", "numactl", "env",  "sudo",    "doas",        "setsid", "nohup",
+    "stdbuf",  "cgexec", "prlimit", "time", "timeout", "exec", "unshare", "systemd-run", "strace",
+};
+
+/* argv begins with the program. */
+static bool check_program(const char *program, GError **error)
+{
+    g_autofree char *base = program ? g_path_get_basename(program) : NULL;
+    if (!base || program[0] == '-' || !program[0]) {
+        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
+                    "the QEMU command line must begin with the program, for example qemu-system-x86_64");
+        return false;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(wrappers); i++) {
+        if (strcmp(base, wrappers[i]) == 0)
+            return UNSUPPORTED(
+                "%s cannot stand before QEMU, which understudyd starts by itself: begin with "
+                "qemu-system-x86_64, and use 'understudyd --nice', or taskset and renice with the "
+                "qemu_pid of 'understudy status NAME --json'",
+                base);
+    }
+    return true;
+}
+
 struct cmdline *cmdline_parse(const char *const *argv, GError **error)
 {
     struct parse parse = {.line = g_new0(struct cmdline, 1)};
@@ -94,19 +120,17 @@ struct cmdline *cmdline_parse(const char *const *argv, GError **error)
     parse.line->args = g_ptr_array_new_with_free_func(g_free);
     parse.line->disks = g_ptr_array_new_with_free_func((GDestroyNotify)cmdline_disk_free);
     parse.line->block_nodes = g_ptr_array_new_with_free_func((GDestroyNotify)json_decref);
-    bool ok = argv[0] && argv[0][0] != '-';
-    if (!ok)
-        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
-                    "the QEMU command line must begin with the program, for example qemu-system-x86_64");
-    else
-        ok = look_at_all(&parse, argv, error);
-    if (!ok) {
+    if (!check_program(argv[0], error) || !look_at_all(&parse, argv, error)) {
         cmdline_free(parse.line);
         return NULL;
     }
     parse.line->binary = g_strdup(argv[0]);
-    if (!parse.line->accel)
-        parse.line->accel = g_strdup("tcg");
+    /* QEMU itself prefers KVM where its name ends in kvm, if it has it. */
+    if (!parse.line->accel) {
+        bool prefers_kvm = g_str_has_suffix(argv[0], "kvm");
+        parse.line->accel = g_strdup(prefers_kvm ? "kvm" : "tcg");
+        parse.line->accel_or_tcg = prefers_kvm;
+    }
     /* Under KVM max is what the host has. */
     parse.line->cpu_host = parse.cpu_is_host || (parse.cpu_is_max && strcmp(parse.line->accel, "kvm") == 0);
     parse.line->cpu_max = parse.cpu_is_max;

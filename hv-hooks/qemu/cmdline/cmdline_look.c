@@ -328,14 +328,46 @@ static bool on_enable_kvm(struct parse *parse, const char *value, GError **error
     return true;
 }
 
-static bool on_numa(struct parse *parse, const char *value, GError **error)
+/* QEMU holds its start up until somebody connects to a socket that it serves: on the standby's host nobody
+ * would. */
+static bool must_not_wait(const struct parse *parse, const GPtrArray *keys, const char *value, GError **error)
 {
-    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
-    (void)parse;
-    if (cmdline_keys_get(keys, "memdev") || cmdline_keys_get(keys, "mem"))
-        return UNSUPPORTED("-numa %s: understudy provides the guest's memory; leave memory out of -numa",
-                           value);
+    const char *waits = cmdline_keys_get(keys, "wait");
+    if (!is_on(cmdline_keys_get(keys, "server")) || (waits && !is_on(waits)) ||
+        is_on(cmdline_keys_get(keys, "nowait")))
+        return true;
+    return UNSUPPORTED("-%s %s: QEMU would not start before a client has connected: add ,wait=off",
+                       parse->option, value);
+}
+
+static bool on_chardev(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "backend");
+    const char *backend = cmdline_keys_get(keys, "backend");
+    return !backend || strcmp(backend, "socket") != 0 || must_not_wait(parse, keys, value, error);
+}
+
+/* A character device in its short form. */
+static bool on_characters(struct parse *parse, const char *value, GError **error)
+{
+    static const char *const sockets[] = {"unix:", "tcp:", "telnet:", "tn3270:", "websocket:"};
+    const char *form = g_str_has_prefix(value, "mon:") ? value + strlen("mon:") : value;
+    for (size_t i = 0; i < G_N_ELEMENTS(sockets); i++) {
+        g_autoptr(GPtrArray) keys = cmdline_keys_parse(form, "address");
+        if (g_str_has_prefix(form, sockets[i]) && !must_not_wait(parse, keys, value, error))
+            return false;
+    }
     return true;
+}
+
+static bool on_sandbox(struct parse *parse, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "enable");
+    const char *enable = cmdline_keys_get(keys, "enable");
+    (void)parse;
+    if (enable && !is_on(enable))
+        return true;
+    return UNSUPPORTED("-sandbox %s: use -sandbox off: it blocks calls that checkpoints need", value);
 }
 
 static bool on_run_with(struct parse *parse, const char *value, GError **error)
@@ -389,7 +421,16 @@ static const struct cmdline_option options[] = {
     {"spice", true, on_display, NULL},
     {"curses", false, on_display, NULL},
     {"nodefaults", false, on_nodefaults, NULL},
-    {"numa", true, on_numa, NULL},
+    {"chardev", true, on_chardev, NULL},
+    {"serial", true, on_characters, NULL},
+    {"parallel", true, on_characters, NULL},
+    {"monitor", true, on_characters, NULL},
+    {"qmp", true, on_characters, NULL},
+    {"qmp-pretty", true, on_characters, NULL},
+    {"debugcon", true, on_characters, NULL},
+    {"numa", true, NULL,
+     "leave -numa out: understudy gives the guest's memory in one piece, and QEMU makes no NUMA nodes of "
+     "that"},
     {"daemonize", false, NULL, "leave -daemonize out: understudy runs QEMU in the background by itself"},
     {"incoming", true, NULL, "leave -incoming out: understudy prepares the standby by itself"},
     {"loadvm", true, NULL, "leave -loadvm out: a protected VM starts from power-on"},
@@ -405,7 +446,7 @@ static const struct cmdline_option options[] = {
     {"no-shutdown", false, NULL, "leave -no-shutdown out: understudy decides when QEMU ends"},
     {"runas", true, NULL, "leave -runas out: QEMU must run as the user of understudyd"},
     {"chroot", true, NULL, "leave -chroot out: QEMU could not reach understudy's sockets"},
-    {"sandbox", true, NULL, "leave -sandbox out: it blocks calls that checkpoints need"},
+    {"sandbox", true, on_sandbox, NULL},
     {"set", true, NULL, "put what -set changes into the option that it changes, where it can be checked"},
     {"add-fd", true, NULL,
      "leave -add-fd out: QEMU is started by understudyd, which does not have that open file"},

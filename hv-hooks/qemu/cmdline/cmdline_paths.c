@@ -57,28 +57,53 @@ enum kind {
     DRIVE,      /* keys: file, and what ends in .filename */
     BLOCKDEV,   /* keys or JSON: filename, and what ends in .filename */
     CHARACTERS, /* a character device in its short form: file:NAME and the like */
-    KEYS,       /* keys: file and path */
+    KEYS,       /* keys: named in the table */
 };
 
 static const struct option {
     const char *name;
     enum kind kind;
-    const char *implied; /* the key of a first word without one */
+    const char *implied;       /* the key of a first word without one */
+    const char *keys;          /* key|key: what they give is a file */
+    const char *keys_if_there; /* the same, where the user's folder has that file: QEMU looks in others too */
 } options[] = {
-    {"kernel", PLAIN, NULL},       {"initrd", PLAIN, NULL},
-    {"bios", PLAIN, NULL},         {"dtb", PLAIN, NULL},
-    {"shim", PLAIN, NULL},         {"cdrom", PLAIN, NULL},
-    {"hda", PLAIN, NULL},          {"hdb", PLAIN, NULL},
-    {"hdc", PLAIN, NULL},          {"hdd", PLAIN, NULL},
-    {"option-rom", PLAIN, NULL},   {"L", PLAIN, NULL},
-    {"pidfile", PLAIN, NULL},      {"D", PLAIN, NULL},
-    {"drive", DRIVE, NULL},        {"blockdev", BLOCKDEV, "driver"},
-    {"serial", CHARACTERS, NULL},  {"parallel", CHARACTERS, NULL},
-    {"monitor", CHARACTERS, NULL}, {"debugcon", CHARACTERS, NULL},
-    {"qmp", CHARACTERS, NULL},     {"qmp-pretty", CHARACTERS, NULL},
-    {"gdb", CHARACTERS, NULL},     {"chardev", KEYS, "backend"},
-    {"fw_cfg", KEYS, "name"},      {"smbios", KEYS, NULL},
-    {"acpitable", KEYS, NULL},
+    {"kernel", PLAIN, NULL, NULL, NULL},
+    {"initrd", PLAIN, NULL, NULL, NULL},
+    {"bios", PLAIN, NULL, NULL, NULL},
+    {"dtb", PLAIN, NULL, NULL, NULL},
+    {"shim", PLAIN, NULL, NULL, NULL},
+    {"cdrom", PLAIN, NULL, NULL, NULL},
+    {"hda", PLAIN, NULL, NULL, NULL},
+    {"hdb", PLAIN, NULL, NULL, NULL},
+    {"hdc", PLAIN, NULL, NULL, NULL},
+    {"hdd", PLAIN, NULL, NULL, NULL},
+    {"option-rom", PLAIN, NULL, NULL, NULL},
+    {"L", PLAIN, NULL, NULL, NULL},
+    {"pidfile", PLAIN, NULL, NULL, NULL},
+    {"D", PLAIN, NULL, NULL, NULL},
+    {"dump-vmstate", PLAIN, NULL, NULL, NULL},
+    {"drive", DRIVE, NULL, NULL, NULL},
+    {"blockdev", BLOCKDEV, "driver", NULL, NULL},
+    {"serial", CHARACTERS, NULL, NULL, NULL},
+    {"parallel", CHARACTERS, NULL, NULL, NULL},
+    {"monitor", CHARACTERS, NULL, NULL, NULL},
+    {"debugcon", CHARACTERS, NULL, NULL, NULL},
+    {"qmp", CHARACTERS, NULL, NULL, NULL},
+    {"qmp-pretty", CHARACTERS, NULL, NULL, NULL},
+    {"gdb", CHARACTERS, NULL, NULL, NULL},
+    {"vnc", CHARACTERS, NULL, NULL, NULL},
+    {"chardev", KEYS, "backend", "file|path|logfile|input-path", NULL},
+    {"fw_cfg", KEYS, "name", "file|path", NULL},
+    {"smbios", KEYS, NULL, "file|path", NULL},
+    {"acpitable", KEYS, NULL, "file|path", NULL},
+    {"object", KEYS, "qom-type", "file|filename", "dir"},
+    {"audiodev", KEYS, "driver", "path", NULL},
+    {"trace", KEYS, "enable", "file", "events"},
+    {"plugin", KEYS, "file", NULL, "file"},
+    {"tpmdev", KEYS, "type", NULL, "path|cancel-path"},
+    {"device", KEYS, "driver", NULL, "romfile|file"},
+    {"netdev", KEYS, "type", NULL, "script|downscript|helper|tftp|smb"},
+    {"nic", KEYS, "type", NULL, "script|downscript|helper|tftp|smb"},
 };
 
 static const struct option *find(const char *name)
@@ -92,7 +117,7 @@ static const struct option *find(const char *name)
 
 static char *absolute_characters(const char *value, const char *cwd)
 {
-    static const char *const prefixes[] = {"file:", "pipe:", "unix:"};
+    static const char *const prefixes[] = {"file:", "pipe:", "unix:", "mon:file:", "mon:pipe:", "mon:unix:"};
     for (size_t i = 0; i < G_N_ELEMENTS(prefixes); i++) {
         const char *name = value + strlen(prefixes[i]);
         if (!g_str_has_prefix(value, prefixes[i]) || !name[0] || g_path_is_absolute(name))
@@ -103,12 +128,25 @@ static char *absolute_characters(const char *value, const char *cwd)
     return g_strdup(value);
 }
 
-static bool names_file(enum kind kind, const char *key)
+static bool is_among(const char *key, const char *keys)
 {
-    if (kind == KEYS)
-        return strcmp(key, "file") == 0 || strcmp(key, "path") == 0;
-    return strcmp(key, "filename") == 0 || g_str_has_suffix(key, ".filename") ||
-           (kind == DRIVE && strcmp(key, "file") == 0);
+    g_auto(GStrv) list = keys ? g_strsplit(keys, "|", -1) : NULL;
+    return list && g_strv_contains((const char *const *)list, key);
+}
+
+static bool is_there(const char *name, const char *cwd)
+{
+    g_autofree char *path = g_build_filename(cwd, name, NULL);
+    return g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static bool names_file(const struct option *option, const struct cmdline_key *key, const char *cwd)
+{
+    if (option->kind == KEYS)
+        return is_among(key->key, option->keys) ||
+               (is_among(key->key, option->keys_if_there) && is_there(key->value, cwd));
+    return strcmp(key->key, "filename") == 0 || g_str_has_suffix(key->key, ".filename") ||
+           (option->kind == DRIVE && strcmp(key->key, "file") == 0);
 }
 
 static char *absolute_keys(const struct option *option, const char *value, const char *cwd)
@@ -117,7 +155,7 @@ static char *absolute_keys(const struct option *option, const char *value, const
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, option->implied);
     for (guint i = 0; i < keys->len; i++) {
         struct cmdline_key *key = g_ptr_array_index(keys, i);
-        char *path = names_file(option->kind, key->key) ? absolute(key->value, cwd) : NULL;
+        char *path = names_file(option, key, cwd) ? absolute(key->value, cwd) : NULL;
         if (path) {
             g_free(key->value);
             key->value = path;
@@ -147,8 +185,9 @@ char *cmdline_paths_absolute(const char *name, const char *value, const char *cw
     case BLOCKDEV:
         return value[0] == '{' ? absolute_json(value, cwd) : absolute_keys(option, value, cwd);
     case DRIVE:
-    case KEYS:
         return absolute_keys(option, value, cwd);
+    case KEYS:
+        return value[0] == '{' ? g_strdup(value) : absolute_keys(option, value, cwd);
     default:
         return absolute_plain(value, cwd);
     }
