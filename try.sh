@@ -23,11 +23,13 @@ USAGE
 
 accel=auto memory=256M cpus=1 machine=pc epoch_ms=20 seconds=10 dirty=1000 json="" quiet=0 install=1
 fail_usage() {
-    echo "try.sh: $1" >&2
-    usage >&2
+    echo "try.sh: $1; './try.sh --help' lists the options" >&2
     exit 2
 }
 while [ $# -gt 0 ]; do
+    case "$1" in
+    --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    esac
     case "$1" in
     --accel | --memory | --cpus | --machine | --epoch-ms | --seconds | --dirty | --json)
         [ $# -ge 2 ] || fail_usage "$1 needs a value"
@@ -42,11 +44,14 @@ while [ $# -gt 0 ]; do
     esac
 done
 case "$accel" in auto | kvm | tcg) ;; *) fail_usage "--accel is auto, kvm or tcg" ;; esac
-for number in "$cpus" "$epoch_ms" "$seconds" "$dirty"; do
-    [[ "$number" =~ ^[0-9]+$ ]] || fail_usage "--cpus, --epoch-ms, --seconds and --dirty are numbers"
-done
-[ "$epoch_ms" -ge 1 ] && [ "$epoch_ms" -le 1000 ] || fail_usage "--epoch-ms is from 1 to 1000"
-[ "$cpus" -ge 1 ] && [ "$seconds" -ge 1 ] || fail_usage "--cpus and --seconds are 1 or more"
+# number OPTION VALUE LEAST MOST
+number() {
+    [[ "$2" =~ ^[0-9]{1,7}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] || fail_usage "$1 $2: give a number from $3 to $4"
+}
+number --cpus "$cpus" 1 1024
+number --epoch-ms "$epoch_ms" 1 1000
+number --seconds "$seconds" 1 86400
+number --dirty "$dirty" 0 9999999
 [ "$(id -u)" -eq 0 ] || { echo "try.sh: become root: it makes network namespaces" >&2; exit 1; }
 
 # Now, and not after everything else.

@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
     --only) setups+=("${2:?--only needs a set-up}"); shift ;;
     --no-install) install=0 ;;
     --help | -h) usage; exit 0 ;;
-    *) echo "bench/disk.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    *) echo "bench/disk.sh: unknown option $1; --help lists the options" >&2; exit 2 ;;
     esac
     shift
 done

@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     --only) parts+=("${2:?--only needs a part}"); shift ;;
     --no-install) install=0 ;;
     --help | -h) usage; exit 0 ;;
-    *) echo "bench/run.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    *) echo "bench/run.sh: unknown option $1; --help lists the options" >&2; exit 2 ;;
     esac
     shift
 done

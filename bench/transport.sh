@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     --json) json=${2:?--json needs a file}; shift ;;
     --no-install) install=0 ;;
     --help | -h) usage; exit 0 ;;
-    *) echo "bench/transport.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    *) echo "bench/transport.sh: unknown option $1; --help lists the options" >&2; exit 2 ;;
     esac
     shift
 done
