@@ -25,16 +25,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/priority.h"
+#include "common/words.h"
 
 #define LAST_WORDS_LEN 400
+#define LOG_MAX        (1u << 20) /* of what the program prints: run folders are in memory */
+#define LOG_LOOK_MS    200
 #define OUT_OF_THE_WAY 128 /* above every number that a child is given */
 #define LISTEN_PID     "LISTEN_PID="
 
 struct child_process {
     pid_t pid;
     int pidfd;
-    guint watch;
+    guint watch, log_watch;
+    char *log_path;
     child_process_exited exited;
     void *opaque;
 };
@@ -102,6 +107,13 @@ G_NORETURN static void child_run(const struct child_plan *plan)
     child_fail(report);
 }
 
+static gboolean on_log_look(gpointer opaque)
+{
+    const struct child_process *process = opaque;
+    log_file_bound(process->log_path, LOG_MAX);
+    return G_SOURCE_CONTINUE;
+}
+
 static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaque)
 {
     struct child_process *process = opaque;
@@ -109,6 +121,7 @@ static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaqu
     (void)fd;
     (void)condition;
     process->watch = 0;
+    g_clear_handle_id(&process->log_watch, g_source_remove);
     waitpid(process->pid, &status, 0);
     close(process->pidfd);
     process->pidfd = -1;
@@ -184,6 +197,8 @@ struct child_process *child_process_start(const struct child_start *start, child
     process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     process->exited = exited;
     process->opaque = opaque;
+    process->log_path = g_strdup(start->log_path);
+    process->log_watch = g_timeout_add(LOG_LOOK_MS, on_log_look, process);
     process->watch = g_unix_fd_add(process->pidfd, G_IO_IN, on_exit_readable, process);
     return process;
 }
@@ -203,8 +218,9 @@ void child_process_free(struct child_process *process)
 {
     if (!process)
         return;
-    if (process->watch)
-        g_source_remove(process->watch);
+    g_clear_handle_id(&process->watch, g_source_remove);
+    g_clear_handle_id(&process->log_watch, g_source_remove);
+    g_free(process->log_path);
     if (process->pidfd >= 0) {
         child_process_kill(process);
         waitpid(process->pid, NULL, 0);
@@ -224,7 +240,5 @@ char *child_process_last_words(const char *log_path)
     const char *line = tail != text ? strchr(tail, '\n') : NULL;
     if (line && line[1])
         tail = line + 1;
-    char *words = g_utf8_make_valid(tail, -1);
-    g_strdelimit(words, "\r\n", ' ');
-    return g_strstrip(words);
+    return words_make_readable_len(tail, (size_t)(text + len - tail), LAST_WORDS_LEN * 3);
 }

@@ -26,7 +26,7 @@ struct child_start {
     const char *const *argv; /* NULL-terminated */
     const char *path;        /* of the program */
     char **environment;      /* NULL: the replicator's own */
-    const char *log_path;    /* its output is appended here */
+    const char *log_path;    /* its output is appended here, and the file kept below 1 MiB */
     struct child_fd fds[CHILD_MAX_FDS];
     unsigned nfds;
     int nice; /* of all its threads; 0: as the replicator's own. Left as it is where that is not allowed */
@@ -42,7 +42,7 @@ pid_t child_process_pid(const struct child_process *process);
 void child_process_kill(struct child_process *process);
 /* Kills and reaps without a callback if it still runs, then frees. */
 void child_process_free(struct child_process *process);
-/* The last lines of the log file, for an error message: GLib-allocated, never NULL. */
+/* The last lines of the log file, for an error message: one readable line, GLib-allocated, never NULL. */
 char *child_process_last_words(const char *log_path);
 
 #endif

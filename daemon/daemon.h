@@ -6,6 +6,7 @@
  *   intake.c    connections until their request is here, bounded: CLI (Unix socket) and peer daemons (TCP)
  *   server.c    requests, each on a thread of its own
  *   vm.c        VMs and their replicators; main thread only
+ *   endings.c   VMs that ended here: the last ones, and their run folders
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
@@ -75,6 +76,9 @@ void heartbeat_paths_swap(Understudy__Protection *protection);
 /* ---- peer.c: any thread but the main one (blocks) ---- */
 /* "host", "host:port" or "[v6]:port" taken apart. */
 bool peer_split(const char *text, char **host, uint16_t *port);
+/* This daemon's own mark, by which it knows itself when a peer's address turns out to be its own. */
+#define PEER_INSTANCE_LEN 16
+const uint8_t *peer_own_instance(void);
 /* A connection to the peer's daemon: fd, or -1 and a sentence. */
 int peer_connect(const char *host, uint16_t port, GError **error);
 /* One call. The answer (free_unpacked), or NULL with a sentence that names the peer. */

@@ -8,8 +8,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/words.h"
 #include "daemon/daemon.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
+
+#define VERSION_MAX 200
 
 char *host_qemu_version(const char *binary, GError **error)
 {
@@ -29,9 +32,8 @@ char *host_qemu_version(const char *binary, GError **error)
         return NULL;
     }
     /* With the packaging's part: two builds of one version may differ in their machines. */
-    char *line = g_strdup(version + strlen("version "));
-    line[strcspn(line, "\r\n")] = 0;
-    return line;
+    version += strlen("version ");
+    return words_make_readable_len(version, strcspn(version, "\r\n"), VERSION_MAX);
 }
 
 void protection_set_string(char **field, const char *value)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "common/words.h"
 #include "daemon/daemon.h"
 
 struct report {
@@ -21,9 +22,9 @@ static char *first_line(const char *program, const char *a, const char *b)
                            NULL, &output, NULL, &status, NULL);
     if (!ok || status != 0)
         g_clear_pointer(&output, g_free);
-    if (output)
-        output[strcspn(output, "\r\n")] = 0;
-    return output;
+    char *line = output ? words_make_readable_len(output, strcspn(output, "\r\n"), WORDS_MAX) : NULL;
+    g_free(output);
+    return line;
 }
 
 static void check_programs(const struct report *report)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/log.h"
 #include "daemon/daemon.h"
 
 static gboolean on_signal(gpointer loop)
@@ -31,7 +32,8 @@ static char *find_part(const char *installed_dir, const char *built_dir, const c
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *self_dir = self ? g_path_get_dirname(self) : g_strdup(".");
-    g_autofree char *built = g_build_filename(self_dir, "..", built_dir, name, NULL);
+    g_autofree char *relative = g_build_filename(self_dir, "..", built_dir, name, NULL);
+    g_autofree char *built = g_canonicalize_filename(relative, NULL);
     g_autofree char *installed = g_build_filename(installed_dir, name, NULL);
     char *const candidates[] = {built, installed, NULL};
     return find_file(candidates);
@@ -73,6 +75,11 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, argc, argv, error))
         return false;
+    if (*argc > 1) {
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_UNKNOWN_OPTION,
+                    "%s is not an option; 'understudyd --help' lists what there is", (*argv)[1]);
+        return false;
+    }
     if (version) {
         printf("understudyd %s\n", UNDERSTUDY_VERSION);
         exit(0);
@@ -103,10 +110,21 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     return true;
 }
 
+static void log_start(const struct daemon_config *config)
+{
+    g_message("understudyd %s: commands at %s/control.sock, peers at %s port %u, state in %s",
+              UNDERSTUDY_VERSION, config->run_dir,
+              config->listen_address ? config->listen_address : "every address", config->port,
+              config->state_dir);
+    g_message("replicator %s, hook %s, disk plugin %s, niceness %d", config->replicator, config->hook,
+              config->disk_plugin, config->nice);
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     struct daemon_config config = {.nice = DEFAULT_NICE};
+    log_open("understudyd");
     signal(SIGPIPE, SIG_IGN);
     /* Descriptors of whoever started this (a lock, a pipe) would live as long as the VMs. */
     close_range(3, ~0u, 0);
@@ -118,6 +136,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudyd: %s\n", error ? error->message : "the run directory cannot be made");
         return 1;
     }
+    log_start(&config);
     vms_init(&config);
     vm_watch_start();
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
@@ -126,6 +145,7 @@ int main(int argc, char **argv)
     sd_notify(0, "READY=1");
     g_main_loop_run(loop);
     sd_notify(0, "STOPPING=1");
+    g_message("understudyd ends; VMs and their protection go on");
     server_stop();
     vms_shutdown();
     return 0;

@@ -2,11 +2,14 @@
 /* Calls to the peer's daemon: connect, one request, one answer. */
 #include <gio/gio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/words.h"
 #include "daemon/daemon.h"
 #include "proto/framing.h"
+#include "proto/readable.h"
 #include "replicator/transport/tcp.h"
 
 #define CONNECT_MS 2000
@@ -41,7 +44,9 @@ Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Unders
     Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, error);
     if (!answer)
         g_prefix_error(error, "the peer %s: ", host);
-    else if (address)
+    else
+        envelope_make_readable(answer, WORDS_MAX);
+    if (answer && address)
         *address = address_of_peer(fd);
     close(fd);
     return answer;
@@ -51,4 +56,16 @@ Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understud
                                 unsigned timeout_ms, GError **error)
 {
     return peer_call_at(host, port, request, timeout_ms, NULL, error);
+}
+
+const uint8_t *peer_own_instance(void)
+{
+    static uint8_t instance[PEER_INSTANCE_LEN];
+    static gsize once;
+    if (g_once_init_enter(&once)) {
+        if (getrandom(instance, sizeof instance, 0) != (ssize_t)sizeof instance)
+            g_error("no random numbers"); /* cannot happen for 16 bytes once the kernel has booted */
+        g_once_init_leave(&once, 1);
+    }
+    return instance;
 }

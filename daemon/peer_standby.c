@@ -8,9 +8,15 @@
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 
-#define PREPARE_MS 30000
-#define THERE_MS   5000
-#define WORDS_MAX  160
+#define PREPARE_MS       30000
+#define THERE_MS         5000
+#define QEMU_VERSION_MAX 160
+
+static bool is_this_daemon(const Understudy__Host *host)
+{
+    return host->instance.len == PEER_INSTANCE_LEN &&
+           memcmp(host->instance.data, peer_own_instance(), PEER_INSTANCE_LEN) == 0;
+}
 
 /*
  * A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
@@ -24,10 +30,14 @@ static bool peer_is_fit(const char *host, uint16_t port, GError **error)
     if (!answer)
         return false;
     bool is_host = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST;
-    bool fit = is_host && answer->host->wire_version == WIRE_VERSION;
+    bool own = is_host && is_this_daemon(answer->host);
+    bool fit = is_host && !own && answer->host->wire_version == WIRE_VERSION;
     if (!is_host)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "the peer %s does not say what it is: is understudyd running there?", host);
+    else if (own)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "the peer %s is this host itself: name the other host", host);
     else if (!fit)
         g_set_error(
             error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
@@ -52,11 +62,11 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
 /* Words of the peer's that may be shown: some, not too many, and no control character. */
 static bool is_printable(const char *words)
 {
-    size_t len = strnlen(words, WORDS_MAX + 1);
+    size_t len = strnlen(words, QEMU_VERSION_MAX + 1);
     for (size_t i = 0; i < len; i++)
         if (!g_ascii_isprint(words[i]))
             return false;
-    return len > 0 && len <= WORDS_MAX;
+    return len > 0 && len <= QEMU_VERSION_MAX;
 }
 
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,

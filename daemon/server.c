@@ -21,6 +21,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
+#include "daemon/endings.h"
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
 #include "daemon/qemu_version.h"
@@ -470,6 +471,7 @@ static void serve_prepare(const struct connection *connection, const Understudy_
 static void serve_status(const struct connection *connection, const Understudy__StatusRequest *request)
 {
     g_autoptr(GPtrArray) all = vm_table_snapshot(request->vm);
+    g_autoptr(GPtrArray) ended = request->ended ? endings_list(request->vm) : g_ptr_array_new();
     if (request->reset) {
         g_autofree char *message = NULL;
         struct job job = {.name = request->vm};
@@ -478,10 +480,14 @@ static void serve_status(const struct connection *connection, const Understudy__
     Understudy__StatusList list = UNDERSTUDY__STATUS_LIST__INIT;
     list.vms = (Understudy__Status **)all->pdata;
     list.n_vms = all->len;
+    list.endings = (Understudy__Ending **)ended->pdata;
+    list.n_endings = ended->len;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, &list);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
     for (guint i = 0; i < all->len; i++)
         understudy__status__free_unpacked(g_ptr_array_index(all, i), NULL);
+    for (guint i = 0; i < ended->len; i++)
+        understudy__ending__free_unpacked(g_ptr_array_index(ended, i), NULL);
 }
 
 static void serve_host(const struct connection *connection)
@@ -497,6 +503,8 @@ static void serve_host(const struct connection *connection)
     host.memory_available_mib = host_memory_available_mib();
     host.kvm = host_has_kvm();
     host.wire_version = WIRE_VERSION;
+    host.instance.data = (uint8_t *)peer_own_instance();
+    host.instance.len = PEER_INSTANCE_LEN;
     g_auto(GStrv) faults = NULL;
     g_auto(GStrv) rdma = rdma_limits_report(&faults);
     host.rdma = rdma;

@@ -22,8 +22,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/words.h"
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
+#include "daemon/endings.h"
 #include "daemon/qemu_version.h"
 #include "failover/standby_backoff.h"
 #include "hv-hooks/qemu/cmdline/cmdline.h"
@@ -35,10 +37,10 @@
 #define QEMU_RAM_FD   63 /* hv-hooks/qemu/qemu_process.h */
 #define REPROTECT_S   1
 #define SUN_PATH_MAX  107
-#define WHY_LEN_MAX   1000 /* bytes of the peer's words that are kept */
 
 struct vm {
     char *name;
+    uint64_t serial; /* of this entry: another VM may have the name by the time an answer comes */
     char *vm_dir, *state_dir;
     Understudy__Protection *protection; /* owned */
     char *peer_host;
@@ -65,14 +67,7 @@ struct vm {
 
 static const struct daemon_config *config;
 static GHashTable *vms; /* name -> struct vm */
-
-static struct vm *new_vm(const char *name)
-{
-    struct vm *vm = g_new0(struct vm, 1);
-    vm->name = g_strdup(name);
-    vm->qemu_pidfd = -1;
-    return vm;
-}
+static uint64_t last_serial;
 
 static void forget_qemu(struct vm *vm)
 {
@@ -118,6 +113,17 @@ void vms_init(const struct daemon_config *daemon_config)
 static struct vm *lookup(const char *name)
 {
     return g_hash_table_lookup(vms, name);
+}
+
+/* A new entry takes the name; what had it is forgotten. */
+static struct vm *add_vm(const char *name)
+{
+    struct vm *vm = g_new0(struct vm, 1);
+    vm->name = g_strdup(name);
+    vm->qemu_pidfd = -1;
+    vm->serial = ++last_serial;
+    g_hash_table_replace(vms, vm->name, vm);
+    return vm;
 }
 
 static Understudy__Protection *copy_protection(const Understudy__Protection *protection)
@@ -250,17 +256,22 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
 {
     bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0;
     vm->ended = true;
-    g_message("VM %s ended here: %s%s%s", vm->name, reason, said[0] ? ": " : "", said);
+    if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
+        g_warning("VM %s ended here: %s%s%s", vm->name, ending_in_words(reason), said[0] ? ": " : "", said);
+    else
+        g_message("VM %s ended here: %s", vm->name, ending_in_words(reason));
+    if (!vm->listening)
+        endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
     if (failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
         standby_backoff_failed(&vm->backoff, g_get_monotonic_time());
         g_free(vm->failure);
-        vm->failure = g_strdup(said[0] ? said : reason);
+        vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
     }
-    answer_listening(vm, false, said[0] ? said : reason);
+    answer_listening(vm, false, said[0] ? said : ending_in_words(reason));
     if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
         show(vm, vm->never_began ? "failed" : reason, said);
     else
-        show(vm, "ended", reason);
+        show(vm, "ended", ending_in_words(reason));
 }
 
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
@@ -300,7 +311,8 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     framing_free(framing);
     vm->framing = NULL;
     if (!vm->ended) {
-        g_warning("the replicator of VM %s died", vm->name);
+        g_critical("the replicator of VM %s died: its QEMU is stopped", vm->name);
+        endings_add(vm->name, vm->role, vm->term, "replicator-died", "", vm->vm_dir);
         answer_listening(vm, false, "the replicator died");
         if (vm->qemu_pidfd >= 0)
             syscall(SYS_pidfd_send_signal, vm->qemu_pidfd, SIGKILL, NULL, 0);
@@ -308,6 +320,8 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
+    if (vm->never_began)
+        run_folder_remove(vm->vm_dir); /* what was in console.log was told */
     /* One that fails again and again is shown, and not tried without a pause. */
     bool again = vm->backoff.failures > 1;
     bool quiet = (vm->never_began && !again) || (vm->ended && strcmp(vm->state, "ended") == 0);
@@ -340,13 +354,17 @@ static void adopt_all(void)
     const char *name;
     while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *vm_dir = g_build_filename(config->run_dir, name, NULL);
-        int fd = connect_to_replicator(vm_dir);
-        if (fd < 0)
+        if (!g_file_test(vm_dir, G_FILE_TEST_IS_DIR))
             continue;
-        struct vm *vm = new_vm(name);
+        int fd = connect_to_replicator(vm_dir);
+        if (fd < 0) {
+            clear_sockets(vm_dir);
+            endings_add(name, UNDERSTUDY__ROLE__ROLE_NONE, 0, "unattended", "", vm_dir);
+            continue;
+        }
+        struct vm *vm = add_vm(name);
         vm->vm_dir = g_steal_pointer(&vm_dir);
         vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
-        g_hash_table_insert(vms, vm->name, vm);
     }
     if (dir)
         g_dir_close(dir);
@@ -382,11 +400,9 @@ bool vm_reserve(const char *name, GError **error)
     }
     struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
     char *split = vm ? g_steal_pointer(&vm->split) : NULL;
-    g_hash_table_remove(vms, name);
-    vm = new_vm(name);
+    vm = add_vm(name);
     vm->backoff = backoff;
     vm->split = split;
-    g_hash_table_insert(vms, vm->name, vm);
     return true;
 }
 
@@ -475,6 +491,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
                     "%s is too long for sockets: use a shorter --run-dir", vm->vm_dir);
     ok = ok && make_dir(vm->vm_dir, error) && (protection->n_disks == 0 || make_dir(vm->state_dir, error));
     if (ok) {
+        endings_release_dir(vm->vm_dir);
         clear_sockets(vm->vm_dir);
         g_autofree char *log = g_build_filename(vm->vm_dir, "console.log", NULL);
         g_unlink(log);
@@ -549,6 +566,9 @@ static struct vm *lookup_running(const char *name, GError **error)
     if (!vm)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "there is no VM %s on this host: 'understudy status' lists those there are", name);
+    else if (!vm->framing && !vm->state)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "VM %s is being started: try again when it runs",
+                    name);
     else if (!vm->framing)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "VM %s does not run on this host any more (%s)",
                     name, vm->state);
@@ -624,6 +644,7 @@ void vm_reset_figures(const char *name)
 
 struct wish {
     char *name, *host;
+    uint64_t serial; /* of the VM's entry */
     uint16_t port, own_port;
     struct peer_standby standby;
     Understudy__Protection *protection;
@@ -651,17 +672,6 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
         g_task_return_error(task, error);
 }
 
-/* The peer's words, as they can be shown: one line of text, not too long. */
-static char *readable(const char *words)
-{
-    g_autofree char *start = g_strndup(words, WHY_LEN_MAX);
-    char *text = g_utf8_make_valid(start, -1);
-    for (char *at = text; *at; at++)
-        if (g_ascii_iscntrl(*at))
-            *at = ' ';
-    return text;
-}
-
 /* Figures aside: how much room there is changes while one looks. */
 static bool says_the_same(const char *a, const char *b)
 {
@@ -686,12 +696,12 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     (void)opaque;
     g_autoptr(GError) error = NULL;
     bool ok = g_task_propagate_boolean(G_TASK(result), &error);
-    if (!vm)
-        return;
+    if (!vm || vm->serial != wish->serial)
+        return; /* a standby that nobody comes to ends by itself */
     vm->asking = false;
     vm->alone_since_us = 0;
     if (!ok) {
-        g_autofree char *why = readable(error->message);
+        g_autofree char *why = words_make_readable(error->message, WORDS_MAX);
         if (!says_the_same(why, vm->unprotected_why))
             g_message("VM %s has no standby: %s", vm->name, why);
         g_free(vm->unprotected_why);
@@ -712,6 +722,7 @@ static void reprotect(struct vm *vm)
 {
     struct wish *wish = g_new0(struct wish, 1);
     wish->name = g_strdup(vm->name);
+    wish->serial = vm->serial;
     wish->host = g_strdup(vm->peer_host);
     wish->port = vm->peer_daemon_port;
     wish->own_port = config->port;
@@ -784,4 +795,5 @@ void vms_shutdown(void)
 {
     /* The replicators carry on: a daemon that is restarted must not stop what it protects. */
     g_hash_table_destroy(vms);
+    endings_clear();
 }

@@ -5,6 +5,7 @@
  * -> session ends -> exit.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/priority.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
@@ -290,12 +292,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
         return 2;
     }
+    log_open("understudy-replicator");
     signal(SIGPIPE, SIG_IGN);
     setsid(); /* it outlives the daemon, and whatever terminal that was started from */
     r.fds = (struct hv_fds){-1, -1, -1, -1};
     if (mailbox_open(&r.box) < 0)
         return 1;
     priority_take_real_time();
+    /* Not for QEMU and nbdkit: while they had it, the daemon would not hear of this process's end. */
+    if (fcntl(atoi(argv[2]), F_SETFD, FD_CLOEXEC) < 0)
+        return 2;
     r.loop = g_main_loop_new(NULL, FALSE);
     r.channel = channel_new(&r, atoi(argv[2]));
     g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);

@@ -25,6 +25,7 @@
 
 #include "checkpoint/disk/disk_image.h"
 #include "common/refusal.h"
+#include "common/words.h"
 #include "daemon/disk/disk_setup.h"
 
 #define GROWTH_SLACK (64ull << 20)
@@ -44,8 +45,8 @@ static json_t *run_qemu_img(const char *const *argv, const char *path, GError **
     }
     json_t *answer = status == 0 ? json_loads(output, 0, NULL) : NULL;
     if (!answer) {
-        g_strdelimit(complaint, "\r\n", ' ');
-        refuse(error, "disk image %s cannot be read: %s", path, g_strstrip(complaint));
+        g_autofree char *words = words_make_readable(complaint, WORDS_MAX);
+        refuse(error, "disk image %s cannot be read: %s", path, words);
     }
     return answer;
 }

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/words.h"
 #include "hv-hooks/hypervisor.h"
 #include "hv-hooks/qemu/hook_shm.h"
 
@@ -264,6 +265,13 @@ static int kick(struct hypervisor *hv, enum hook_request kind, const struct argu
     return write(hv->kick, &one, sizeof one) == (ssize_t)sizeof one ? 0 : -errno;
 }
 
+/* Words from QEMU's process, which the guest may rule. */
+static void take_words(char *to, size_t room, const char *words, size_t len)
+{
+    g_autofree char *readable = words_make_readable_len(words, len, room - 1);
+    g_strlcpy(to, readable, room);
+}
+
 /* Takes the result out of shared memory once. 0 or the hook's negative errno. */
 static int take_result(struct hypervisor *hv, struct hook_result *result)
 {
@@ -274,8 +282,8 @@ static int take_result(struct hypervisor *hv, struct hook_result *result)
         return -EPROTO;
     }
     if (result->status < 0)
-        snprintf(hv->message, sizeof hv->message, "%s",
-                 result->message[0] ? result->message : strerror(-result->status));
+        take_words(hv->message, sizeof hv->message,
+                   result->message[0] ? result->message : strerror(-result->status), sizeof result->message);
     return result->status;
 }
 
@@ -311,8 +319,8 @@ int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
             return -ENOTCONN;
         }
     }
-    memcpy(hv->version, hv->shm->qemu_version, sizeof hv->version - 1);
-    memcpy(hv->message, hv->shm->hello_message, sizeof hv->message - 1);
+    take_words(hv->version, sizeof hv->version, hv->shm->qemu_version, sizeof hv->shm->qemu_version);
+    take_words(hv->message, sizeof hv->message, hv->shm->hello_message, sizeof hv->shm->hello_message);
     return atomic_load(&hv->shm->hello) == 1 ? 0 : -ENOEXEC;
 }
 

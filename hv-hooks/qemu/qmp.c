@@ -23,6 +23,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/words.h"
+
 #define RETRY_MS        5
 #define READ_LEN        16384
 #define OUTSTANDING_MAX 1024u
@@ -283,7 +285,8 @@ static void handle_answer(struct qmp *qmp, json_t *object)
     g_autoptr(GError) error = NULL;
     if (!value) {
         const char *text = json_string_value(json_object_get(json_object_get(object, "error"), "desc"));
-        error = g_error_new(QMP_ERROR, QMP_ERROR_COMMAND, "%s", text ? text : "QEMU gave no reason");
+        g_autofree char *words = words_make_readable(text ? text : "QEMU gave no reason", WORDS_MAX);
+        error = g_error_new_literal(QMP_ERROR, QMP_ERROR_COMMAND, words);
     }
     command_answer(qmp, command, value, error);
 }
@@ -293,8 +296,9 @@ static void handle_line(struct qmp *qmp, const char *text, size_t len)
     json_error_t problem;
     json_t *object = json_loadb(text, len, 0, &problem);
     if (!json_is_object(object)) {
+        g_autofree char *words = words_make_readable(problem.text, WORDS_MAX); /* it quotes what came */
         qmp_fail(qmp, g_error_new(QMP_ERROR, QMP_ERROR_PROTOCOL, "QEMU's monitor sent what is not JSON: %s",
-                                  problem.text));
+                                  words));
     } else if (qmp->state == QMP_GREETING) {
         if (json_object_get(object, "QMP"))
             negotiate(qmp);

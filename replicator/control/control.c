@@ -10,6 +10,7 @@
 
 #include <stdarg.h>
 
+#include "common/words.h"
 #include "replicator/control/channel.h"
 #include "replicator/note.h"
 
@@ -22,8 +23,9 @@ void replicator_error(struct replicator *r, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
+    g_autofree char *words = g_strdup_vprintf(format, args);
     g_free(r->last_error);
-    r->last_error = g_strdup_vprintf(format, args);
+    r->last_error = words_make_readable(words, WORDS_PATH_MAX);
     r->last_error_of_disk = false;
     va_end(args);
     g_warning("%s: %s", r->config.vm_name, r->last_error);

@@ -10,6 +10,7 @@
  */
 #include <gio/gio.h>
 
+#include "common/words.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 #include "replicator/disk/disk_log.h"
@@ -254,20 +255,25 @@ void guest_disks_retry(struct replicator *r)
     guest_resume(r);
 }
 
+/* What QEMU says there, or nothing. GLib string. */
+static char *words_of(const json_t *data, const char *key)
+{
+    return words_make_readable(json_string_value(json_object_get(data, key)), WORDS_MAX);
+}
+
 void guest_disks_io_error(struct replicator *r, const json_t *data)
 {
-    const char *reason = json_string_value(json_object_get(data, "reason"));
-    const char *device = json_string_value(json_object_get(data, "device"));
-    const char *node = json_string_value(json_object_get(data, "node-name"));
+    g_autofree char *reason = words_of(data, "reason"), *device = words_of(data, "device"),
+                    *node = words_of(data, "node-name");
     const char *action = json_string_value(json_object_get(data, "action"));
     bool stops = g_strcmp0(action, "stop") == 0;
     if (r->session.role != SESSION_PRIMARY)
         return;
     replicator_error(r, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
-                     device && device[0] ? device
-                     : node              ? node
-                                         : "?",
-                     reason ? reason : "I/O error",
+                     device[0] ? device
+                     : node[0] ? node
+                               : "?",
+                     reason[0] ? reason : "I/O error",
                      stops ? "the guest stands still and the request is tried again every second"
                            : "the guest was told");
     r->last_error_of_disk = true;

@@ -36,12 +36,24 @@ static void serve(int fd, const char *address, const Understudy__Envelope *reque
     g_atomic_int_add(&nserving, -1);
 }
 
+static unsigned nthreads(void)
+{
+    GDir *dir = g_dir_open("/proc/self/task", 0, NULL);
+    unsigned n = 0;
+    while (g_dir_read_name(dir))
+        n++;
+    g_dir_close(dir);
+    return n;
+}
+
 static struct intake_rules rules;
+static unsigned nthreads_before;
 static struct intake *intake;
 static struct sockaddr_in listens_at;
 
 static void open_intake(unsigned request_ms)
 {
+    nthreads_before = nthreads();
     socklen_t len = sizeof listens_at;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     listens_at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -56,10 +68,11 @@ static void open_intake(unsigned request_ms)
     intake = intake_new(fd, &rules);
 }
 
+/* Its threads are gone too. */
 static void close_intake(void)
 {
     g_clear_pointer(&intake, intake_free);
-    while (g_atomic_int_get(&nserving))
+    while (nthreads() > nthreads_before)
         g_usleep(1000);
 }
 
@@ -114,16 +127,6 @@ static void assert_answered(int fd, bool ok, const char *says)
     assert_int_equal(answer->answer->ok, ok);
     assert_non_null(strstr(answer->answer->message, says));
     understudy__envelope__free_unpacked(answer, NULL);
-}
-
-static unsigned nthreads(void)
-{
-    GDir *dir = g_dir_open("/proc/self/task", 0, NULL);
-    unsigned n = 0;
-    while (g_dir_read_name(dir))
-        n++;
-    g_dir_close(dir);
-    return n;
 }
 
 static void test_a_request_is_served_and_the_address_is_told(void **state)

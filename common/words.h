@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sentences that somebody else wrote: QEMU, a disk's server, qemu-img, the peer. They are shown to people and
+ * put into JSON, and must not steer a terminal, look like a line of ours, or break the JSON. Each goes
+ * through here where it enters. Any thread; allocates.
+ */
+#ifndef UNDERSTUDY_COMMON_WORDS_H
+#define UNDERSTUDY_COMMON_WORDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define WORDS_MAX      1000 /* bytes of a sentence */
+#define WORDS_PATH_MAX 4096 /* and where a path may be in it */
+
+/*
+ * The words as one line of valid UTF-8 without control characters, of at most max bytes (at least 4); what is
+ * longer ends in "...". GLib string, never NULL; words may be NULL.
+ */
+char *words_make_readable(const char *words, size_t max);
+/* The same for words that end after len bytes, or at a zero byte before. */
+char *words_make_readable_len(const char *words, size_t len, size_t max);
+/* Whether the words would come back as they are. */
+bool words_are_readable(const char *words, size_t max);
+
+#endif
