@@ -13,22 +13,50 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NOT_PROTECTED = 3 };
 
 extern const char *cli_run_dir;
 
-/* A connection to the daemon: fd, or -1 after a message to the user. */
-int cli_connect(void);
-/* One request; the answer (free_unpacked), or NULL after a message to the user. */
+/* A connection to the daemon: fd, or -1 with a sentence for the user. */
+int cli_connect(char **why);
+/* One request; the answer (free_unpacked), fit to be shown, or NULL after a message to the user. */
 Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned timeout_ms);
 /* For requests that are answered with yes or no. Exit code; a no is printed. */
 int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms);
-/* Cuts argv off at "--". Everything after it, or NULL if there is none. */
-char **cli_split_at_dashes(int *argc, char **argv);
 G_GNUC_PRINTF(1, 2) int cli_fail(const char *format, ...);
+
+/* One request; NULL with a sentence for the user. */
+Understudy__Envelope *cli_ask(const Understudy__Envelope *request, unsigned timeout_ms, char **why);
 
 /* The status of one VM (free with understudy__envelope__free_unpacked of *holder), or NULL. */
 const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **holder);
 
+/* Why the last VM of that name ended here. GLib string, or NULL: that is not known. */
+char *cli_last_ending(const char *vm);
+
 /* Bytes of all disks that the standby has of the synchronisation, and bytes that it takes; both 0 without
  * disks. */
 void cli_disk_progress(const Understudy__Status *status, uint64_t *done, uint64_t *total);
+
+/* ---- options.c ---- */
+struct cli_command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *arguments, *what; /* for help, in one line each */
+};
+/* The command that runs now: its name goes before what is wrong with its words. */
+void cli_begin(const struct cli_command *command);
+/*
+ * Takes the options (entries: NULL if there are none) out of argv. False after a message if they are wrong,
+ * or if the words left are not least to most: the exit code is EXIT_USAGE then. --help prints and exits.
+ */
+bool cli_parse(const GOptionEntry *entries, unsigned least, unsigned most, int *argc, char ***argv);
+/* What an option was given, if it was (text not NULL). False after a message. words: one|other. */
+bool cli_number(const char *option, const char *text, unsigned least, unsigned most, uint32_t *value);
+bool cli_word(const char *option, const char *text, const char *words);
+/* Something else is wrong with the words: EXIT_USAGE. */
+G_GNUC_PRINTF(1, 2) int cli_wrong(const char *format, ...);
+/* Cuts argv off at "--". Everything after it, or NULL if there is none. */
+char **cli_split_at_dashes(int *argc, char **argv);
+
+/* False, after a message where it is worth one, if what was printed did not reach its reader. */
+bool cli_flush(void);
 
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);

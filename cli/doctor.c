@@ -13,7 +13,9 @@
 #include <gio/gio.h>
 
 #include "cli/cli.h"
+#include "common/words.h"
 #include "proto/framing.h"
+#include "proto/readable.h"
 
 #define PAIR_MS 60000
 
@@ -24,7 +26,8 @@ static void say(const char *what, bool good, bool needed, const char *format, ..
 {
     va_list args;
     va_start(args, format);
-    g_autofree char *text = g_strdup_vprintf(format, args);
+    g_autofree char *words = g_strdup_vprintf(format, args);
+    g_autofree char *text = words_make_readable(words, WORDS_MAX); /* an error may name what the user gave */
     va_end(args);
     printf("%-5s %-22s %s\n", good ? "ok" : needed ? "FAIL" : "warn", what, text);
     failures += !good && needed;
@@ -102,15 +105,16 @@ static void check_rdma(const char *where, const Understudy__Host *host)
         say(where, false, false, "%s", host->rdma_faults[i]);
 }
 
-static Understudy__Envelope *ask_local(void)
+/* NULL with a sentence. */
+static Understudy__Envelope *ask_local(char **why)
 {
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
-    Understudy__Envelope *answer = cli_call(&request, 10000);
-    if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
+    Understudy__Envelope *answer = cli_ask(&request, 10000, why);
+    if (!answer || answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
         return answer;
-    if (answer)
-        understudy__envelope__free_unpacked(answer, NULL);
+    *why = g_strdup("its answer was not understood: install one version of understudy");
+    understudy__envelope__free_unpacked(answer, NULL);
     return NULL;
 }
 
@@ -129,6 +133,8 @@ static Understudy__Envelope *ask_peer(const char *peer)
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
     Understudy__Envelope *answer =
         framing_call(g_socket_get_fd(g_socket_connection_get_socket(connection)), &request, 10000, &error);
+    if (answer)
+        envelope_make_readable(answer, WORDS_MAX);
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
         return answer;
     say("peer", false, true, "%s: %s", peer, error ? error->message : "the answer was not understood");
@@ -189,24 +195,23 @@ int cmd_doctor(int argc, char **argv)
         {"peer", 0, 0, G_OPTION_ARG_STRING, &peer, "Compare with this host", "HOST[:PORT]"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    g_autoptr(GOptionContext) context = g_option_context_new("[-- qemu-system-x86_64 ARGS...]");
-    g_autoptr(GError) error = NULL;
-    g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 1 || (qemu && !peer)) {
-        cli_fail("%s", error
-                           ? error->message
-                           : "usage: understudy doctor [--peer HOST[:PORT] [-- qemu-system-x86_64 ARGS...]]");
+    if (!cli_parse(entries, 0, 0, &argc, &argv))
         return EXIT_USAGE;
-    }
+    if (qemu && !peer)
+        return cli_wrong("--peer is missing: name the host to compare with");
     check_qemu();
     check_kernel();
-    Understudy__Envelope *here = ask_local();
-    say("understudyd", here != NULL, true, "%s", here ? "answers" : "does not answer on this host: start it");
+    g_autofree char *why = NULL;
+    Understudy__Envelope *here = ask_local(&why);
+    say("understudyd", here != NULL, true, "%s", here ? "answers" : why);
     if (here) {
         check_rdma("RDMA", here->host);
         check_disks("disks", here->host);
     }
     Understudy__Envelope *there = peer && here ? ask_peer(peer) : NULL;
+    if (there && here->host->instance.len > 0 && there->host->instance.len == here->host->instance.len &&
+        memcmp(there->host->instance.data, here->host->instance.data, here->host->instance.len) == 0)
+        say("peer", false, true, "%s is this host itself: name the other host", peer);
     if (there) {
         compare(here->host, there->host);
         check_pair(peer, qemu);

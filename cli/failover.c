@@ -96,14 +96,10 @@ int cmd_failover(int argc, char **argv)
          NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    g_autoptr(GOptionContext) context = g_option_context_new("NAME");
-    g_autoptr(GError) error = NULL;
-    g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || argc != 2 || (!planned && !force)) {
-        cli_fail("%s",
-                 error ? error->message : "usage: understudy failover NAME --planned [--force] | --force");
+    if (!cli_parse(entries, 1, 1, &argc, &argv))
         return EXIT_USAGE;
-    }
+    if (!planned && !force)
+        return cli_wrong("give --planned (where it runs) or --force (where it stands by)");
     Understudy__Envelope *before = NULL;
     const Understudy__Status *status = cli_status_of(argv[1], &before);
     uint64_t term = status ? status->term : 0;

@@ -39,7 +39,7 @@ static void draw_bar(const Understudy__Status *status, bool whole)
 }
 
 /* Until protected, failed, or out of patience. */
-static int wait_protected(const char *vm, int seconds)
+static int wait_protected(const char *vm, unsigned seconds)
 {
     gint64 until = g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;
     g_autofree char *why = NULL;
@@ -47,8 +47,9 @@ static int wait_protected(const char *vm, int seconds)
         Understudy__Envelope *holder = NULL;
         const Understudy__Status *status = cli_status_of(vm, &holder);
         if (!status) {
-            cli_fail("VM %s ended before it was protected; see console.log in %s/%s", vm, cli_run_dir, vm);
-            return EXIT_FAILED;
+            g_autofree char *ending = cli_last_ending(vm);
+            return cli_fail("VM %s ended before it was protected%s%s; see console.log in %s/%s", vm,
+                            ending ? ": " : "", ending ? ending : "", cli_run_dir, vm);
         }
         bool is_protected = strcmp(status->state, "protected") == 0;
         bool failed = strcmp(status->state, "failed") == 0 || strcmp(status->state, "hypervisor-died") == 0 ||
@@ -70,16 +71,42 @@ static int wait_protected(const char *vm, int seconds)
         g_usleep(POLL_US);
     }
     bool refused = why && why[0];
-    cli_fail("VM %s runs, but is not protected after %d s%s%s; 'understudy status %s' says how far it is", vm,
+    cli_fail("VM %s runs, but is not protected after %u s%s%s; 'understudy status %s' says how far it is", vm,
              seconds, refused ? ": " : "", refused ? why : "", vm);
     return EXIT_NOT_PROTECTED;
 }
 
-/* NULL, or one of the words between bars. */
-static bool is_one_of(const char *word, const char *words)
+/* Words that look like the QEMU command line, without "--" before it: the option parser would take them. */
+static const char *find_qemu(char **argv)
 {
-    g_auto(GStrv) list = g_strsplit(words, "|", -1);
-    return !word || g_strv_contains((const char *const *)list, word);
+    for (char **word = argv + 1; *word; word++) {
+        const char *slash = strrchr(*word, '/'), *base = slash ? slash + 1 : *word;
+        if (g_str_has_prefix(base, "qemu") || strcmp(base, "kvm") == 0)
+            return *word;
+    }
+    return NULL;
+}
+
+struct numbers {
+    const char *epoch_ms, *deadline_ms, *silence_ms, *heartbeat_ms, *wait_s;
+};
+
+/* False after a message. What was not given stays 0, for the daemon to choose. */
+static bool read_numbers(const struct numbers *given, Understudy__RunRequest *run, uint32_t *wait_s)
+{
+    if (!cli_number("--epoch-ms", given->epoch_ms, 1, 1000, &run->epoch_ms) ||
+        !cli_number("--deadline-ms", given->deadline_ms, 1, 60000, &run->deadline_ms) ||
+        !cli_number("--silence-ms", given->silence_ms, 1, 3600000, &run->silence_ms) ||
+        !cli_number("--heartbeat-ms", given->heartbeat_ms, 1, 1000000, &run->heartbeat_ms) ||
+        !cli_number("--wait-s", given->wait_s, 0, 1000000, wait_s))
+        return false;
+    /* A silence of fewer heartbeats would be a lost packet or two. */
+    uint32_t beat = run->heartbeat_ms ? run->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
+    uint32_t silence = run->silence_ms ? run->silence_ms : DEFAULT_SILENCE_MS;
+    if (silence >= 3 * beat)
+        return true;
+    cli_wrong("--silence-ms %u: give three heartbeats (--heartbeat-ms %u) or more", silence, beat);
+    return false;
 }
 
 int cmd_run(int argc, char **argv)
@@ -87,72 +114,66 @@ int cmd_run(int argc, char **argv)
     g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL,
                     *durability = NULL;
     g_auto(GStrv) peer_disks = NULL, shared_disks = NULL, paths = NULL;
-    int epoch_ms = 0, deadline_ms = 0, silence_ms = 0, heartbeat_ms = 0, wait_s = WAIT_DEFAULT;
+    g_autofree char *epoch_ms = NULL, *deadline_ms = NULL, *silence_ms = NULL, *heartbeat_ms = NULL,
+                    *wait = NULL;
+    uint32_t wait_s = WAIT_DEFAULT;
     gboolean no_wait = FALSE, no_network_check = FALSE;
     const GOptionEntry entries[] = {
-        {"name", 'n', 0, G_OPTION_ARG_STRING, &name, "The VM's name (default vm)", "NAME"},
-        {"peer", 'p', 0, G_OPTION_ARG_STRING, &peer, "The host that stands by", "HOST[:PORT]"},
-        {"epoch-ms", 0, 0, G_OPTION_ARG_INT, &epoch_ms, "Time between checkpoints (default 20)", "N"},
-        {"deadline-ms", 0, 0, G_OPTION_ARG_INT, &deadline_ms,
+        {"name", 'n', 0, G_OPTION_ARG_FILENAME, &name, "The VM's name (default vm)", "NAME"},
+        {"peer", 'p', 0, G_OPTION_ARG_FILENAME, &peer, "The host that stands by", "HOST[:PORT]"},
+        {"epoch-ms", 0, 0, G_OPTION_ARG_FILENAME, &epoch_ms, "Time between checkpoints (default 20)", "N"},
+        {"deadline-ms", 0, 0, G_OPTION_ARG_FILENAME, &deadline_ms,
          "Longest that a checkpoint may hold a stopped guest (default 20)", "N"},
-        {"silence-ms", 0, 0, G_OPTION_ARG_INT, &silence_ms,
+        {"silence-ms", 0, 0, G_OPTION_ARG_FILENAME, &silence_ms,
          "Silence after which a host counts as dead (default 100)", "N"},
-        {"heartbeat-ms", 0, 0, G_OPTION_ARG_INT, &heartbeat_ms, "Time between heartbeats (default 10)", "N"},
-        {"heartbeat-path", 0, 0, G_OPTION_ARG_STRING_ARRAY, &paths,
+        {"heartbeat-ms", 0, 0, G_OPTION_ARG_FILENAME, &heartbeat_ms, "Time between heartbeats (default 10)",
+         "N"},
+        {"heartbeat-path", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &paths,
          "Both hosts' addresses on another network, to be heard there too (may be repeated)", "HERE=THERE"},
-        {"on-peer-loss", 0, 0, G_OPTION_ARG_STRING, &loss,
+        {"on-peer-loss", 0, 0, G_OPTION_ARG_FILENAME, &loss,
          "When the standby is lost: go on, or hold output (default continue)", "continue|hold"},
-        {"tracker", 0, 0, G_OPTION_ARG_STRING, &tracker, "Where dirty pages come from (default auto)",
+        {"tracker", 0, 0, G_OPTION_ARG_FILENAME, &tracker, "Where dirty pages come from (default auto)",
          "auto|qemu-log|uffd"},
-        {"transport", 0, 0, G_OPTION_ARG_STRING, &transport,
+        {"transport", 0, 0, G_OPTION_ARG_FILENAME, &transport,
          "What carries checkpoints (default auto: RDMA where both hosts can)", "auto|rdma|tcp"},
         {"peer-disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &peer_disks,
          "The standby's image of disk ID (default: the same path; may be repeated)", "ID=PATH"},
-        {"shared-disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &shared_disks,
+        {"shared-disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &shared_disks,
          "Both hosts reach the same image of disk ID (may be repeated)", "ID"},
-        {"durability", 0, 0, G_OPTION_ARG_STRING, &durability,
+        {"durability", 0, 0, G_OPTION_ARG_FILENAME, &durability,
          "Where the standby has a write before it counts (default memory)", "memory|disk"},
         {"no-network-check", 0, 0, G_OPTION_ARG_NONE, &no_network_check,
          "Start even if the guest would not be heard on the other host, as far as one can see", NULL},
-        {"wait-s", 0, 0, G_OPTION_ARG_INT, &wait_s, "How long to wait for protection (default 300)", "N"},
+        {"wait-s", 0, 0, G_OPTION_ARG_FILENAME, &wait, "How long to wait for protection (default 300)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Return as soon as the guest runs", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
-    g_autoptr(GOptionContext) context = g_option_context_new("-- qemu-system-x86_64 ARGS...");
-    g_autoptr(GError) error = NULL;
     char **qemu = cli_split_at_dashes(&argc, argv);
-    g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error)) {
-        cli_fail("%s", error->message);
+    const char *program = qemu ? NULL : find_qemu(argv);
+    if (program)
+        return cli_wrong("put '--' before %s: understudy run --peer HOST -- %s ...", program, program);
+    /* After the options of ours, so that a wrong one is named first. */
+    if (!cli_parse(entries, 0, 0, &argc, &argv))
         return EXIT_USAGE;
-    }
-    if (!peer || !qemu || !qemu[0] || argc != 1 || !is_one_of(loss, "continue|hold") || epoch_ms < 0 ||
-        epoch_ms > 1000 || !is_one_of(tracker, "auto|qemu-log|uffd") ||
-        !is_one_of(transport, "auto|rdma|tcp") || !is_one_of(durability, "memory|disk")) {
-        cli_fail("usage: understudy run [--name NAME] --peer HOST[:PORT] [--epoch-ms 1..1000] "
-                 "[--on-peer-loss=continue|hold] [--transport auto|rdma|tcp] [--peer-disk ID=PATH] "
-                 "[--shared-disk ID] [--durability=memory|disk] "
-                 "-- qemu-system-x86_64 ARGS...");
+    if (!peer || !peer[0])
+        return cli_wrong("--peer is missing: name the host that is to stand by");
+    if (!qemu || !qemu[0])
+        return cli_wrong(
+            "the QEMU command line is missing: understudy run --peer %s -- qemu-system-x86_64 ...", peer);
+    if (!cli_word("--on-peer-loss", loss, "continue|hold") ||
+        !cli_word("--tracker", tracker, "auto|qemu-log|uffd") ||
+        !cli_word("--transport", transport, "auto|rdma|tcp") ||
+        !cli_word("--durability", durability, "memory|disk"))
         return EXIT_USAGE;
-    }
-    /* A silence of fewer heartbeats would be a lost packet or two. */
-    int beat = heartbeat_ms ? heartbeat_ms : DEFAULT_HEARTBEAT_MS;
-    int silence = silence_ms ? silence_ms : DEFAULT_SILENCE_MS;
-    if (deadline_ms < 0 || beat < 0 || silence < 3 * beat) {
-        cli_fail("--deadline-ms, --silence-ms and --heartbeat-ms are numbers above 0, and the silence is "
-                 "three heartbeats or more");
-        return EXIT_USAGE;
-    }
     g_autofree char *cwd = g_get_current_dir();
     Understudy__RunRequest run = UNDERSTUDY__RUN_REQUEST__INIT;
+    const struct numbers numbers = {epoch_ms, deadline_ms, silence_ms, heartbeat_ms, wait};
+    if (!read_numbers(&numbers, &run, &wait_s))
+        return EXIT_USAGE;
     run.vm = name ? name : (char *)"vm";
     run.peer = peer;
     run.argv = qemu;
     run.n_argv = g_strv_length(qemu);
-    run.epoch_ms = (uint32_t)epoch_ms;
-    run.deadline_ms = (uint32_t)MAX(deadline_ms, 0);
-    run.silence_ms = (uint32_t)MAX(silence_ms, 0);
-    run.heartbeat_ms = (uint32_t)MAX(heartbeat_ms, 0);
     run.on_peer_loss = g_strcmp0(loss, "hold") == 0 ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
                                                     : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
     run.tracker = tracker ? tracker : (char *)"auto";

@@ -49,7 +49,6 @@ failover/primary failover/secondary failover/session
 replicator/disk/disks replicator/disk/disks_mode replicator/disk/disks_standby
 replicator/control/adoption replicator/control/channel replicator/control/control replicator/control/guest
 replicator/control/guest_disks replicator/control/guest_nics replicator/control/heartbeats replicator/main
-cli/doctor cli/failover cli/main cli/run cli/status
 "
 most_sources=25
 

@@ -33,7 +33,7 @@ run_refused "behind nbd" --peer 10.77.0.2 -- "${vm[@]}" -drive file=nbd://host/x
 run_refused "leave it out" --peer 10.77.0.2 -- "${vm[@]}" -fda /srv/raw
 run_refused "called root" --peer 10.77.0.2 --peer-disk other=/x -- "${vm[@]}" -drive id=root,file=/srv/raw,format=raw
 run_refused "whole path" --peer 10.77.0.2 --peer-disk root=x -- "${vm[@]}" -drive id=root,file=/srv/raw,format=raw
-refused 2 "durability" a run --peer 10.77.0.2 --durability=sometimes -- "${vm[@]}"
+refused 2 "--durability sometimes" a run --peer 10.77.0.2 --durability=sometimes -- "${vm[@]}"
 
 echo "-- a host that is not ready to receive them"
 raw=(-drive "id=root,file=/srv/raw,format=raw,if=virtio")

@@ -39,13 +39,74 @@ vm=(qemu-system-x86_64 -accel tcg -m 64 -nodefaults -display none)
 
 echo "-- unknown VMs and wrong words"
 refused 1 "no VM nothere" a status nothere
+refused 1 "no VM nothere" a status nothere --check
 refused 1 "no VM nothere" a failover nothere --planned
 refused 1 "no VM nothere" a stop nothere
-refused 2 "unknown|usage|command" a nonsense
-refused 2 "usage" a run --name bad -- "${vm[@]}"
-refused 2 "three heartbeats" a run --name bad --peer 10.77.0.2 --silence-ms 20 -- "${vm[@]}"
-refused 2 "above 0" a run --name bad --peer 10.77.0.2 --deadline-ms -1 -- "${vm[@]}"
 refused 1 "is no name for a VM" a run --name ../up --peer 10.77.0.2 -- "${vm[@]}"
+for locale in C C.UTF-8; do
+    LC_ALL=$locale refused 1 "größe is no name for a VM" a run --name größe --peer 10.77.0.2 -- "${vm[@]}"
+done
+
+echo "-- wrong words: what is wrong is named, in one short sentence"
+wrong() {
+    refused 2 "$@"
+    [ "$(wc -c <"$work/err.txt")" -le 160 ] || fail "understudy ${*:3}: says too much: $(cat "$work/err.txt")"
+}
+wrong "nonsense is not a command" a nonsense
+wrong "a command is missing" a
+wrong "nonsense is not a command" a help nonsense
+wrong "stop: a word is missing: understudy stop NAME" a stop
+wrong "stop: b is one word too many" a stop a b
+wrong "stop: Unknown option --now" a stop a --now
+wrong "failover: give --planned .* or --force" a failover web
+wrong "status: --check stands alone" a status --check --json
+wrong "run: --peer is missing" a run --name bad -- "${vm[@]}"
+wrong "run: the QEMU command line is missing" a run --peer 10.77.0.2
+wrong "run: put '--' before qemu-system-x86_64" a run --peer 10.77.0.2 "${vm[@]}"
+wrong "run: --epoch-ms 0: give a number from 1 to 1000" a run --peer 10.77.0.2 --epoch-ms 0 -- "${vm[@]}"
+wrong "run: --epoch-ms 1001: " a run --peer 10.77.0.2 --epoch-ms 1001 -- "${vm[@]}"
+wrong "run: --epoch-ms 5ms: " a run --peer 10.77.0.2 --epoch-ms=5ms -- "${vm[@]}"
+wrong "run: --deadline-ms -1: give a number" a run --peer 10.77.0.2 --deadline-ms -1 -- "${vm[@]}"
+wrong "run: --wait-s soon: give a number" a run --peer 10.77.0.2 --wait-s soon -- "${vm[@]}"
+wrong "three heartbeats" a run --name bad --peer 10.77.0.2 --silence-ms 20 -- "${vm[@]}"
+wrong "run: --on-peer-loss wait: give one of continue, hold" a run --peer 10.77.0.2 --on-peer-loss=wait -- "${vm[@]}"
+wrong "run: --transport pigeon: give one of auto, rdma, tcp" a run --peer 10.77.0.2 --transport pigeon -- "${vm[@]}"
+wrong "run: --tracker nose: give one of" a run --peer 10.77.0.2 --tracker nose -- "${vm[@]}"
+wrong "run: --durability sometimes: give one of memory, disk" a run --peer 10.77.0.2 --durability sometimes -- "${vm[@]}"
+wrong "run: web is one word too many" a run --peer 10.77.0.2 web -- "${vm[@]}"
+# says COMMAND...: exit 0, and the help of a command.
+says() {
+    local pattern=$1
+    shift
+    "$@" >"$work/out" 2>"$work/err.txt" || fail "$*: $(cat "$work/err.txt")"
+    grep -qE -- "$pattern" "$work/out" || fail "$*: does not say '$pattern': $(cat "$work/out")"
+    [ ! -s "$work/err.txt" ] || fail "$*: $(cat "$work/err.txt")"
+    echo "ok: $*"
+}
+says "understudy stop .*NAME" understudy a stop --help
+says "understudy run .*--peer" understudy a help run
+says "--heartbeat-path=HERE=THERE" understudy a help run
+says "^ *failover NAME" understudy a help
+says "Usage" understudy a version --help
+daemon_wrong() {
+    local got=0
+    timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" "${@:2}" 2>"$work/err.txt" || got=$?
+    [ $got -eq 2 ] && grep -qE -- "$1" "$work/err.txt" && [ "$(wc -l <"$work/err.txt")" -eq 1 ] ||
+        fail "understudyd ${*:2}: $got: $(cat "$work/err.txt")"
+    echo "ok: $(cat "$work/err.txt")"
+}
+daemon_wrong "nonsense is not an option" nonsense
+daemon_wrong "Unknown option --nonsense" --nonsense
+daemon_wrong "nice is from" --nice 99
+try_wrong() {
+    local got=0
+    "$(dirname "$0")/../../try.sh" "${@:2}" 2>"$work/err.txt" || got=$?
+    [ $got -eq 2 ] && grep -qE -- "$1" "$work/err.txt" && [ "$(wc -l <"$work/err.txt")" -eq 1 ] || fail "try.sh ${*:2}: $got: $(cat "$work/err.txt")"
+    echo "ok: $(cat "$work/err.txt")"
+}
+try_wrong "--epoch-ms 0: give a number from 1 to 1000" --epoch-ms=0
+try_wrong "--seconds x: give a number" --epoch-ms=5 --seconds x
+try_wrong "unknown option --nonsense" --nonsense
 
 echo "-- command lines that cannot be protected"
 run_refused "-m" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -nodefaults -display none
@@ -56,14 +117,17 @@ run_refused "/nowhere/qemu" --peer 10.77.0.2 -- /nowhere/qemu -m 64
 run_refused "unsupported machine type" --peer 10.77.0.2 -- "${vm[@]}" -machine nonsense
 run_refused "non-migratable device" --peer 10.77.0.2 -- "${vm[@]}" -device nvme,serial=1
 run_refused "vfio-pci.*passed-through" --peer 10.77.0.2 -- "${vm[@]}" -device '{"driver":"vfio-pci","host":"01:00.0"}'
+run_refused "taskset cannot stand before QEMU" --peer 10.77.0.2 -- taskset 1 "${vm[@]}"
+run_refused "serial unix:.*add ,wait=off" --peer 10.77.0.2 -- "${vm[@]}" -serial "unix:$work/s,server"
+run_refused "-numa out" --peer 10.77.0.2 -- "${vm[@]}" -numa node
 run_refused "nosuchdevice" --peer 10.77.0.2 -- "${vm[@]}" -device nosuchdevice
 
 echo "-- peers that are not what they should be"
+run_refused "the peer 10.77.0.1 is this host itself" --peer 10.77.0.1 -- "${vm[@]}"
 run_refused "10.77.0.99" --peer 10.77.0.99 -- "${vm[@]}"
 run_refused "10.77.0.2" --peer 10.77.0.2:9 -- "${vm[@]}"
 # These hosts have no RDMA device: it is said before a guest starts.
 run_refused "no RDMA device .*use --transport tcp, or see docs/rdma.md" --transport rdma --peer 10.77.0.2 -- "${vm[@]}"
-refused 2 "usage" a run --transport pigeon --peer 10.77.0.2 -- "${vm[@]}"
 hosts_exec "$prefix" b socat TCP-LISTEN:7071,fork,reuseaddr EXEC:"cat /dev/zero" 2>/dev/null &
 hosts_exec "$prefix" b socat TCP-LISTEN:7072,fork,reuseaddr EXEC:"sleep 60" 2>/dev/null &
 hosts_exec "$prefix" b socat TCP-LISTEN:7073,fork,reuseaddr SYSTEM:"echo SSH-2.0-OpenSSH_9" 2>/dev/null &
@@ -87,10 +151,42 @@ timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" --run-
 [ $got -eq 1 ] && grep -q "7070" "$work/err.txt" || fail "a second daemon on one port: $got: $(cat "$work/err.txt")"
 echo "ok: $(cat "$work/err.txt")"
 understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a plain VM could not be protected"
+echo "-- status for people, scripts and monitors"
+says "VM web is protected" understudy a status web --check
+says "VM web is protected" understudy b status --check
+says '"protected": true' understudy a status web --json
+watch() { timeout $PATIENCE_S "$BUILD/cli/understudy" --run-dir "$(hosts_run_dir "$prefix" a)" status --watch "$@"; }
+watch | head -n 1 >"$work/out" || [ "${PIPESTATUS[0]}" -ne 124 ] || fail "status --watch goes on when nobody reads it"
+grep -q "^web .*protected" "$work/out" || fail "status --watch says nothing: $(cat "$work/out")"
+(trap '' PIPE; watch web --json) | head -n 3 >"$work/out" || [ "${PIPESTATUS[0]}" -ne 124 ] || fail "status --watch --json goes on"
+[ "$(wc -l <"$work/out")" -eq 3 ] && [ "$(jq -r .name "$work/out" | grep -c '^web$')" -eq 3 ] ||
+    fail "--watch --json is not a document a line: $(cat "$work/out")"
+got=0
+understudy a status >/dev/full 2>"$work/err.txt" || got=$?
+[ $got -eq 1 ] && grep -q "could not be written" "$work/err.txt" || fail "a full disk is not noticed: $got: $(cat "$work/err.txt")"
 refused 1 "already here" a run --name web --peer 10.77.0.2 -- "${vm[@]}"
+stopped=$(daemon_of b)
+for p in $(ip netns pids "$prefix-b"); do
+    ! grep -qx understudy-repl "/proc/$p/comm" 2>/dev/null || kill -KILL "$p"
+done
+kill -STOP "$stopped"
+unprotected() { understudy a status | grep -q "^web .*UNPROTECTED (connecting)"; }
+await 20 "host a to say UNPROTECTED" unprotected
+refused 3 "VM web is NOT PROTECTED .connecting" a status web --check
+refused 3 "VM web is NOT PROTECTED .connecting" a status --check
+kill -CONT "$stopped"
 understudy a stop web
 await 10 "host a to be clean" no_vm a
-await 10 "host b to be clean" no_vm b
+# Host a may have asked for a new standby before it was stopped.
+b_clean() { no_vm b || { understudy b stop web >/dev/null 2>&1 || true; no_vm b; }; }
+await 30 "host b to be clean" b_clean
+ended() { understudy "$1" status web --all 2>/dev/null | grep -qE "web  $2: $3"; }
+await 10 "host a to tell how the VM ended" ended a primary "stopped by 'understudy stop'"
+ended b "[a-z]*" "its replicator died, and its QEMU was stopped" || fail "host b does not tell how the VM ended: $(understudy b status --all)"
+says "stopped by" understudy a status --all --json
+[ -e "$(hosts_run_dir "$prefix" a)/web/console.log" ] || fail "the console of a VM that ended is gone at once"
+grep -q "understudyd [0-9.]*: commands at .*control.sock, peers at 10.77.0.1 port 7070, state in" "$work/a.log" || fail "the daemon does not say where it is"
+grep -q "error: the replicator of VM web died" "$work/b.log" || fail "the daemon's log has no severities"
 
 echo "-- hosts that differ: QEMU, processor, memory, understudy"
 printf '#!/bin/sh\nexec qemu-system-x86_64 "$@"\n' >"$work/qemu"
@@ -115,6 +211,22 @@ hosts_exec "$prefix" b socat TCP-LISTEN:7074,fork,reuseaddr EXEC:"cat $work/old-
 listening_as() { ip netns exec "$prefix-b" ss -tlnH | grep -q ":$1 "; }
 await 5 "a stranger" listening_as 7074
 run_refused "understudy 9.9.9 .link version 99., this host .*install one version" --peer 10.77.0.2:7074 -- "${vm[@]}"
+
+echo "-- a QEMU and a peer that try to steer the terminal, or to speak for doctor"
+printf '#!/bin/sh\n[ "$1" != -version ] || exec qemu-system-x86_64 -version\nprintf "\\033[2J\\377\\nstrange words\\n" >&2\nexit 1\n' >"$work/loud-qemu"
+chmod +x "$work/loud-qemu"
+end_daemon b "$(daemon_of b)"
+start_daemon b
+run_refused "strange words" --peer 10.77.0.2 -- "$work/loud-qemu" -accel tcg -m 64 -nodefaults -display none
+# Envelope{host: {version: "9\033[2J\377\nok    fake", wire_version: 99}}
+printf '\030\000\000\000\212\001\025\012\0219\033[2J\377\nok    fake\070\143' >"$work/loud-host"
+hosts_exec "$prefix" b socat TCP-LISTEN:7075,fork,reuseaddr EXEC:"cat $work/loud-host -" 2>/dev/null &
+await 5 "a stranger" listening_as 7075
+run_refused "understudy 9.* ok fake .link version 99." --peer 10.77.0.2:7075 -- "${vm[@]}"
+! understudy a doctor --peer 10.77.0.2:7075 >"$work/doctor.txt" || fail "doctor is content with a stranger"
+grep -q "^FAIL *understudy, both .*9.* ok fake" "$work/doctor.txt" || fail "doctor does not compare: $(cat -v "$work/doctor.txt")"
+! grep -q "^ok    fake" "$work/doctor.txt" && readable "$work/doctor.txt" || fail "a peer speaks for doctor: $(cat -v "$work/doctor.txt")"
+echo "ok: what others say is shown as what it is"
 
 echo "-- a host that lacks memory, and one whose /dev/shm is full"
 end_daemon a "$(daemon_of a)"

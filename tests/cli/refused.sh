@@ -26,8 +26,11 @@ refused() {
     [ $got -eq "$code" ] || fail "understudy $*: ended with $got, not $code: $(cat "$work/out" "$work/err.txt")"
     grep -qE -- "$pattern" "$work/err.txt" || fail "understudy $*: does not say '$pattern': $(cat "$work/err.txt")"
     [ "$(wc -l <"$work/err.txt")" -le 3 ] || fail "understudy $*: says too much: $(cat "$work/err.txt")"
+    readable "$work/err.txt" || fail "understudy $*: says what a terminal should not get: $(cat -v "$work/err.txt")"
     echo "ok: $(tail -n 1 "$work/err.txt")"
 }
+# Whether a file is UTF-8 without control characters.
+readable() { iconv -f UTF-8 -t UTF-8 "$1" >/dev/null 2>&1 && ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]' "$1"; }
 no_sockets() { [ -z "$(find "$(hosts_run_dir "$prefix" "$1")" -name 'us-*')" ]; }
 unknown() { ! understudy "$1" status bad >/dev/null 2>&1; }
 # The same for `understudy run`, after which no part of a VM may be left on either host.

@@ -31,7 +31,7 @@ done
 
 # options PROGRAM WORDS...: the long options that its help lists.
 options() { "$@" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u | grep -vxE -- '--help(-all|-gapplication)?'; }
-in_page() { sed 's/\\-/-/g' "$root/share/man/$1" | grep -q -- "$2" || fail "$1 does not have $2"; }
+in_page() { grep -q -- "$2" <<<"$(sed 's/\\-/-/g' "$root/share/man/$1")" || fail "$1 does not have $2"; }
 for command in run status failover doctor; do
     for option in $(options "$root/bin/understudy" $command); do
         in_page man1/understudy.1 "$option"
