@@ -114,7 +114,7 @@ run_refused "vhost" --peer 10.77.0.2 -- "${vm[@]}" -netdev tap,id=n0,vhost=on
 run_refused "memory are free" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 4096G
 run_refused "/nowhere/kernel" --peer 10.77.0.2 -- "${vm[@]}" -kernel /nowhere/kernel
 run_refused "/nowhere/qemu" --peer 10.77.0.2 -- /nowhere/qemu -m 64
-run_refused "unsupported machine type" --peer 10.77.0.2 -- "${vm[@]}" -machine nonsense
+run_refused "does not know the machine type nonsense" --peer 10.77.0.2 -- "${vm[@]}" -machine nonsense
 run_refused "non-migratable device" --peer 10.77.0.2 -- "${vm[@]}" -device nvme,serial=1
 run_refused "vfio-pci.*passed-through" --peer 10.77.0.2 -- "${vm[@]}" -device '{"driver":"vfio-pci","host":"01:00.0"}'
 run_refused "taskset cannot stand before QEMU" --peer 10.77.0.2 -- taskset 1 "${vm[@]}"
@@ -213,7 +213,7 @@ await 5 "a stranger" listening_as 7074
 run_refused "understudy 9.9.9 .link version 99., this host .*install one version" --peer 10.77.0.2:7074 -- "${vm[@]}"
 
 echo "-- a QEMU and a peer that try to steer the terminal, or to speak for doctor"
-printf '#!/bin/sh\n[ "$1" != -version ] || exec qemu-system-x86_64 -version\nprintf "\\033[2J\\377\\nstrange words\\n" >&2\nexit 1\n' >"$work/loud-qemu"
+printf '#!/bin/sh\ncase "$*" in -version | "-machine help") exec qemu-system-x86_64 "$@" ;; esac\nprintf "\\033[2J\\377\\nstrange words\\n" >&2\nexit 1\n' >"$work/loud-qemu"
 chmod +x "$work/loud-qemu"
 end_daemon b "$(daemon_of b)"
 start_daemon b
