@@ -62,6 +62,12 @@ int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_failover(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_shutdown(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_drain(int argc, char **argv);
+int cmd_undrain(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 #endif

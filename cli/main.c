@@ -7,16 +7,6 @@
 #include "cli/cli.h"
 #include "proto/framing.h"
 
-int cmd_stop(int argc, char **argv)
-{
-    if (!cli_parse(NULL, 1, 1, &argc, &argv))
-        return EXIT_USAGE;
-    Understudy__StopRequest stop = UNDERSTUDY__STOP_REQUEST__INIT;
-    stop.vm = argv[1];
-    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STOP_REQUEST, stop_request, &stop);
-    return cli_call_simple(&request, 10000);
-}
-
 static int cmd_version(int argc, char **argv)
 {
     if (!cli_parse(NULL, 0, 0, &argc, &argv))
@@ -32,7 +22,14 @@ static const struct cli_command commands[] = {
      "start a VM and protect it"},
     {"status", cmd_status, "[NAME] [--all] [--watch] [--json] [--check]", "show VMs and their figures"},
     {"failover", cmd_failover, "NAME --planned [--force]|--force", "move a VM to the other host"},
-    {"stop", cmd_stop, "NAME", "stop a VM, on both hosts; on the standby: stop standing by"},
+    {"stop", cmd_stop, "NAME [--yes] [--no-wait]",
+     "pull a VM's plug, on both hosts; on the standby: stop standing by"},
+    {"shutdown", cmd_shutdown, "NAME [--timeout-s N] [--no-wait]", "ask a VM's guest to shut down"},
+    {"reset", cmd_reset, "NAME", "press a VM's reset button"},
+    {"pause", cmd_pause, "NAME", "let a VM's guest stand still"},
+    {"resume", cmd_resume, "NAME", "let it go on"},
+    {"drain", cmd_drain, "[--timeout-s N] [--shutdown]", "empty this host: its VMs go to their other hosts"},
+    {"undrain", cmd_undrain, "", "let this host stand by again"},
     {"doctor", cmd_doctor, "[--peer HOST[:PORT] [-- qemu-system-x86_64 ARGS...]]",
      "check whether this host, or a pair, is fit"},
     {"version", cmd_version, "", "print the version"},

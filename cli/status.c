@@ -165,6 +165,8 @@ static json_t *status_json(const Understudy__Status *s)
     json_object_set_new(json, "frames_dropped", json_integer((json_int_t)s->frames_dropped));
     json_object_set_new(json, "detect_ms", json_real(s->detect_ms));
     json_object_set_new(json, "promote_ms", json_real(s->promote_ms));
+    json_object_set_new(json, "guest_state", json_string(s->guest_state));
+    json_object_set_new(json, "guest_event", json_string(s->guest_event));
     json_object_set_new(json, "guest_here", json_boolean(s->guest_here));
     json_object_set_new(json, "qemu_pid", json_integer(s->qemu_pid));
     json_object_set_new(
@@ -324,6 +326,10 @@ static void print_more(const Understudy__Status *s, bool why)
         printf("  split: %s\n", s->split);
     if (s->warning[0])
         printf("  warning: %s\n", s->warning);
+    if (s->guest_state[0])
+        printf("  its guest stands still: %s\n", s->guest_state);
+    if (s->guest_event[0])
+        printf("  %s\n", s->guest_event);
     if (s->unprotected_why[0])
         printf("  not protected: %s\n", s->unprotected_why);
     for (size_t k = 0; k < s->n_warnings; k++)
@@ -348,6 +354,8 @@ static void print_table(const Understudy__StatusList *list, bool why)
         for (size_t i = 0; i <= list->n_vms; i++)
             widths[c] = MAX(widths[c], (int)g_utf8_strlen(rows[i].cells[c], -1));
     }
+    if (list->drained)
+        printf("this host is drained: it gives its VMs away and stands by for none ('understudy undrain')\n");
     if (list->n_vms == 0)
         printf("no VMs on this host\n");
     for (size_t i = 0; list->n_vms && i <= list->n_vms; i++) {

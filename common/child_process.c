@@ -78,13 +78,19 @@ G_NORETURN static void child_run(const struct child_plan *plan)
 {
     const struct child_start *start = plan->start;
     int moved[CHILD_MAX_FDS];
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    if (start->ends_with_parent_only) {
+        sigaddset(&blocked, SIGTERM);
+        sigaddset(&blocked, SIGHUP);
+        sigaddset(&blocked, SIGINT);
+    }
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
     /* A parent that died before this call has another pid by now. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != plan->parent)
+    if (prctl(PR_SET_PDEATHSIG, start->ends_with_parent_only ? SIGQUIT : SIGKILL) < 0 ||
+        getppid() != plan->parent)
         child_fail(plan->error_pipe);
     /* The pipe too must not be where a descriptor is to be put. */
     int report = fcntl(plan->error_pipe, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);

@@ -32,6 +32,11 @@ struct child_start {
     int nice; /* of all its threads; 0: as the replicator's own. Left as it is where that is not allowed */
     /* The child's environment names it as the one for which descriptor 3 was opened (sd_listen_fds(3)). */
     bool socket_activated;
+    /*
+     * Not ended by what ends every process when a host goes down (SIGTERM, SIGHUP), nor by Ctrl-C: the guest
+     * that needs it may be on its way to the other host. When its parent is gone it gets SIGQUIT.
+     */
+    bool ends_with_parent_only;
 };
 
 /* Starts it. What start points at stays the caller's. NULL and error: the program could not be run. */

@@ -7,6 +7,8 @@
  *   server.c    requests, each on a thread of its own
  *   vm.c        VMs and their replicators; main thread only
  *   endings.c   VMs that ended here: the last ones, and their run folders
+ *   waiters.c   who waits for a VM to be gone
+ *   drain.c     a host that is to be empty
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
@@ -38,6 +40,7 @@ struct daemon_config {
     char *state_dir;      /* of all VMs: what outlives a restart */
     char *listen_address; /* NULL: every address */
     uint16_t port;
+    int drain;         /* hand VMs over before this daemon ends */
     int nice;          /* of VMs and their replicators; 0: as the daemon's own */
     char *replicator;  /* program */
     char *hook;        /* library */
@@ -155,13 +158,18 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
               uint16_t peer_daemon_port, const struct peer_standby *standby, vm_listening listening,
               void *opaque, GError **error);
 /* A standby for a VM that is known here already: reuse it (ports set) or refuse, with a sentence. */
-enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED };
+enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED, VM_ENDING /* refused, but perhaps not for long */ };
 enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
                                    uint16_t *udp_port, char **why);
 /* Stops a standby that waits for the primary with this token (16 bytes), and nothing else. */
 void vm_cancel_standby(const char *name, const uint8_t *token);
 bool vm_failover(const char *name, bool force, GError **error);
 bool vm_stop(const char *name, GError **error);
+/* Where the guest runs: its power button, and the like. */
+bool vm_power(const char *name, Understudy__PowerAction action, GError **error);
+/* Whether anything of it runs here. */
+bool vm_is_here(const char *name);
+unsigned vms_count(void); /* of those */
 /* The figures of one VM, or of all (name empty), begin anew. */
 void vm_reset_figures(const char *name);
 /* Each VM whose QEMU runs here. */
@@ -177,6 +185,20 @@ void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque
 /* Shown in status until the next call. */
 void vm_set_warnings(const char *name, const GPtrArray *warnings);
 void vms_shutdown(void);
+
+/* ---- waiters.c: main thread ---- */
+/* gone: the VM is gone from this host; reason: how it ended. Otherwise timeout_ms have passed. */
+typedef void (*vm_gone)(bool gone, const char *reason, void *opaque);
+void waiters_add(const char *vm, unsigned timeout_ms, vm_gone gone, void *opaque);
+void waiters_tell(const char *vm, const char *reason);
+
+/* ---- drain.c ---- */
+/* Goes on with a drain that an earlier daemon began. Main thread. */
+void drain_init(const struct daemon_config *config);
+/* kept: until undrain or a reboot; otherwise as long as this daemon runs. Main thread. */
+bool drain_set(bool on, bool kept, GError **error);
+/* Any thread. */
+bool drain_is_on(void);
 
 /* ---- server.c ---- */
 bool server_start(const struct daemon_config *config, GError **error);

@@ -18,6 +18,8 @@ const char *ending_in_words(const char *reason)
 {
     static const char *const words[][2] = {
         {"guest-shutdown", "the guest shut down"},
+        {"guest-panicked", "the guest's kernel panicked"},
+        {"left", "its host, or its QEMU, was told to go down"},
         {"stopped", "stopped by 'understudy stop'"},
         {"handed-over", "handed over to the other host"},
         {"fenced", "stopped here because the other host runs the guest"},

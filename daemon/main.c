@@ -12,9 +12,35 @@
 #include "common/log.h"
 #include "daemon/daemon.h"
 
-static gboolean on_signal(gpointer loop)
+#define LEAVE_MS   60000
+#define LEAVING_MS 50
+
+struct ending {
+    GMainLoop *loop;
+    bool drain;
+    gint64 until; /* 0: no signal yet */
+};
+
+static gboolean on_leaving(gpointer opaque)
 {
-    g_main_loop_quit(loop);
+    struct ending *ending = opaque;
+    if (vms_count() > 0 && g_get_monotonic_time() < ending->until)
+        return G_SOURCE_CONTINUE;
+    g_main_loop_quit(ending->loop);
+    return G_SOURCE_REMOVE;
+}
+
+/* With --drain the VMs go first; a second signal does not wait for them. */
+static gboolean on_signal(gpointer opaque)
+{
+    struct ending *ending = opaque;
+    if (ending->drain && !ending->until) {
+        ending->until = g_get_monotonic_time() + LEAVE_MS * 1000;
+        drain_set(true, false, NULL);
+        g_timeout_add(LEAVING_MS, on_leaving, ending);
+    } else {
+        g_main_loop_quit(ending->loop);
+    }
     return G_SOURCE_CONTINUE;
 }
 
@@ -68,6 +94,10 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
          "What replicated disks keep (default /var/lib/understudy)", "DIR"},
         {"disk-plugin", 0, 0, G_OPTION_ARG_FILENAME, &config->disk_plugin, "The plugin for nbdkit", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
+        {"drain", 0, 0, G_OPTION_ARG_NONE, &config->drain,
+         "When stopped, hand the VMs over first, for a minute at most (by default they go on without a "
+         "daemon)",
+         NULL},
         {"version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
@@ -139,9 +169,11 @@ int main(int argc, char **argv)
     log_start(&config);
     vms_init(&config);
     vm_watch_start();
+    drain_init(&config);
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
-    g_unix_signal_add(SIGTERM, on_signal, loop);
-    g_unix_signal_add(SIGINT, on_signal, loop);
+    struct ending ending = {.loop = loop, .drain = config.drain};
+    g_unix_signal_add(SIGTERM, on_signal, &ending);
+    g_unix_signal_add(SIGINT, on_signal, &ending);
     sd_notify(0, "READY=1");
     g_main_loop_run(loop);
     sd_notify(0, "STOPPING=1");

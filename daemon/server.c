@@ -33,9 +33,12 @@
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
 
-#define ANSWER_MS    10000
-#define LISTENING_MS 25000
-#define TOKEN_LEN    16
+#define ANSWER_MS      10000
+#define LISTENING_MS   25000
+#define TOKEN_LEN      16
+#define ENDING_MS      3000
+#define ENDING_POLL_MS 20
+#define WAIT_MAX_MS    86400000u
 
 static const struct daemon_config *config;
 static struct intake *from_cli, *from_peers;
@@ -57,6 +60,9 @@ struct job {
     /* arguments and results */
     const char *name;
     bool force;
+    bool again; /* the refusal may soon be over */
+    unsigned wait_ms;
+    Understudy__PowerAction action;
     Understudy__Role role;
     Understudy__Protection *protection;
     const uint8_t *token;
@@ -112,6 +118,7 @@ static void run_reserve(struct job *job)
 {
     GError *error = NULL;
     bool ok = vm_reserve(job->name, &error);
+    job->again = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_BUSY);
     job_finish_error(job, ok, error);
 }
 
@@ -128,11 +135,54 @@ static void run_failover(struct job *job)
     job_finish_error(job, ok, error);
 }
 
+static void on_gone(bool gone, const char *reason, void *opaque)
+{
+    struct job *job = opaque;
+    g_autofree char *late =
+        g_strdup_printf("VM %s is still here after %u s: 'understudy status %s' says what it does", job->name,
+                        job->wait_ms / 1000, job->name);
+    job_finish(job, gone, gone ? reason : late);
+}
+
+/* The order was given: waits until the VM is gone, if that was asked for. */
+static void finish_when_gone(struct job *job, bool ok, GError *error)
+{
+    if (ok && job->wait_ms && vm_is_here(job->name))
+        waiters_add(job->name, job->wait_ms, on_gone, job);
+    else
+        job_finish_error(job, ok, error);
+}
+
 static void run_stop(struct job *job)
 {
     GError *error = NULL;
     bool ok = vm_stop(job->name, &error);
+    finish_when_gone(job, ok, error);
+}
+
+static void run_power(struct job *job)
+{
+    GError *error = NULL;
+    bool ok = vm_power(job->name, job->action, &error);
+    finish_when_gone(job, ok, error);
+}
+
+static void run_drain(struct job *job)
+{
+    GError *error = NULL;
+    bool ok = drain_set(job->force, true, &error);
     job_finish_error(job, ok, error);
+}
+
+/* A VM of that name that is about to end is waited for, not for long. */
+static bool job_do_patiently(struct job *job, void (*run)(struct job *job), char **message)
+{
+    for (unsigned waited_ms = 0;; waited_ms += ENDING_POLL_MS) {
+        bool ok = job_do(job, run, message);
+        if (ok || !job->again || waited_ms >= ENDING_MS)
+            return ok;
+        g_usleep(ENDING_POLL_MS * 1000);
+    }
 }
 
 static void run_reset_figures(struct job *job)
@@ -165,7 +215,8 @@ static void run_check_existing(struct job *job)
     char *why = NULL;
     enum vm_existing existing = vm_check_existing(job->protection, &job->data_port, &job->udp_port, &why);
     job->force = existing == VM_REUSE;
-    job_finish(job, existing != VM_REFUSED, why ? why : "");
+    job->again = existing == VM_ENDING;
+    job_finish(job, existing == VM_NONE || existing == VM_REUSE, why ? why : "");
     g_free(why);
 }
 
@@ -265,7 +316,7 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
                       .peer_host = peer_host,
                       .peer_daemon_port = peer_port,
                       .standby = &standby};
-    if (!job_do(&job, run_reserve, &message)) {
+    if (!job_do_patiently(&job, run_reserve, &message)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%s", message);
         return false;
     }
@@ -322,6 +373,11 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
     uint16_t peer_port = 0;
     uint8_t token[TOKEN_LEN];
     const struct files_progress progress = {.told = tell_progress, .opaque = (void *)connection};
+    if (drain_is_on()) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "this host is drained and starts no VM: 'understudy undrain' first");
+        return false;
+    }
     if (!peer_split(request->peer, &peer_host, &peer_port)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--peer %s is not HOST or HOST:PORT",
                     request->peer);
@@ -420,6 +476,11 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
 {
     Understudy__Protection *protection = request->protection;
     g_autofree char *message = NULL;
+    if (drain_is_on()) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "that host is drained and stands by for nobody until 'understudy undrain' there");
+        return false;
+    }
     if (!protection || protection->token.len != TOKEN_LEN || protection->n_qemu_argv == 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
@@ -431,7 +492,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
                       .peer_host = connection->peer_host,
                       .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
-    bool ok = job_do(&job, run_check_existing, &message);
+    bool ok = job_do_patiently(&job, run_check_existing, &message);
     if (ok && !job.force) {
         g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
         struct cmdline *line = check_here(argv, error);
@@ -482,6 +543,7 @@ static void serve_status(const struct connection *connection, const Understudy__
     list.n_vms = all->len;
     list.endings = (Understudy__Ending **)ended->pdata;
     list.n_endings = ended->len;
+    list.drained = drain_is_on();
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, &list);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
     for (guint i = 0; i < all->len; i++)
@@ -519,6 +581,23 @@ static void serve_host(const struct connection *connection)
     host.n_disk_faults = g_strv_length(disk_faults);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+static void serve_stop(const struct connection *connection, const Understudy__StopRequest *request)
+{
+    g_autofree char *message = NULL;
+    struct job job = {.name = request->vm, .wait_ms = MIN(request->wait_ms, WAIT_MAX_MS)};
+    bool ok = job_do(&job, run_stop, &message);
+    answer(connection, ok, message);
+}
+
+static void serve_power(const struct connection *connection, const Understudy__PowerRequest *request)
+{
+    g_autofree char *message = NULL;
+    struct job job = {
+        .name = request->vm, .action = request->action, .wait_ms = MIN(request->wait_ms, WAIT_MAX_MS)};
+    bool ok = job_do(&job, run_power, &message);
+    answer(connection, ok, message);
 }
 
 static void serve_simple(const struct connection *connection, const char *name, bool force,
@@ -664,7 +743,13 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         serve_pair(connection, request->pair_request);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_STOP_REQUEST:
-        serve_simple(connection, request->stop_request->vm, false, run_stop);
+        serve_stop(connection, request->stop_request);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_POWER_REQUEST:
+        serve_power(connection, request->power_request);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_DRAIN_REQUEST:
+        serve_simple(connection, "", !request->drain_request->off, run_drain);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST:
         serve_host(connection);

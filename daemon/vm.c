@@ -60,6 +60,7 @@ struct vm {
     char *split;           /* both hosts had run it: what the replicator said of that, or NULL */
     char *failure;         /* of the last standby here, or NULL */
     char **warnings;       /* NULL: none */
+    char *end_reason;      /* NULL: it has not ended */
     struct standby_backoff backoff;
     vm_listening listening;
     void *opaque;
@@ -96,6 +97,7 @@ static void free_vm(void *opaque)
     g_free(vm->failure);
     g_free(vm->split);
     g_strfreev(vm->warnings);
+    g_free(vm->end_reason);
     g_free(vm);
 }
 
@@ -262,6 +264,7 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
         g_message("VM %s ended here: %s", vm->name, ending_in_words(reason));
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
+    vm->end_reason = g_strdup(reason);
     if (failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
         standby_backoff_failed(&vm->backoff, g_get_monotonic_time());
         g_free(vm->failure);
@@ -322,6 +325,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     clear_sockets(vm->vm_dir);
     if (vm->never_began)
         run_folder_remove(vm->vm_dir); /* what was in console.log was told */
+    waiters_tell(vm->name, vm->end_reason ? vm->end_reason : "failed");
     /* One that fails again and again is shown, and not tried without a pause. */
     bool again = vm->backoff.failures > 1;
     bool quiet = (vm->never_began && !again) || (vm->ended && strcmp(vm->state, "ended") == 0);
@@ -389,7 +393,7 @@ bool vm_reserve(const char *name, GError **error)
         return false;
     }
     if (vm && vm->framing) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS,
+        g_set_error(error, G_IO_ERROR, vm->ended ? G_IO_ERROR_BUSY : G_IO_ERROR_EXISTS,
                     "VM %s is already here (%s): stop it first, or use another name", name,
                     vm->state ? vm->state : "starting");
         return false;
@@ -549,9 +553,13 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
         return VM_REFUSED;
     }
     if (!waits_for(vm, wanted->token.data)) {
+        /* A VM that was stopped and is run again: this host may not have heard of its end yet. */
+        bool other_run = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->protection &&
+                         vm->protection->token.len == WIRE_TOKEN_LEN &&
+                         !wire_token_equal(vm->protection->token.data, wanted->token.data);
         *why = g_strdup_printf("VM %s is busy on this host (%s): stop it there, or use another name",
                                vm->name, vm->state ? vm->state : "starting");
-        return VM_REFUSED;
+        return vm->ended || other_run ? VM_ENDING : VM_REFUSED;
     }
     *data_port = vm->data_port;
     *udp_port = vm->udp_port;
@@ -614,6 +622,41 @@ bool vm_stop(const char *name, GError **error)
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
     framing_send(vm->framing, &envelope);
     return true;
+}
+
+bool vm_power(const char *name, Understudy__PowerAction action, GError **error)
+{
+    struct vm *vm = lookup_running(name, error);
+    if (!vm)
+        return false;
+    if (vm->role != UNDERSTUDY__ROLE__ROLE_PRIMARY || g_strcmp0(vm->state, "starting") == 0 || vm->ended) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "VM %s is %s here: give this order on the host where it runs", name,
+                    vm->state ? vm->state : "starting");
+        return false;
+    }
+    Understudy__Power power = UNDERSTUDY__POWER__INIT;
+    power.action = action;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(POWER, power, &power);
+    framing_send(vm->framing, &envelope);
+    return true;
+}
+
+bool vm_is_here(const char *name)
+{
+    struct vm *vm = lookup(name);
+    return vm && vm->framing;
+}
+
+unsigned vms_count(void)
+{
+    GHashTableIter iter;
+    gpointer value;
+    unsigned n = 0;
+    g_hash_table_iter_init(&iter, vms);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        n += ((struct vm *)value)->framing != NULL;
+    return n;
 }
 
 void vm_cancel_standby(const char *name, const uint8_t *token)

@@ -285,8 +285,9 @@ static bool primary_common(struct step *step)
     case SESSION_EVENT_GUEST_SHUTDOWN:
     case SESSION_EVENT_STOP:
         step_act(step, SESSION_DO_STOP_CAPTURE);
-        s->end_reason =
-            step->event->type == SESSION_EVENT_STOP ? SESSION_END_STOPPED : SESSION_END_GUEST_SHUTDOWN;
+        s->end_reason = step->event->type == SESSION_EVENT_STOP       ? SESSION_END_STOPPED
+                        : step->event->reason == SESSION_END_PANICKED ? SESSION_END_PANICKED
+                                                                      : SESSION_END_GUEST_SHUTDOWN;
         if (!s->link_up) {
             if (!s->held)
                 step_act(step, SESSION_DO_RELEASE_ALL);
@@ -330,7 +331,7 @@ static void in_synchronising(struct step *step)
     }
 }
 
-static void begin_handover(struct step *step)
+void step_begin_handover(struct step *step)
 {
     step_enter(step, SESSION_HANDING_OVER);
     step->s->handover_epoch = 0;
@@ -370,7 +371,7 @@ static void in_protected(struct step *step)
         break;
     case SESSION_EVENT_FAILOVER_PLANNED:
         if (step->s->state == SESSION_PROTECTED)
-            begin_handover(step);
+            step_begin_handover(step);
         break;
     default:
         break;
@@ -525,7 +526,7 @@ static void in_leaving(struct step *step)
 
 void session_handle_primary(struct step *step)
 {
-    if (step->s->state != SESSION_LEAVING && primary_common(step))
+    if (step->s->state != SESSION_LEAVING && (step_leave(step) || primary_common(step)))
         return;
     switch (step->s->state) {
     case SESSION_CONNECTING:

@@ -178,14 +178,17 @@ static void secondary_heartbeat(struct step *step)
 static bool secondary_common(struct step *step)
 {
     struct session *s = step->s;
-    bool ends =
-        step->event->reason == SESSION_END_GUEST_SHUTDOWN || step->event->reason == SESSION_END_STOPPED;
+    bool ends = step->event->reason == SESSION_END_GUEST_SHUTDOWN ||
+                step->event->reason == SESSION_END_STOPPED || step->event->reason == SESSION_END_PANICKED;
     switch (step->event->type) {
     case SESSION_EVENT_HEARTBEAT:
         secondary_heartbeat(step);
         return true;
     case SESSION_EVENT_STOP:
         leave_secondary(step, SESSION_END_STOPPED);
+        return true;
+    case SESSION_EVENT_LEAVE:
+        leave_secondary(step, SESSION_END_LEFT);
         return true;
     case SESSION_EVENT_GOODBYE:
         if (step->event->term != s->term || !ends)
@@ -357,6 +360,9 @@ void session_handle_secondary(struct step *step)
         on_applied(step);
     if (deciding && step->event->type == SESSION_EVENT_LINK_DOWN)
         step->s->link_up = false;
+    /* It has begun to take over: the guest has nobody else. It leaves once it is a primary. */
+    if (deciding && step->event->type == SESSION_EVENT_LEAVE)
+        step->s->leaving = true;
     if (fails_for_good(step) || (!deciding && secondary_common(step)))
         return;
     switch (step->s->state) {

@@ -24,6 +24,8 @@
 #define DEFAULT_GRANT_RETRY_MS      200
 #define DEFAULT_ACK_TIMEOUT_MS      3000
 #define DEFAULT_LISTEN_TIMEOUT_MS   60000
+#define DEFAULT_LEAVE_TIMEOUT_MS    2000
+#define DEFAULT_POWER_DOWN_MS       60000
 
 struct session_action *step_act(struct step *step, enum session_action_type type)
 {
@@ -214,6 +216,10 @@ void session_init(struct session *s, const struct session_config *config, uint64
         s->config.ack_timeout_ms = DEFAULT_ACK_TIMEOUT_MS;
     if (!s->config.listen_timeout_ms)
         s->config.listen_timeout_ms = DEFAULT_LISTEN_TIMEOUT_MS;
+    if (!s->config.leave_timeout_ms)
+        s->config.leave_timeout_ms = DEFAULT_LEAVE_TIMEOUT_MS;
+    if (!s->config.power_down_timeout_ms)
+        s->config.power_down_timeout_ms = DEFAULT_POWER_DOWN_MS;
     s->role = config->role;
     s->state = config->role == SESSION_PRIMARY ? SESSION_CONNECTING : SESSION_LISTENING;
     s->term = config->term;
@@ -291,6 +297,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         session_handle_primary(&step);
     else
         session_handle_secondary(&step);
+    step_go_on_leaving(&step);
     if (event->type == SESSION_EVENT_HEARTBEAT && s->state != SESSION_ENDED)
         step_answer(&step);
 }
@@ -328,6 +335,8 @@ uint64_t session_next_tick_ms(const struct session *s)
 {
     uint64_t next = s->deadline_ms ? s->deadline_ms : UINT64_MAX;
     bool watches = session_watches_peer(s);
+    if (s->leave_due_ms)
+        next = sooner(next, s->leave_due_ms);
     if (s->state == SESSION_ENDED)
         return UINT64_MAX;
     if (watches && !s->query_ms)

@@ -56,6 +56,8 @@ enum session_end_reason {
     SESSION_END_PROMOTE_FAILED,
     SESSION_END_ABANDONED,    /* a secondary to which no primary came */
     SESSION_END_IMAGE_FAILED, /* a secondary whose memory image or disks could not be written */
+    SESSION_END_PANICKED,     /* the guest's kernel panicked, and the user's line ends the VM then */
+    SESSION_END_LEFT,         /* its host goes down: the guest was left to the standby, as in a crash */
 };
 
 /* What a side is, as its beats say: what the other may conclude from them. */
@@ -109,6 +111,7 @@ enum session_event_type {
     SESSION_EVENT_FAILOVER_PLANNED, /* user */
     SESSION_EVENT_FAILOVER_FORCE,   /* user, on the secondary: promote now */
     SESSION_EVENT_STOP,             /* user */
+    SESSION_EVENT_LEAVE,            /* this host goes down: the guest is to live on elsewhere if it can */
     SESSION_NEVENTS
 };
 
@@ -169,7 +172,8 @@ enum session_action_type {
     SESSION_DO_RESUME_GUEST, /* primary: handover failed before the peer could have started: guest goes on */
     SESSION_DO_FENCE_GUEST,  /* stop the guest at once and for good: quit the hypervisor, release nothing */
     SESSION_DO_QUIT_HYPERVISOR,
-    SESSION_DO_END, /* reason; nothing follows */
+    SESSION_DO_POWER_DOWN_GUEST, /* primary: ask the guest itself to shut down */
+    SESSION_DO_END,              /* reason; nothing follows */
     SESSION_NACTIONS
 };
 
@@ -198,10 +202,12 @@ struct session_config {
     bool durable_acks;     /* secondary: an epoch is acked once it is durable */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
-    uint64_t ack_timeout_ms;       /* from sending an epoch in full to its ack (default 3000) */
-    uint64_t listen_timeout_ms;    /* a secondary without a primary ends after this (default 60000), and a
-                                      primary without one gives its image up */
-    bool chaos_release_before_ack; /* planted bugs, for tests that must find them */
+    uint64_t ack_timeout_ms;        /* from sending an epoch in full to its ack (default 3000) */
+    uint64_t listen_timeout_ms;     /* a secondary without a primary ends after this (default 60000), and a
+                                       primary without one gives its image up */
+    uint64_t leave_timeout_ms;      /* LEAVE: a handover is waited for this long (default 2000) */
+    uint64_t power_down_timeout_ms; /* LEAVE: a guest that nobody takes has this long (default 60000) */
+    bool chaos_release_before_ack;  /* planted bugs, for tests that must find them */
     bool chaos_promote_without_grant;
     bool chaos_apply_unacked;
     bool chaos_ask_nobody;       /* run alone without asking the peer */
@@ -246,6 +252,8 @@ struct session {
     bool origin_kept;             /* it may be brought up to date when a link returns */
     uint64_t syncs;               /* primary: full synchronisations begun */
     bool handover_sent, handed_over, promoting;
+    bool leaving, powering_down; /* LEAVE was heard; the guest was asked to shut down */
+    uint64_t leave_due_ms;       /* primary: when a leaving host does not wait any longer, 0: not leaving */
 };
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);

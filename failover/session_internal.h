@@ -60,6 +60,12 @@ void step_new_image(struct step *step);
 void step_image_is_whole(struct step *step);
 /* What the image lacks is not known any more; or the image is none any more. */
 void step_forget_image(struct step *step);
+/* What the event means for a primary whose host goes down. True if nothing else looks at it. */
+bool step_leave(struct step *step);
+/* After each event of a session that leaves: the next step towards the door. */
+void step_go_on_leaving(struct step *step);
+/* A planned failover: the last epoch is ordered. */
+void step_begin_handover(struct step *step);
 
 /* One event for a session of that role. */
 void session_handle_primary(struct step *step);

@@ -62,6 +62,7 @@ const char *session_event_name(enum session_event_type type)
         "failover-planned",
         "failover-force",
         "stop",
+        "leave",
     };
     return NAME_OF(names, type);
 }
@@ -69,12 +70,14 @@ const char *session_event_name(enum session_event_type type)
 const char *session_action_name(enum session_action_type type)
 {
     static const char *const names[] = {
-        "connect",       "disconnect",         "start-precopy", "start-resync",  "forget-image",
-        "stop-capture",  "hold-output",        "start-epochs",  "release",       "release-all",
-        "drop-output",   "send-ack",           "apply",         "discard-image", "keep-image",
-        "ask-peer",      "send-answer",        "ask-grant",     "promote",       "last-epoch",
-        "send-handover", "send-handover-done", "send-goodbye",  "send-fenced",   "resume-guest",
-        "fence-guest",   "quit-hypervisor",    "end",
+        "connect",       "disconnect",         "start-precopy",   "start-resync",
+        "forget-image",  "stop-capture",       "hold-output",     "start-epochs",
+        "release",       "release-all",        "drop-output",     "send-ack",
+        "apply",         "discard-image",      "keep-image",      "ask-peer",
+        "send-answer",   "ask-grant",          "promote",         "last-epoch",
+        "send-handover", "send-handover-done", "send-goodbye",    "send-fenced",
+        "resume-guest",  "fence-guest",        "quit-hypervisor", "power-down-guest",
+        "end",
     };
     return NAME_OF(names, type);
 }
@@ -88,8 +91,8 @@ const char *session_standing_name(enum session_standing standing)
 
 const char *session_end_reason_name(enum session_end_reason reason)
 {
-    static const char *const names[] = {"none",           "guest-shutdown", "stopped",
-                                        "handed-over",    "fenced",         "hypervisor-died",
-                                        "promote-failed", "abandoned",      "image-failed"};
+    static const char *const names[] = {
+        "none",           "guest-shutdown", "stopped",      "handed-over",    "fenced", "hypervisor-died",
+        "promote-failed", "abandoned",      "image-failed", "guest-panicked", "left"};
     return NAME_OF(names, reason);
 }

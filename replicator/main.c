@@ -262,13 +262,18 @@ static void close_parts(struct replicator *r)
     mailbox_close(&r->box);
     g_free(r->last_error);
     g_free(r->split);
+    g_free(r->guest_event);
 }
 
+/*
+ * The host goes down, or somebody ends this process or its QEMU (whose hook passes signals on): not the
+ * user's stop. A second signal says nothing new.
+ */
 static gboolean on_terminate(gpointer opaque)
 {
     struct replicator *r = opaque;
     if (r->hv_ready && !r->ended)
-        replicator_event_simple(r, SESSION_EVENT_STOP);
+        replicator_event_simple(r, SESSION_EVENT_LEAVE);
     else
         replicator_give_up(r);
     return G_SOURCE_CONTINUE;
@@ -287,7 +292,7 @@ static gboolean on_moment(gpointer opaque)
 
 int main(int argc, char **argv)
 {
-    struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1};
+    struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1, .guest_state = ""};
     if (argc != 3 || strcmp(argv[1], "--control-fd") != 0) {
         fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
         return 2;
@@ -306,6 +311,8 @@ int main(int argc, char **argv)
     r.channel = channel_new(&r, atoi(argv[2]));
     g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
     g_unix_signal_add(SIGTERM, on_terminate, &r);
+    g_unix_signal_add(SIGHUP, on_terminate, &r);
+    g_unix_signal_add(SIGINT, on_terminate, &r);
 #ifdef UNDERSTUDY_CHAOS
     g_unix_signal_add(SIGUSR1, on_moment, &r);
 #endif

@@ -15,8 +15,10 @@ static char **qemu_environment(const char *hook_path)
     g_autofree char *hook = hv_fds_environment(&inside);
     char **env = g_get_environ();
     const char *equals = strchr(hook, '=');
-    env = g_environ_setenv(env, "UNDERSTUDY_HOOK",
-                           equals && g_str_has_prefix(hook, "UNDERSTUDY_HOOK=") ? equals + 1 : hook, TRUE);
+    g_autofree char *value =
+        g_strdup_printf("%s,replicator=%d",
+                        equals && g_str_has_prefix(hook, "UNDERSTUDY_HOOK=") ? equals + 1 : hook, getpid());
+    env = g_environ_setenv(env, "UNDERSTUDY_HOOK", value, TRUE);
     env = g_environ_setenv(env, "LD_PRELOAD", hook_path, TRUE);
     return env;
 }

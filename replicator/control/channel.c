@@ -185,6 +185,8 @@ static void report(struct channel *channel)
     status.split = r->split ? r->split : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
+    status.guest_state = (char *)(r->guest_runs_here ? r->guest_state : "");
+    status.guest_event = r->guest_event ? r->guest_event : (char *)"";
     Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];
     fill_disks(r, &status, disks, disk_pointers);
     Understudy__HeartbeatStatus paths[1 + HEARTBEAT_PATHS_MAX], *path_pointers[1 + HEARTBEAT_PATHS_MAX];
@@ -262,6 +264,11 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     for (size_t i = 0; i < start->n_argv; i++)
         config->qemu_argv[i] = g_strdup(start->argv[i]);
     config->hook_path = g_strdup(start->hook);
+    g_autoptr(GPtrArray) line = g_ptr_array_new();
+    for (size_t i = 0; i < p->n_qemu_argv; i++)
+        g_ptr_array_add(line, p->qemu_argv[i]);
+    g_ptr_array_add(line, NULL);
+    run_actions_read(&r->actions, (const char *const *)line->pdata);
     config->ram_bytes = p->ram_bytes;
     config->nnics = MIN(p->nnics, REPLICATOR_MAX_NICS);
     memcpy(config->token, p->token.data, WIRE_TOKEN_LEN);
@@ -327,6 +334,9 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
             replicator_event_simple(r, SESSION_EVENT_STOP);
         else
             replicator_give_up(r);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_POWER:
+        guest_button(r, message->power->action);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_RESET_FIGURES:
         reset_figures(r);

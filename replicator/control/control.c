@@ -222,6 +222,9 @@ static void do_action(struct replicator *r, const struct session_action *action,
     case SESSION_DO_QUIT_HYPERVISOR:
         guest_quit(r);
         break;
+    case SESSION_DO_POWER_DOWN_GUEST:
+        guest_power_down(r);
+        break;
     case SESSION_DO_END:
         do_end(r, action->reason);
         break;

@@ -3,8 +3,8 @@
  * The guest's QEMU from the control thread's side: starting it, its monitor, promotion, and its end. The
  * waits that can take long (QEMU's start) run on a thread of their own and come back as a note.
  *
- * QEMU runs with -no-shutdown: a guest that powers itself off leaves QEMU there until the last frames are out
- * and the peer knows that there is nothing to take over.
+ * QEMU runs with -action shutdown=pause: a guest that powers itself off leaves QEMU there until the last
+ * frames are out and the peer knows that there is nothing to take over.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -75,9 +75,8 @@ static void on_qmp_event(struct qmp *qmp, const char *name, json_t *data, void *
 {
     struct replicator *r = opaque;
     (void)qmp;
-    if (g_str_equal(name, "SHUTDOWN") && r->session.role == SESSION_PRIMARY && !r->quitting)
-        replicator_event_simple(r, SESSION_EVENT_GUEST_SHUTDOWN);
-    else if (g_str_equal(name, "BLOCK_IO_ERROR"))
+    guest_events_heard(r, name, data);
+    if (g_str_equal(name, "BLOCK_IO_ERROR"))
         guest_disks_io_error(r, data);
     else if (g_str_equal(name, "RESUME"))
         guest_disks_io_resumed(r);
@@ -171,7 +170,8 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
         r->promote_ms = (double)(g_get_monotonic_time() - r->granted_us) / 1000;
         r->guest_runs_here = true;
         /* The guest's clock stood still from the epoch's boundary until now. */
-        hypervisor_advance_clock(r->hv, lost_ns);
+        if (g_str_equal(message, "running"))
+            hypervisor_advance_clock(r->hv, lost_ns);
         g_message("%s: taken over, guest running %.1f ms after the decision (QEMU %.1f ms)",
                   r->config.vm_name, r->promote_ms, (double)elapsed_us / 1000);
     }
@@ -180,6 +180,8 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
         tell_that_it_stands(r, message);
     if (ok)
         input_log_inject(r->input_log);
+    if (ok)
+        guest_events_taken_over(r, message);
 }
 
 void guest_promote(struct replicator *r, uint64_t term)
@@ -207,6 +209,15 @@ void guest_quit(struct replicator *r)
         qmp_execute(r->qmp, "quit", NULL, -1, NULL, NULL);
 }
 
+void guest_power_down(struct replicator *r)
+{
+    if (!r->qmp || r->qemu_gone)
+        return;
+    g_message("%s: this host goes down and nobody can take the guest over: it is asked to shut down",
+              r->config.vm_name);
+    qmp_execute(r->qmp, "system_powerdown", NULL, -1, NULL, NULL);
+}
+
 void guest_fence(struct replicator *r)
 {
     r->quitting = true;
@@ -218,7 +229,8 @@ void guest_fence(struct replicator *r)
 
 void guest_resume(struct replicator *r)
 {
-    if (r->qmp && !r->qemu_gone)
+    /* Whoever paused it will resume it. */
+    if (r->qmp && !r->qemu_gone && !r->guest_state[0])
         qmp_execute(r->qmp, "cont", NULL, -1, NULL, NULL);
 }
 

@@ -25,8 +25,10 @@
 #include "failover/session.h"
 #include "heartbeat/packet.h"
 #include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/cmdline/run_events.h"
 #include "hv-hooks/qemu/qemu_process.h"
 #include "hv-hooks/qemu/qmp.h"
+#include "proto/control.pb-c.h"
 #include "proto/epoch_wire.h"
 #include "replicator/control/event_queue.h"
 #include "replicator/disk/disk_sync.h"
@@ -103,6 +105,10 @@ struct replicator {
     GThread *ready_thread;
     uint64_t promote_term;
     bool hv_ready, qemu_gone, quitting, guest_runs_here;
+    struct run_actions actions; /* what the user's line says */
+    const char *guest_state;    /* why the guest stands still: "paused", "panicked", ...; "": it does not */
+    char *guest_event;          /* the last thing told of it, a sentence, or NULL */
+    bool cont_after_reset;
 
     struct disks *disks;             /* NULL: the VM has none */
     struct disk_sync *disk_sync;     /* primary */
@@ -177,6 +183,14 @@ bool guest_start(struct replicator *r, GError **error);
 void guest_promote(struct replicator *r, uint64_t term);
 void guest_quit(struct replicator *r);
 void guest_fence(struct replicator *r);
+/* Asks the guest itself (ACPI). */
+void guest_power_down(struct replicator *r);
+
+/* guest_events.c: what QEMU tells of the guest's life, and the user's buttons */
+void guest_events_heard(struct replicator *r, const char *name, const json_t *data);
+void guest_button(struct replicator *r, Understudy__PowerAction action);
+/* QEMU's run state after a takeover: the guest goes on, or stands still as it did on the other host. */
+void guest_events_taken_over(struct replicator *r, const char *run_state);
 void guest_resume(struct replicator *r);
 void guest_close(struct replicator *r);
 

@@ -79,7 +79,6 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(argv, g_strdup("nbdkit"));
     g_ptr_array_add(argv, g_strdup("--foreground"));
-    g_ptr_array_add(argv, g_strdup("--exit-with-parent"));
     g_ptr_array_add(argv, g_strdup("--log=stderr"));
     add_filters(argv, filters, true);
     g_ptr_array_add(argv, g_strdup(start->plugin));
@@ -87,6 +86,7 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
     add_number(argv, "image", NBDKIT_FD_IMAGE);
     add_number(argv, "map", NBDKIT_FD_MAP);
     add_number(argv, "attention", NBDKIT_FD_ATTENTION);
+    add_number(argv, "parent", getpid());
     g_ptr_array_add(argv, g_strdup_printf("name=%s", start->disk));
     add_filters(argv, filters, false);
     g_ptr_array_add(argv, NULL);
@@ -102,6 +102,7 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
         .nfds = 5,
         .nice = start->nice,
         .socket_activated = true,
+        .ends_with_parent_only = true, /* by the plugin: nbdkit's --exit-with-parent is a SIGTERM */
     };
     return child_process_start(&child, exited, opaque, error);
 }

@@ -38,8 +38,8 @@ cp "$here/init.sh" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
 cc -O2 -static -Wall -Wextra -Werror -o "$root/guest" "$here/guest.c"
 
-# What the guest's NICs need.
-for name in virtio_pci virtio_mmio virtio_net e1000; do
+# What the guest's NICs need, its power button, and the device that tells the host of a panic.
+for name in virtio_pci virtio_mmio virtio_net e1000 button evdev pvpanic_mmio; do
     kernel_add_module "$out" "$root" "$name"
 done
 archive() { (cd "$1" && find . -print0 | cpio --null --quiet -o -H newc | gzip -1); }

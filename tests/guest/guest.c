@@ -13,15 +13,19 @@
  *   - realtime: CLOCK_REALTIME in nanoseconds
  *   - bench: does a fixed computation, says how many nanoseconds of CLOCK_MONOTONIC it took
  *   - dirty N: from now on N pages a second are written, spread over the working set
- *   - poweroff, reboot: without an answer
+ *   - poweroff, reboot, panic: without an answer
+ *   - ignore-button: the power button does nothing from now on
  *
- * Any other line is answered with "what?". Arguments: PAGES_PER_SECOND WORKING_SET_PAGES. The page writer
- * runs between requests, so "bench" is not disturbed by it.
+ * It powers itself off when the power button is pressed. Any other line is answered with "what?". Arguments:
+ * PAGES_PER_SECOND WORKING_SET_PAGES. The page writer runs between requests, so "bench" is not disturbed by
+ * it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/input.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -99,6 +103,42 @@ static uint64_t bench_ns(void)
     return now_ns() - began + (x == 0);
 }
 
+/* 1 if it was taken. */
+static int write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? write(fd, text, strlen(text)) : -1;
+    if (fd >= 0)
+        close(fd);
+    return n > 0;
+}
+
+/* ---- the power button ---- */
+
+#define MAX_INPUTS 8
+static int inputs[MAX_INPUTS], ninputs, ignores_button;
+
+/* Every input device: the button says which key it was. */
+static void open_inputs(void)
+{
+    for (int i = 0; i < MAX_INPUTS; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "/dev/input/event%d", i);
+        int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0)
+            inputs[ninputs++] = fd;
+    }
+}
+
+static void look_at_button(int fd)
+{
+    struct input_event event;
+    while (read(fd, &event, sizeof event) == (ssize_t)sizeof event) {
+        if (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1 && !ignores_button)
+            reboot(RB_POWER_OFF);
+    }
+}
+
 static void next_with_word(struct client *client, const char *word, char *text, size_t size)
 {
     if (strtoull(word, NULL, 10) != client->word) {
@@ -128,6 +168,10 @@ static void answer(struct client *client, const char *line)
         known = reboot(RB_POWER_OFF) == 0;
     else if (strcmp(line, "reboot") == 0)
         known = reboot(RB_AUTOBOOT) == 0;
+    else if (strcmp(line, "panic") == 0)
+        known = write_text("/proc/sysrq-trigger", "c");
+    else if (strcmp(line, "ignore-button") == 0)
+        ignores_button = number = 1;
     else
         known = 0;
     if (strncmp(line, "next ", 5) == 0)
@@ -184,7 +228,7 @@ static void take_new(int listen_fd)
 
 int main(int argc, char **argv)
 {
-    struct pollfd fds[MAX_CLIENTS + 1];
+    struct pollfd fds[MAX_CLIENTS + 1 + MAX_INPUTS];
     if (argc > 1)
         dirty_per_s = strtoull(argv[1], NULL, 10);
     if (argc > 2)
@@ -198,6 +242,7 @@ int main(int argc, char **argv)
     }
     /* A client that goes away in the middle of an answer must not end the guest. */
     signal(SIGPIPE, SIG_IGN);
+    open_inputs();
     int listen_fd = listen_tcp();
     printf("understudy-guest: ready\n");
     fflush(stdout);
@@ -206,8 +251,15 @@ int main(int argc, char **argv)
         for (int i = 0; i < nclients; i++)
             fds[i + 1] = (struct pollfd){.fd = clients[i].fd, .events = POLLIN};
         int polled = nclients;
-        poll(fds, (nfds_t)(polled + 1), dirty_per_s ? TICK_MS : -1);
+        struct pollfd *buttons = fds + polled + 1;
+        for (int i = 0; i < ninputs; i++)
+            buttons[i] = (struct pollfd){.fd = inputs[i], .events = POLLIN};
+        poll(fds, (nfds_t)(polled + 1 + ninputs), dirty_per_s ? TICK_MS : -1);
         dirty_some();
+        for (int i = 0; i < ninputs; i++) {
+            if (buttons[i].revents)
+                look_at_button(inputs[i]);
+        }
         for (int i = polled - 1; i >= 0; i--) {
             if (fds[i + 1].revents && !serve(&clients[i])) {
                 close(clients[i].fd);

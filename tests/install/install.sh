@@ -63,7 +63,7 @@ completes "auto rdma tcp" run --transport ""
 completes "hold" run --on-peer-loss = h
 completes "--tracker --transport" run --tr
 completes "web" failover w
-completes "web db" stop ""
+completes "--yes --no-wait --help web db" stop ""
 completes "$here/install.sh" run --peer h -- qemu-system-x86_64 -kernel "$here/inst"
 
 if command -v systemd-analyze >/dev/null; then

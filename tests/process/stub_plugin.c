@@ -9,7 +9,9 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-static int shm = -1, image = -1, map = -1, attention = -1;
+#include "replicator/disk/plugin/parent_death.h"
+
+static int shm = -1, image = -1, map = -1, attention = -1, parent;
 static const char *name;
 
 static int stub_config(const char *key, const char *value)
@@ -24,6 +26,8 @@ static int stub_config(const char *key, const char *value)
         return nbdkit_parse_int(key, value, &map);
     else if (strcmp(key, "attention") == 0)
         return nbdkit_parse_int(key, value, &attention);
+    else if (strcmp(key, "parent") == 0)
+        return nbdkit_parse_int(key, value, &parent);
     else
         return nbdkit_error("%s is not known", key), -1;
     return 0;
@@ -38,6 +42,11 @@ static int stub_ready(void)
         return -1;
     }
     return 0;
+}
+
+static int stub_after_fork(void)
+{
+    return parent_death_await(parent) ? 0 : -1;
 }
 
 static void *stub_open(int readonly)
@@ -64,6 +73,7 @@ static struct nbdkit_plugin plugin = {
     .name = "stub",
     .config = stub_config,
     .get_ready = stub_ready,
+    .after_fork = stub_after_fork,
     .open = stub_open,
     .get_size = stub_get_size,
     .pread = stub_pread,

@@ -271,6 +271,21 @@ static void test_any_program_ends_with_the_process_that_started_it(void **state)
     assert_int_equal(ended, 1);
 }
 
+/* What init sends to every process when the host goes down: the guest may still be on its way to the other
+ * host. */
+static void test_nbdkit_goes_on_serving_after_the_signals_of_a_shutdown(void **state)
+{
+    struct fixture *f = *state;
+    start(f);
+    assert_true(read_well(begin_reading(f)));
+    kill(child_process_pid(f->process), SIGTERM);
+    kill(child_process_pid(f->process), SIGHUP);
+    assert_true(read_well(begin_reading(f)));
+    assert_true(read_well(begin_reading(f)));
+    assert_false(f->exited);
+    assert_int_equal(waitpid(child_process_pid(f->process), NULL, WNOHANG), 0);
+}
+
 static void test_plugin_that_refuses_its_parameters_says_why(void **state)
 {
     struct fixture *f = *state;
@@ -349,6 +364,8 @@ int main(int argc, char **argv)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nbdkit_ends_with_the_process_that_started_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_any_program_ends_with_the_process_that_started_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_nbdkit_goes_on_serving_after_the_signals_of_a_shutdown, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_plugin_that_refuses_its_parameters_says_why, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_missing_plugin_is_named, set_up, tear_down),

@@ -878,6 +878,116 @@ static void test_an_image_from_which_the_guest_runs_is_none_any_more(void **stat
     assert_int_equal(hello_of(&side).origin.number, 0);
 }
 
+/* ---- a host that goes down cleanly ---- */
+
+static void test_a_protected_guest_is_handed_over_when_its_host_goes_down(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    assert_state(&side, SESSION_HANDING_OVER);
+    assert_did(&side, SESSION_DO_LAST_EPOCH);
+    assert_did_not(&side, SESSION_DO_SEND_GOODBYE);
+    feed_simple(&side, SESSION_EVENT_LEAVE); /* QEMU got the signal too, and passed it on */
+    assert_int_equal(side.did.n, 0);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_EPOCH_CUT, .term = side.session.term, .epoch = 2, .ok = true});
+    feed_epoch(&side, SESSION_EVENT_ACK, 2);
+    assert_did(&side, SESSION_DO_SEND_HANDOVER);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_HANDOVER_DONE, .term = side.session.term + 1});
+    assert_int_equal(side.session.end_reason, SESSION_END_HANDED_OVER);
+}
+
+/* The standby that acks nothing more is told that the hypervisor is dead, never that the user stopped the VM.
+ */
+static void test_a_handover_that_takes_too_long_is_left_to_the_standby(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    side.now_ms = session_next_tick_ms(&side.session);
+    for (int i = 0; i < 1000 && side.session.state != SESSION_ENDED; i++) {
+        feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                           .term = side.session.term,
+                                           .peer_role = SESSION_SECONDARY});
+        feed_simple(&side, SESSION_EVENT_TICK);
+        if (side.session.state != SESSION_ENDED)
+            side.now_ms += 10;
+    }
+    assert_state(&side, SESSION_ENDED);
+    assert_int_equal(side.session.end_reason, SESSION_END_LEFT);
+    assert_did(&side, SESSION_DO_DROP_OUTPUT);
+    assert_int_equal(find(&side, SESSION_DO_SEND_GOODBYE)->reason, SESSION_END_HYPERVISOR_DIED);
+    /* Nothing runs here any more when the standby hears it. */
+    assert_true(find(&side, SESSION_DO_FENCE_GUEST) < find(&side, SESSION_DO_SEND_GOODBYE));
+}
+
+static void test_a_guest_that_is_protected_in_time_is_handed_over(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed(&side,
+         (struct session_event){.type = SESSION_EVENT_LINK_UP, .term = 1, .peer_role = SESSION_SECONDARY});
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    assert_state(&side, SESSION_SYNCHRONISING);
+    assert_did_not(&side, SESSION_DO_POWER_DOWN_GUEST);
+    feed_simple(&side, SESSION_EVENT_SYNCHRONISED);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_CUT, 1);
+    feed_epoch(&side, SESSION_EVENT_ACK, 1);
+    assert_state(&side, SESSION_HANDING_OVER);
+}
+
+static void test_a_guest_that_nobody_can_take_is_asked_once_and_ended_in_the_end(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_START);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    assert_did(&side, SESSION_DO_POWER_DOWN_GUEST);
+    assert_did_not(&side, SESSION_DO_QUIT_HYPERVISOR);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    assert_did_not(&side, SESSION_DO_POWER_DOWN_GUEST);
+    side.now_ms = session_next_tick_ms(&side.session);
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_did(&side, SESSION_DO_QUIT_HYPERVISOR);
+    assert_int_equal(side.session.end_reason, SESSION_END_LEFT);
+}
+
+static void test_a_standby_whose_host_goes_down_says_goodbye(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by(&side);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    assert_did(&side, SESSION_DO_SEND_GOODBYE);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    assert_state(&side, SESSION_ENDED);
+}
+
+static void test_a_host_that_goes_down_while_it_takes_over_does_not_drop_the_guest(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by(&side);
+    for (int i = 0; i < 10 && side.session.state == SESSION_STANDBY; i++) {
+        side.now_ms += SILENCE_MS;
+        feed_simple(&side, SESSION_EVENT_TICK);
+    }
+    assert_state(&side, SESSION_ASKING);
+    feed_simple(&side, SESSION_EVENT_LEAVE);
+    feed(&side,
+         (struct session_event){.type = SESSION_EVENT_GRANT, .term = side.session.asked_term, .ok = true});
+    assert_state(&side, SESSION_PROMOTING);
+    feed(&side,
+         (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = side.session.term, .ok = true});
+    assert_state(&side, SESSION_CONNECTING);
+    assert_did(&side, SESSION_DO_POWER_DOWN_GUEST);
+}
+
 static void test_every_state_and_event_has_a_name(void **state)
 {
     (void)state;
@@ -933,6 +1043,12 @@ int main(void)
         cmocka_unit_test(test_a_primary_that_lost_track_synchronises_in_full),
         cmocka_unit_test(test_a_primary_gives_an_image_up_that_nobody_can_have_any_more),
         cmocka_unit_test(test_an_image_from_which_the_guest_runs_is_none_any_more),
+        cmocka_unit_test(test_a_protected_guest_is_handed_over_when_its_host_goes_down),
+        cmocka_unit_test(test_a_handover_that_takes_too_long_is_left_to_the_standby),
+        cmocka_unit_test(test_a_guest_that_is_protected_in_time_is_handed_over),
+        cmocka_unit_test(test_a_guest_that_nobody_can_take_is_asked_once_and_ended_in_the_end),
+        cmocka_unit_test(test_a_standby_whose_host_goes_down_says_goodbye),
+        cmocka_unit_test(test_a_host_that_goes_down_while_it_takes_over_does_not_drop_the_guest),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -219,6 +219,8 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
         .listen_timeout_ms = 2000,
+        .leave_timeout_ms = 200,
+        .power_down_timeout_ms = 400,
         .ack_timeout_ms = w->plant && strcmp(w->plant, "wait-for-acks-for-ever") == 0 ? 1000000000 : 300,
         .on_peer_loss = chance(w, 70) ? SESSION_ON_PEER_LOSS_CONTINUE : SESSION_ON_PEER_LOSS_HOLD,
         .chaos_release_before_ack = w->plant && strcmp(w->plant, "release-before-ack") == 0,
@@ -394,16 +396,36 @@ static void cut_path(struct world *w, int h)
     w->dead_since[h] = w->now;
 }
 
+/*
+ * The host goes down cleanly. Where the peer holds a whole image and stays, the guest is not lost by it:
+ * neither `crashed` nor `done` is set, so liveness is asked for.
+ */
+static void leave(struct world *w, int h)
+{
+    bool as_stop = w->plant && strcmp(w->plant, "leave-as-stop") == 0;
+    const struct host *host = &w->hosts[h], *peer = &w->hosts[1 - h];
+    bool holds = peer->session.state == SESSION_STANDBY || peer->session.state == SESSION_ASKING ||
+                 peer->session.state == SESSION_PROMOTING;
+    if (!host->alive || stands_still(w, h) || !death_is_told(w, h))
+        return;
+    if (host->session.role == SESSION_PRIMARY ? !peer->alive || !holds : peer->session.leaving)
+        w->crashed = true;
+    feed_simple(w, h, as_stop ? SESSION_EVENT_STOP : SESSION_EVENT_LEAVE);
+}
+
 static void on_fault(struct world *w)
 {
     int h = (int)(next_random(w) & 1);
     if (w->healed)
         return;
     bool cuts = w->mode != REACHABLE;
-    uint64_t which = next_random(w) % 16;
+    uint64_t which = next_random(w) % 17;
     if (!cuts && (which == 3 || which == 4))
         which = which == 3 ? 12 : 14;
     switch (which) {
+    case 16:
+        leave(w, h);
+        break;
     case 0:
     case 1:
         crash(w, h);
@@ -598,6 +620,12 @@ void step(struct world *w, const struct event *event)
     case PROMOTED:
         if (mine)
             on_promoted(w, event);
+        break;
+    case POWERED_DOWN:
+        if (mine && host->runs && !host->paused && host->session.role == SESSION_PRIMARY) {
+            host->paused = true;
+            feed_simple(w, event->host, SESSION_EVENT_GUEST_SHUTDOWN);
+        }
         break;
     case FAULT:
         on_fault(w);

@@ -280,6 +280,12 @@ static void act(struct world *w, int h, const struct session_action *action)
     case SESSION_DO_QUIT_HYPERVISOR:
         stop_guest(host);
         break;
+    case SESSION_DO_POWER_DOWN_GUEST:
+        w->done = true; /* nobody could take it: it is not lost, whatever becomes of it */
+        if (chance(w, 60))
+            schedule(w, between(w, 10000, 300000),
+                     (struct event){.kind = POWERED_DOWN, .host = h, .a = host->generation});
+        break;
     case SESSION_DO_SEND_ACK:
         if (host->session.state != SESSION_STANDBY)
             FAIL(w, "I5: host %c acks epoch %" PRIu64 " while it is %s", 'a' + h, action->epoch,

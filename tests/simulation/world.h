@@ -40,7 +40,8 @@ enum kind {
     ARBITER_ASKED,
     ARBITER_ANSWERS,
     PROMOTED,
-    FAULT, /* something goes wrong, or right again */
+    POWERED_DOWN, /* a guest that was asked to shut down has done so */
+    FAULT,        /* something goes wrong, or right again */
     RESTART,
     WAKE,       /* a host that stood still goes on */
     JOURNALLED, /* what an epoch wrote to disks is durable */

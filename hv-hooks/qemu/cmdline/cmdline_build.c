@@ -10,6 +10,7 @@
 #include <stdarg.h>
 
 #include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/qemu/cmdline/run_events.h"
 
 G_GNUC_PRINTF(3, 4) static void add(GPtrArray *out, const char *option, const char *format, ...)
 {
@@ -51,6 +52,22 @@ static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const c
     }
 }
 
+/*
+ * QEMU pauses where it would end, so that the peer and the last frames come first; what the user's line says
+ * is done then (run_events.h). A panic that is to be ignored stays so. The last -action of a key counts.
+ */
+static void add_actions(GPtrArray *out, const struct cmdline *cmdline)
+{
+    struct run_actions actions;
+    g_autoptr(GPtrArray) args = g_ptr_array_new();
+    for (guint i = 0; i < cmdline->args->len; i++)
+        g_ptr_array_add(args, g_ptr_array_index(cmdline->args, i));
+    g_ptr_array_add(args, NULL);
+    run_actions_read(&actions, (const char *const *)args->pdata);
+    add(out, "-action", "shutdown=pause%s%s", actions.panic_ignored ? "" : ",panic=pause",
+        actions.watchdog_ends ? ",watchdog=pause" : "");
+}
+
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby)
 {
     g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
@@ -64,7 +81,7 @@ char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_d
         add_nic(out, vm_dir, i, g_ptr_array_index(cmdline->nics, i));
     add(out, "-chardev", "socket,id=us-c-qmp,path=%s/us-qmp,server=on,wait=off", vm_dir);
     add(out, "-qmp", "chardev:us-c-qmp"); /* -mon says the same; QEMU 11 warns that it will go */
-    g_ptr_array_add(out, g_strdup("-no-shutdown"));
+    add_actions(out, cmdline);
     if (standby) {
         add(out, "-incoming", "defer");
         add(out, "-machine", "suppress-vmdesc=on");

@@ -175,6 +175,7 @@ static gboolean on_first_loop(gpointer opaque)
     g_autofree char *message =
         trouble ? g_strdup_printf("the guest's clock loses the length of each pause: %s", trouble)
                 : g_strdup("");
+    hook_signals_pass_on(hook->replicator_pid);
     say_hello(hook, 1, message);
     return G_SOURCE_REMOVE;
 }
@@ -225,6 +226,7 @@ __attribute__((constructor)) static void hook_start(void)
         hook->shm = NULL;
         refuse("the hook and the replicator are of different versions: install one version of understudy");
     }
+    hook->replicator_pid = env_fd(env, "replicator=");
     fcntl(hook->devstate_fd, F_SETFD, FD_CLOEXEC);
     fcntl(hook->kick_fd, F_SETFD, FD_CLOEXEC);
     fcntl(shm_fd, F_SETFD, FD_CLOEXEC);

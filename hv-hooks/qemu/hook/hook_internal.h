@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "hv-hooks/qemu/hook_shm.h"
 
@@ -121,7 +122,8 @@ struct hook {
     enum hook_tracker tracker;
     int uffd;
     uint32_t last_seq;
-    bool adds_header; /* QEMU saves the device state without the stream's header: the hook writes it */
+    bool adds_header;     /* QEMU saves the device state without the stream's header: the hook writes it */
+    pid_t replicator_pid; /* who started QEMU, or -1 */
     /* clock */
     int64_t *clock_offset_ns, *ticks_offset; /* inside timers_state, or NULL */
     bool clock_probed;
@@ -158,6 +160,9 @@ void hook_clock_before_start(struct hook *hook, const struct hook_clock_mark *ma
 void hook_clock_after_start(struct hook *hook, const struct hook_clock_mark *mark);
 /* Moves the running guest's clock forward. */
 int hook_clock_advance(struct hook *hook, uint64_t ns);
+
+/* hook_signals.c: from the main loop, once QEMU has its own handlers. */
+void hook_signals_pass_on(pid_t replicator_pid);
 
 /* hook_checkpoint.c */
 void hook_checkpoint(struct hook *hook, uint32_t seq);

@@ -21,12 +21,14 @@
 
 #include "checkpoint/disk/disk_record.h"
 #include "replicator/disk/plugin/disk_log_write.h"
+#include "replicator/disk/plugin/parent_death.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 static struct disk_log_descriptors descriptors = {-1, -1, -1, -1};
 static const char *disk_name = "?";
 static struct disk_log *disk;
+static int parent;
 
 /* ---- configuration ---- */
 
@@ -56,6 +58,8 @@ static int plugin_config(const char *key, const char *value)
         if (strcmp(key, keys[i].key) == 0)
             return take_descriptor(key, value, keys[i].fd);
     }
+    if (strcmp(key, "parent") == 0)
+        return nbdkit_parse_int(key, value, &parent);
     if (strcmp(key, "name") == 0) {
         disk_name = nbdkit_strdup_intern(value);
         return disk_name ? 0 : -1;
@@ -78,6 +82,7 @@ static int plugin_config_complete(void)
     "image=FD      The disk's image.\n"                                                                      \
     "map=FD        The dirty-block map.\n"                                                                   \
     "attention=FD  The eventfd to signal.\n"                                                                 \
+    "parent=PID    Ends with this process, by SIGQUIT.\n"                                                    \
     "name=DISK-ID  What to call the disk in messages."
 
 static int plugin_get_ready(void)
@@ -93,6 +98,10 @@ static int plugin_get_ready(void)
 /* The process is the one that will serve: threads may be made. */
 static int plugin_after_fork(void)
 {
+    if (!parent_death_await(parent)) {
+        nbdkit_error("disk %s: the process that started this one is gone", disk_name);
+        return -1;
+    }
     int status = disk_log_start(disk);
     if (status == 0)
         return 0;

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a person does to a machine by its buttons and its plug: stop, shutdown, reset, pause, resume. The
+ * manual page has them side by side.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "proto/framing.h"
+
+#define ORDER_MS   10000
+#define STOP_S     60
+#define SHUTDOWN_S 120
+#define SHOWN_S    10 /* until status shows what was ordered */
+#define POLL_US    20000
+
+/* The answer's words in *message (GLib string). False after a message to the user. */
+static bool call(const Understudy__Envelope *request, unsigned timeout_ms, char **message)
+{
+    Understudy__Envelope *answer = cli_call(request, timeout_ms);
+    if (!answer)
+        return false;
+    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER && answer->answer->ok;
+    if (answer->body_case != UNDERSTUDY__ENVELOPE__BODY_ANSWER)
+        cli_fail("the daemon's answer was not understood");
+    else if (!ok)
+        cli_fail("%s", answer->answer->message);
+    else
+        *message = g_strdup(answer->answer->message);
+    understudy__envelope__free_unpacked(answer, NULL);
+    return ok;
+}
+
+/* ---- stop ---- */
+
+/* On a terminal, where the guest runs: a person may think that stop is gentle. */
+static bool may_stop(const char *vm)
+{
+    Understudy__Envelope *holder = NULL;
+    const Understudy__Status *status = cli_status_of(vm, &holder);
+    bool runs = status && status->guest_here;
+    if (holder)
+        understudy__envelope__free_unpacked(holder, NULL);
+    if (!runs || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return true;
+    fprintf(stderr,
+            "stop pulls the plug of VM %s on both hosts: its guest is not asked, and what it has not written "
+            "to its disks is lost.\n'understudy shutdown %s' asks the guest. Stop it? [y/N] ",
+            vm, vm);
+    char answer[16] = "";
+    return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+int cmd_stop(int argc, char **argv)
+{
+    gboolean yes = FALSE, no_wait = FALSE;
+    const GOptionEntry entries[] = {
+        {"yes", 'y', 0, G_OPTION_ARG_NONE, &yes, "Do not ask", NULL},
+        {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Do not wait until the VM is gone", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    if (!cli_parse(entries, 1, 1, &argc, &argv))
+        return EXIT_USAGE;
+    if (!yes && !may_stop(argv[1]))
+        return cli_fail("VM %s was not stopped", argv[1]);
+    Understudy__StopRequest stop = UNDERSTUDY__STOP_REQUEST__INIT;
+    stop.vm = argv[1];
+    stop.wait_ms = no_wait ? 0 : STOP_S * 1000;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STOP_REQUEST, stop_request, &stop);
+    g_autofree char *how = NULL;
+    return call(&request, stop.wait_ms + ORDER_MS, &how) ? EXIT_OK : EXIT_FAILED;
+}
+
+/* ---- shutdown ---- */
+
+/* The guest is asked once. What ends it meanwhile need not be its own doing. */
+static int tell_shutdown(const char *vm, const char *how)
+{
+    if (how[0] == 0 || strcmp(how, "guest-shutdown") == 0)
+        return EXIT_OK;
+    return cli_fail("VM %s is gone from this host, but not by its own shutdown (%s)", vm, how);
+}
+
+int cmd_shutdown(int argc, char **argv)
+{
+    gboolean no_wait = FALSE;
+    char *timeout = NULL;
+    const GOptionEntry entries[] = {
+        {"timeout-s", 0, 0, G_OPTION_ARG_STRING, &timeout, "How long the guest may take (120)", "N"},
+        {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Ask the guest, and do not wait for it", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    if (!cli_parse(entries, 1, 1, &argc, &argv))
+        return EXIT_USAGE;
+    uint32_t timeout_s = SHUTDOWN_S;
+    if (!cli_number("--timeout-s", timeout, 1, 86400, &timeout_s))
+        return EXIT_USAGE;
+    Understudy__PowerRequest power = UNDERSTUDY__POWER_REQUEST__INIT;
+    power.vm = argv[1];
+    power.action = UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN;
+    power.wait_ms = no_wait ? 0 : timeout_s * 1000;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(POWER_REQUEST, power_request, &power);
+    g_autofree char *how = NULL;
+    if (!call(&request, power.wait_ms + ORDER_MS, &how)) {
+        if (!no_wait)
+            fprintf(stderr,
+                    "The guest may be deaf to the power button; 'understudy stop %s' pulls the plug.\n",
+                    argv[1]);
+        return EXIT_FAILED;
+    }
+    return no_wait ? EXIT_OK : tell_shutdown(argv[1], how);
+}
+
+/* ---- reset, pause, resume ---- */
+
+static bool shows(const char *vm, const char *guest_state)
+{
+    Understudy__Envelope *holder = NULL;
+    const Understudy__Status *status = cli_status_of(vm, &holder);
+    bool is_so = status && status->guest_here && strcmp(status->guest_state, guest_state) == 0;
+    if (holder)
+        understudy__envelope__free_unpacked(holder, NULL);
+    return is_so;
+}
+
+/* guest_state: what status must show in the end; NULL: nothing is waited for. */
+static int order(int argc, char **argv, Understudy__PowerAction action, const char *guest_state)
+{
+    if (!cli_parse(NULL, 1, 1, &argc, &argv))
+        return EXIT_USAGE;
+    Understudy__PowerRequest power = UNDERSTUDY__POWER_REQUEST__INIT;
+    power.vm = argv[1];
+    power.action = action;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(POWER_REQUEST, power_request, &power);
+    int code = cli_call_simple(&request, ORDER_MS);
+    gint64 until = g_get_monotonic_time() + SHOWN_S * G_USEC_PER_SEC;
+    while (code == EXIT_OK && guest_state && !shows(argv[1], guest_state)) {
+        if (g_get_monotonic_time() > until)
+            return cli_fail("VM %s does not do so: 'understudy status %s' says what it does", argv[1],
+                            argv[1]);
+        g_usleep(POLL_US);
+    }
+    return code;
+}
+
+int cmd_reset(int argc, char **argv)
+{
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESET, NULL);
+}
+
+int cmd_pause(int argc, char **argv)
+{
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_PAUSE, "paused");
+}
+
+int cmd_resume(int argc, char **argv)
+{
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESUME, "");
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Who waits for a VM to be gone from this host: `stop` and `shutdown`. Main thread only. Each waiter is told
+ * once: when the VM's replicator is gone (its QEMU and its disks' servers ended before it), or when its time
+ * is over.
+ */
+#include "daemon/daemon.h"
+
+struct waiter {
+    char *vm;
+    guint timeout;
+    vm_gone gone;
+    void *opaque;
+};
+
+static GSList *waiters;
+
+static void finish(struct waiter *waiter, bool gone, const char *reason)
+{
+    waiters = g_slist_remove(waiters, waiter);
+    g_clear_handle_id(&waiter->timeout, g_source_remove);
+    waiter->gone(gone, reason, waiter->opaque);
+    g_free(waiter->vm);
+    g_free(waiter);
+}
+
+static gboolean on_timeout(gpointer opaque)
+{
+    struct waiter *waiter = opaque;
+    waiter->timeout = 0;
+    finish(waiter, false, "");
+    return G_SOURCE_REMOVE;
+}
+
+void waiters_add(const char *vm, unsigned timeout_ms, vm_gone gone, void *opaque)
+{
+    struct waiter *waiter = g_new0(struct waiter, 1);
+    waiter->vm = g_strdup(vm);
+    waiter->gone = gone;
+    waiter->opaque = opaque;
+    waiter->timeout = g_timeout_add(timeout_ms, on_timeout, waiter);
+    waiters = g_slist_prepend(waiters, waiter);
+}
+
+void waiters_tell(const char *vm, const char *reason)
+{
+    for (GSList *at = waiters, *next; at; at = next) {
+        struct waiter *waiter = at->data;
+        next = at->next;
+        if (g_str_equal(waiter->vm, vm))
+            finish(waiter, true, reason);
+    }
+}

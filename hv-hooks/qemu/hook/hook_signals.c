@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A host that goes down sends SIGTERM to every process at once. QEMU would quit on it, and the guest with it,
+ * while the replicator hands the guest over. So the signals on which QEMU quits go to the replicator instead,
+ * which decides (failover/leave.c). A QEMU whose replicator is gone has nobody to ask and does what it always
+ * did.
+ *
+ * The handlers run on any thread of QEMU's and call async-signal-safe functions only. QEMU 7.2 to 10.0 set
+ * theirs (os_setup_signal_handling) before the main loop runs for the first time.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "hv-hooks/qemu/hook/hook_internal.h"
+
+static const int passed_on[] = {SIGTERM, SIGHUP, SIGINT};
+#define NSIGNALS (sizeof passed_on / sizeof *passed_on)
+
+static pid_t replicator;
+static struct sigaction qemus_own[NSIGNALS];
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    /* Not through a shell in between, and not to a stranger who has the number now. */
+    if (getppid() == replicator) {
+        kill(replicator, SIGTERM);
+        errno = saved;
+        return;
+    }
+    for (size_t i = 0; i < NSIGNALS; i++) {
+        if (passed_on[i] == number && (qemus_own[i].sa_flags & SA_SIGINFO))
+            qemus_own[i].sa_sigaction(number, info, context);
+    }
+    errno = saved;
+}
+
+void hook_signals_pass_on(pid_t replicator_pid)
+{
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+    replicator = replicator_pid;
+    for (size_t i = 0; i < NSIGNALS; i++)
+        sigaction(passed_on[i], &action, &qemus_own[i]);
+}

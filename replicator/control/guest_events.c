@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What QEMU tells of the guest's life (it shut down, panicked, its watchdog barked), and the user's buttons.
+ * What the user's line says must happen, happens here, since QEMU itself only pauses (run_events.h). Whatever
+ * makes the guest stand still has a word in guest_state, which status shows; as long as there is one, nothing
+ * but the user's resume or reset lets the guest go on, on whichever host it is by then.
+ */
+#include <string.h>
+
+#include "replicator/control/channel.h"
+#include "replicator/control/replicator.h"
+
+G_GNUC_PRINTF(2, 3) static void tell(struct replicator *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_free(r->guest_event);
+    r->guest_event = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_message("%s: %s", r->config.vm_name, r->guest_event);
+    channel_report_soon(r->channel);
+}
+
+static void lose(struct replicator *r, const char *reason)
+{
+    replicator_error(r, "VM %s: this host's QEMU was told to quit (%s)", r->config.vm_name,
+                     reason ? reason : "no reason given");
+    child_process_kill(r->qemu); /* unless it exits by itself; the session hears of either */
+}
+
+static void carry_out(struct replicator *r, enum run_verdict verdict, const char *state,
+                      enum session_end_reason reason)
+{
+    const struct session_event event = {.type = SESSION_EVENT_GUEST_SHUTDOWN, .reason = reason};
+    if (verdict == RUN_STANDS)
+        r->guest_state = state;
+    else if (verdict == RUN_ENDED)
+        replicator_event(r, &event);
+}
+
+static const char *in_words(enum run_verdict verdict)
+{
+    return verdict == RUN_STANDS  ? "and stands still, as its QEMU line says"
+           : verdict == RUN_ENDED ? "and the VM ends, as its QEMU line says"
+                                  : "and goes on, as its QEMU line says";
+}
+
+static void on_shutdown(struct replicator *r, const json_t *data)
+{
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+    enum run_verdict verdict =
+        run_event_shutdown(&r->actions, json_is_true(json_object_get(data, "guest")), reason);
+    if (verdict == RUN_LOST) {
+        lose(r, reason);
+        return;
+    }
+    tell(r, "the guest has shut down (%s) %s", reason ? reason : "no reason given", in_words(verdict));
+    carry_out(r, verdict, "shut-off", SESSION_END_GUEST_SHUTDOWN);
+}
+
+static void on_panicked(struct replicator *r)
+{
+    enum run_verdict verdict = run_event_panicked(&r->actions);
+    tell(r, "the guest's kernel has panicked %s", in_words(verdict));
+    carry_out(r, verdict, "panicked", SESSION_END_PANICKED);
+}
+
+static void on_watchdog(struct replicator *r, const json_t *data)
+{
+    const char *action = json_string_value(json_object_get(data, "action"));
+    enum run_verdict verdict = run_event_watchdog(&r->actions, action);
+    if (verdict == RUN_GOES_ON)
+        tell(r, "the guest's watchdog has run out (%s)", action ? action : "no action given");
+    else
+        tell(r, "the guest's watchdog has run out %s", in_words(verdict));
+    carry_out(r, verdict, "watchdog", SESSION_END_GUEST_SHUTDOWN);
+}
+
+/* A guest that stood still for good begins anew. */
+static void on_reset(struct replicator *r)
+{
+    if (!r->cont_after_reset)
+        return;
+    r->cont_after_reset = false;
+    r->guest_state = "";
+    guest_resume(r);
+    channel_report_soon(r->channel);
+}
+
+void guest_events_heard(struct replicator *r, const char *name, const json_t *data)
+{
+    if (r->session.role != SESSION_PRIMARY || r->quitting)
+        return;
+    if (g_str_equal(name, "SHUTDOWN"))
+        on_shutdown(r, data);
+    else if (g_str_equal(name, "GUEST_PANICKED"))
+        on_panicked(r);
+    else if (g_str_equal(name, "WATCHDOG"))
+        on_watchdog(r, data);
+    else if (g_str_equal(name, "RESET"))
+        on_reset(r);
+}
+
+void guest_events_taken_over(struct replicator *r, const char *run_state)
+{
+    if (g_str_equal(run_state, "paused"))
+        r->guest_state = "paused";
+    else if (g_str_equal(run_state, "guest-panicked"))
+        on_panicked(r);
+    else if (g_str_equal(run_state, "shutdown"))
+        carry_out(r, run_event_shutdown(&r->actions, true, NULL), "shut-off", SESSION_END_GUEST_SHUTDOWN);
+    else if (g_str_equal(run_state, "watchdog"))
+        carry_out(r, run_event_watchdog(&r->actions, "pause"), "watchdog", SESSION_END_GUEST_SHUTDOWN);
+}
+
+/* ---- buttons ---- */
+
+static bool has_the_guest(const struct replicator *r)
+{
+    switch (r->session.state) {
+    case SESSION_CONNECTING:
+    case SESSION_SYNCHRONISING:
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_PEER_LOST:
+        return r->hv_ready && r->session.role == SESSION_PRIMARY && !r->quitting && !r->qemu_gone;
+    default:
+        return false;
+    }
+}
+
+static void on_refused(struct qmp *qmp, json_t *value, const GError *error, void *opaque)
+{
+    struct replicator *r = opaque;
+    (void)qmp;
+    (void)value;
+    if (error && !r->quitting && !r->qemu_gone)
+        replicator_error(r, "VM %s: QEMU refused the order: %s", r->config.vm_name, error->message);
+}
+
+static void resume(struct replicator *r)
+{
+    bool for_good = g_str_equal(r->guest_state, "panicked") || g_str_equal(r->guest_state, "shut-off");
+    if (for_good) {
+        replicator_error(r, "VM %s is %s and cannot be resumed: 'understudy reset %s' starts its guest anew",
+                         r->config.vm_name, r->guest_state, r->config.vm_name);
+        return;
+    }
+    r->guest_state = "";
+    guest_resume(r);
+}
+
+void guest_button(struct replicator *r, Understudy__PowerAction action)
+{
+    if (!has_the_guest(r))
+        return;
+    switch (action) {
+    case UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN:
+        tell(r, "the guest was asked to shut down");
+        qmp_execute(r->qmp, "system_powerdown", NULL, -1, on_refused, r);
+        break;
+    case UNDERSTUDY__POWER_ACTION__POWER_RESET:
+        r->cont_after_reset = r->guest_state[0] && !g_str_equal(r->guest_state, "paused");
+        tell(r, "the guest was reset");
+        qmp_execute(r->qmp, "system_reset", NULL, -1, on_refused, r);
+        break;
+    case UNDERSTUDY__POWER_ACTION__POWER_PAUSE:
+        if (r->guest_state[0])
+            break;
+        r->guest_state = "paused";
+        qmp_execute(r->qmp, "stop", NULL, -1, on_refused, r);
+        break;
+    case UNDERSTUDY__POWER_ACTION__POWER_RESUME:
+        resume(r);
+        break;
+    default:
+        break;
+    }
+    channel_report_soon(r->channel);
+}
