@@ -260,13 +260,16 @@ static int start_tracking(struct capture_thread *t, const struct capture_order *
 {
     if (order->resync)
         return t->tracking ? capture_resume(t->capture, order->held_epoch) : -ESTALE;
-    let_go(t);
     return capture_start(t->capture);
 }
 
 static void run_precopy(struct capture_thread *t, const struct capture_order *order)
 {
-    drop_work(t);
+    /* Before the disks begin: both end what they were synchronising. */
+    if (order->resync)
+        drop_work(t);
+    else
+        let_go(t);
     t->syncing_disks = t->first_epoch_due = true;
     atomic_store_explicit(&t->figures.sync_sent_pages, 0, memory_order_relaxed);
     disk_sync_begin(t->disk_sync, t->sender, order->connection, order->term, order->resync);
