@@ -56,9 +56,10 @@ static int tear_down(void **state)
     const char *argv[] = {"rm", "-rf", dir, NULL};
     (void)state;
     endings_clear();
-    return g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL)
-               ? 0
-               : -1;
+    bool removed =
+        g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
+    g_clear_pointer(&dir, g_free);
+    return removed ? 0 : -1;
 }
 
 static void test_an_ending_says_in_words_why(void **state)

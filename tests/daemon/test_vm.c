@@ -92,6 +92,8 @@ static int tear_down(void **state)
     (void)state;
     vms_shutdown();
     g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
+    g_clear_pointer(&config.replicator, g_free);
+    g_clear_pointer(&dir, g_free);
     return 0;
 }
 
