@@ -80,7 +80,11 @@ await 120 "protection on host $here" field_is $here state protected
 if [ $kill = both ]; then
     await_operations "under protection"
     moment_to_kill $here 1000
-    # As near to one moment as can be; the primary first, so that it has done nothing that the standby could not know of.
+    # One call for both, or the standby takes over before its turn comes; the primary first, so that it has done nothing that the standby could
+    # not know of.
+    pids=$(ip netns pids "$prefix-$here" && ip netns pids "$prefix-$there")
+    # shellcheck disable=SC2086 # a list of numbers
+    kill -KILL $pids
     kill_host $here
     kill_host $there
     kill -INT "$client_pid"
