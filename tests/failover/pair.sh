@@ -63,7 +63,7 @@ start_daemon() {
     hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" ${DAEMON_OPTIONS:-} \
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
-    await $((5 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
+    await $((30 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
 }
 
 build_guest() {
