@@ -48,6 +48,10 @@ static void fill_hello(struct replicator *r, struct wire_hello *hello)
     hello->role = r->session.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY;
     struct session_hello images;
     session_hello(&r->session, &images);
+    /* What was held back of a shared disk is let go or forgotten meanwhile: its VM is synchronised in full.
+     */
+    if (disks_any_shared(r->disks))
+        memset(&images.origin, 0, sizeof images.origin);
     hello->images = (struct wire_images){.origin = {images.origin.run, images.origin.number},
                                          .next = {images.next.run, images.next.number}};
     hello->nblocks = hypervisor_nblocks(r->hv);
