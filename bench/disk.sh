@@ -21,15 +21,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#setups[@]} -gt 0 ] || setups=(file nbdkit alone protected)
-[ "$(id -u)" -eq 0 ] || { echo "bench/disk.sh: become root: it makes network namespaces" >&2; exit 1; }
-[ "$install" -eq 0 ] || scripts/install-deps.sh
-if [ -z "${BUILD:-}" ]; then
-    cmake --preset release >/dev/null
-    cmake --build --preset release -- --quiet
-fi
-BUILD=${BUILD:-$PWD/build/release} GUEST=$PWD/build/guest
-# shellcheck source=tests/failover/pair.sh
-. tests/failover/pair.sh
+# shellcheck source=bench/common.sh
+. bench/common.sh
+prepare_pair
 if [ $quick -eq 1 ]; then
     seconds=2 size_mib=128 rounds=${rounds:-1}
 else
@@ -40,7 +34,6 @@ loads=("write-4k-fsync 1" "write-4k-fsync 4" "write-1m 2" "read-4k 2" "read-1m 2
 export INITRD=initrd-disk.img APPEND="us.bench=vda" DIRTY=0 NIC=virtio-net-pci,disable-modern=on
 # Little device state, as in bench/run.sh, in every set-up.
 light_disk=(-global virtio-blk-pci.disable-modern=on)
-say() { echo "== [$SECONDS s] $*" >&2; }
 ask_bench() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-disk-client" $guest_address --ask "$1"; }
 pair_prepare() {
     for host in a b; do

@@ -28,14 +28,13 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$install" -eq 0 ] || scripts/install-deps.sh --bench
-cmake --preset release >/dev/null
-cmake --build --preset release -- --quiet
-bench=$PWD/build/release/bench/disk_plugin_bench
-plugin=$PWD/build/release/replicator/nbdkit-understudy-plugin.so
+# shellcheck source=bench/common.sh
+. bench/common.sh
+prepare_build --bench
+bench=$BUILD/bench/disk_plugin_bench
+plugin=$BUILD/replicator/nbdkit-understudy-plugin.so
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-say() { echo "== [$SECONDS s] $*" >&2; }
 
 # What is asked of the disk: name, fio's options.
 declare -A workloads=(

@@ -19,22 +19,15 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$(id -u)" -eq 0 ] || { echo "bench/link_returns.sh: become root: it makes network namespaces" >&2; exit 1; }
-[ "$install" -eq 0 ] || scripts/install-deps.sh
-if [ -z "${BUILD:-}" ]; then
-    cmake --preset release >/dev/null
-    cmake --build --preset release -- --quiet
-fi
-BUILD=${BUILD:-$PWD/build/release} GUEST=${GUEST:-$PWD/build/guest}
-# shellcheck source=tests/failover/pair.sh
-. tests/failover/pair.sh
+# shellcheck source=bench/common.sh
+. bench/common.sh
+prepare_pair
 if [ $quick -eq 1 ]; then
     mib=1024 rounds=${rounds:-1}
 else
     mib=4096 rounds=${rounds:-5}
 fi
 out_s=2 rate=1000
-say() { echo "== [$SECONDS s] $*" >&2; }
 sync() { understudy a status web --json | python3 -c "import json, sys; print(json.load(sys.stdin)['sync']['$1'])"; }
 filled_kb() { awk '/RssShmem/ {print $2}' "/proc/$(field a qemu_pid)/status"; }
 is_filled() { [ "$(filled_kb)" -ge $((mib * 1024 / 100 * 82)) ]; }

@@ -3,6 +3,7 @@
 # costs guest and client, and the gap at failover. Ends with a table, and with JSON where asked for. docs/benchmarks.md says
 # what each figure means. Run it alone: on a busy machine it measures the others.
 #   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|busy|latency|failover|colo]... [--no-install]
+#   bench/run.sh --against BUILD [--pairs N] [--only PART]...     two builds in turns: this tree's, and the build tree BUILD
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,42 +14,71 @@ usage: bench/run.sh [OPTIONS]
   --json FILE   write the figures there
   --only PART   idle, dirty, busy, latency, failover or colo; may be given again (all of them)
   --no-install  leave the packages alone
+  --against BUILD  measure this tree's build and the build tree BUILD (say, another checkout's build/release) in turns, and
+                print the median of the ratios, this one's figure to the other's, with the smallest and the largest
+  --pairs N     how often, with --against (5)
+  --seconds N   of each measurement (30; with --quick 5; with --against 10)
+  --kills N     failovers (20; with --quick or --against 5)
 USAGE
 }
-quick=0 json="" install=1 parts=()
+quick=0 json="" install=1 parts=() against="" pairs=5 seconds="" kills=""
 while [ $# -gt 0 ]; do
     case "$1" in
     --quick) quick=1 ;;
     --json) json=${2:?--json needs a file}; shift ;;
     --only) parts+=("${2:?--only needs a part}"); shift ;;
     --no-install) install=0 ;;
+    --against) against=${2:?--against needs a build tree}; shift ;;
+    --pairs) pairs=${2:?--pairs needs a number}; shift ;;
+    --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+    --kills) kills=${2:?--kills needs a number}; shift ;;
     --help | -h) usage; exit 0 ;;
     *) echo "bench/run.sh: unknown option $1; --help lists the options" >&2; exit 2 ;;
     esac
     shift
 done
+if [ -n "$against" ]; then
+    against=$(cd "$against" && pwd)
+    [ -x "$against/daemon/understudyd" ] || { echo "bench/run.sh: $against is not a build tree: it has no daemon/understudyd" >&2; exit 2; }
+    [ ${#parts[@]} -gt 0 ] || parts=(idle dirty failover)
+    [ $quick -eq 1 ] || seconds=${seconds:-10} kills=${kills:-5}
+fi
 [ ${#parts[@]} -gt 0 ] || parts=(idle dirty busy latency failover colo)
-[ "$(id -u)" -eq 0 ] || { echo "bench/run.sh: become root: it makes network namespaces" >&2; exit 1; }
-[ "$install" -eq 0 ] || scripts/install-deps.sh
-cmake --preset release >/dev/null
-cmake --build --preset release -- --quiet
-BUILD=$PWD/build/release GUEST=$PWD/build/guest
-# shellcheck source=tests/failover/pair.sh
-. tests/failover/pair.sh
+# shellcheck source=bench/common.sh
+. bench/common.sh
+prepare_pair
 
 # The reference guest: little device state, since QEMU's save of it is most of an idle guest's pause.
 export NIC=virtio-net-pci,disable-modern=on
 if [ $quick -eq 1 ]; then
-    measure_s=5 clock_s=15 kills=5 computations=3
+    measure_s=${seconds:-5} clock_s=15 kills=${kills:-5} computations=3
 else
-    measure_s=30 clock_s=60 kills=20 computations=7
+    measure_s=${seconds:-30} clock_s=60 kills=${kills:-20} computations=7
 fi
 settle_s=3
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
-say() { echo "== [$SECONDS s] $*" >&2; }
 results=$work/results
 mkdir "$results"
 median() { sort -n | awk '{a[NR] = $1} END {if (NR) print a[int((NR + 1) / 2)]}'; }
+
+# Two builds in turns. This build and the other one begin a pair alternately, so that a machine that gets slower favours neither.
+compare() {
+    local pair which options=(--no-install --seconds "$measure_s" --kills "$kills") part
+    [ $quick -eq 0 ] || options+=(--quick)
+    for part in "${parts[@]}"; do options+=(--only "$part"); done
+    for ((pair = 1; pair <= pairs; pair++)); do
+        for which in $([ $((pair % 2)) -eq 1 ] && echo this other || echo other this); do
+            say "pair $pair of $pairs: $which build"
+            BUILD=$([ $which = this ] && echo "$BUILD" || echo "$against") GUEST=$GUEST \
+                "$0" "${options[@]}" --json "$work/$which-$pair" >/dev/null
+        done
+    done
+    bench/ratios.py "$work" "$pairs" "$json"
+}
+if [ -n "$against" ]; then
+    compare
+    exit
+fi
 
 # measure NAME: the figures of the pair that runs, over measure_s.
 measure() {

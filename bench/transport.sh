@@ -34,7 +34,9 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-bench=$PWD/build/release/bench/transport_bench
+# shellcheck source=bench/common.sh
+. bench/common.sh
+bench=${BUILD:-$PWD/build/release}/bench/transport_bench
 # Of the tools, fixed, so that the other host's firewall can be told. ib_write_bw's server ends after each client.
 bench_port=17970 iperf_port=17971 write_port=17972
 batches=(16 256 2048) # pages: the batches of transport_bench
@@ -45,7 +47,6 @@ write_seconds() { echo $((batches[$1] < 2048 ? seconds : 2 * seconds + 2)); }
 write_options() {
     echo "-R -F -Q 1 -f 1 -u 16 -p $((write_port + $1)) -s $((batches[$1] * 4096)) -t $((batches[$1] < 256 ? 64 : 8)) -D $(write_seconds "$1")"
 }
-say() { echo "== [$SECONDS s] $*" >&2; }
 
 background=()
 work=$(mktemp -d)
@@ -154,9 +155,7 @@ if [ $mode = inside ]; then
     exit 0
 fi
 
-[ $install -eq 0 ] || scripts/install-deps.sh --bench
-cmake --preset release >/dev/null
-cmake --build --preset release -- --quiet
+prepare_build --bench
 case $mode in
 serve)
     serve "$address"
