@@ -59,16 +59,6 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
         understudy__envelope__free_unpacked(answer, NULL);
 }
 
-/* Words of the peer's that may be shown: some, not too many, and no control character. */
-static bool is_printable(const char *words)
-{
-    size_t len = strnlen(words, QEMU_VERSION_MAX + 1);
-    for (size_t i = 0; i < len; i++)
-        if (!g_ascii_isprint(words[i]))
-            return false;
-    return len > 0 && len <= QEMU_VERSION_MAX;
-}
-
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error)
 {
@@ -94,7 +84,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
         standby->data_port = (uint16_t)answer->prepared->data_port;
         standby->udp_port = (uint16_t)answer->prepared->udp_port;
         protection->cpu_enforce = answer->prepared->cpu_enforce;
-        if (is_printable(answer->prepared->qemu_version))
+        size_t len = strnlen(answer->prepared->qemu_version, QEMU_VERSION_MAX + 1);
+        if (len > 0 && len <= QEMU_VERSION_MAX)
             protection_set_string(&protection->standby_qemu, answer->prepared->qemu_version);
     } else {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,

@@ -101,7 +101,9 @@ static int end_held(struct disk_log *log, struct range *range, uint64_t offset, 
     return status == -ENOSPC ? status : disk_log_report(log, status, offset);
 }
 
-int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset)
+/* The path of every change: into the log, the image, or both, as the mode says. `data`: of a WRITE. */
+static int change_range(struct disk_log *log, enum disk_record_type type, const void *data, uint64_t len,
+                        uint64_t offset)
 {
     struct range range;
     uint32_t flags;
@@ -111,38 +113,32 @@ int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_
     if (status < 0)
         return status;
     atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
+    if (type == DISK_RECORD_WRITE)
+        atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
     struct iovec iov = {(void *)(uintptr_t)data, len};
     if (flags & DISK_HELD) {
-        if (disk_chaos_has("not-held"))
+        if (disk_chaos_has("not-held") && type == DISK_RECORD_WRITE)
             disk_image_write(log->image, &iov, 1, offset, false);
-        return end_held(log, &range, offset, log_change(log, DISK_RECORD_WRITE, offset, len, data));
+        return end_held(log, &range, offset, log_change(log, type, offset, len, data));
     }
     if (flags & DISK_LOGGING)
-        log_change(log, DISK_RECORD_WRITE, offset, len, data);
+        log_change(log, type, offset, len, data);
     disk_chaos_step("appended");
-    status = disk_image_write(log->image, &iov, 1, offset, flags & DISK_DURABLE);
+    bool durable = flags & DISK_DURABLE;
+    status = type == DISK_RECORD_WRITE
+                 ? disk_image_write(log->image, &iov, 1, offset, durable)
+                 : disk_image_zero(log->image, offset, len, type == DISK_RECORD_TRIM, durable);
     return end_change(log, &range, offset, len, flags, status);
+}
+
+int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset)
+{
+    return change_range(log, DISK_RECORD_WRITE, data, len, offset);
 }
 
 int disk_log_zero(struct disk_log *log, uint64_t len, uint64_t offset, bool may_trim)
 {
-    struct range range;
-    uint32_t flags;
-    if (len == 0)
-        return 0;
-    int status = begin_change(log, &range, offset, len, &flags);
-    if (status < 0)
-        return status;
-    atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
-    enum disk_record_type type = may_trim ? DISK_RECORD_TRIM : DISK_RECORD_ZERO;
-    if (flags & DISK_HELD)
-        return end_held(log, &range, offset, log_change(log, type, offset, len, NULL));
-    if (flags & DISK_LOGGING)
-        log_change(log, type, offset, len, NULL);
-    disk_chaos_step("appended");
-    status = disk_image_zero(log->image, offset, len, may_trim, flags & DISK_DURABLE);
-    return end_change(log, &range, offset, len, flags, status);
+    return change_range(log, may_trim ? DISK_RECORD_TRIM : DISK_RECORD_ZERO, NULL, len, offset);
 }
 
 int disk_log_read(struct disk_log *log, void *buffer, uint32_t len, uint64_t offset)
