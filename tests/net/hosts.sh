@@ -63,20 +63,29 @@ hosts_dir() {
     echo "/run/us-$1"
 }
 
-# The host dies: SIGKILL to everything in it. "quiet": its links go first, so that no farewell gets out.
+# The host dies: SIGKILL to everything in it; returns when nothing of it lives. "quiet": without a farewell. Its processes are stopped, so that
+# none acts on the links' loss, then the links go, and then the processes.
 hosts_kill() {
-    local p=$1 h=$2 pids
+    local p=$1 h=$2
     if [ "${3:-}" = quiet ]; then
+        hosts_signal "$p" "$h" STOP || true
         ip -n "$p-$h" link set up0 down
         ip -n "$p-$h" link set repl0 down 2>/dev/null || true
     fi
-    # One call: the processes die together, as they would with the host. Again for what was born meanwhile.
-    for _ in 1 2 3; do
-        pids=$(ip netns pids "$p-$h" 2>/dev/null) || true
-        [ -n "$pids" ] || break
-        # shellcheck disable=SC2086 # a list of numbers
-        kill -KILL $pids 2>/dev/null || true
+    # Again for what was born meanwhile, and for what dies slowly on a busy machine.
+    for _ in {1..200}; do
+        hosts_signal "$p" "$h" KILL || return 0
+        sleep 0.01
     done
+    echo "hosts.sh: these processes of $p-$h do not die: $(ip netns pids "$p-$h")" >&2
+}
+
+# One call for all processes: the signal reaches them together. False: there were none.
+hosts_signal() {
+    local pids
+    pids=$(ip netns pids "$1-$2" 2>/dev/null) || true
+    # shellcheck disable=SC2086 # a list of numbers
+    [ -n "$pids" ] && { kill "-$3" $pids 2>/dev/null || true; }
 }
 
 # What a quiet kill took down.
@@ -90,11 +99,7 @@ hosts_down() {
     local p=$1 h
     for h in a b client sw; do
         [ -e "/run/netns/$p-$h" ] || continue
-        for _ in {1..100}; do
-            hosts_kill "$p" "$h"
-            [ -n "$(ip netns pids "$p-$h" 2>/dev/null)" ] || break
-            sleep 0.05
-        done
+        hosts_kill "$p" "$h"
         ip netns del "$p-$h" 2>/dev/null || true
     done
     # What a test mounted for its hosts, the last one first.
