@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See address.h. */
+/*
+ * Resolving by getaddrinfo, and sockets bound to what it returns. Order of addresses is getaddrinfo's (RFC
+ * 6724); all of them are kept, up to a fixed number, so that a caller can try each. ADDRESS_DIGITS never
+ * asks a name server (AI_NUMERICHOST).
+ */
 #include "common/address.h"
 
 #include <errno.h>
@@ -22,7 +26,7 @@ static int flags_of(enum address_kind kind, int family)
 int addresses_resolve(struct addresses *out, const char *host, uint16_t port, enum address_kind kind,
                       int family, GError **error)
 {
-    /* One entry an address: the type of socket does not matter. */
+    /* One entry for each address: the type of socket does not matter. */
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = family}, *list = NULL;
     char service[8];
     memset(out, 0, sizeof *out);
@@ -82,7 +86,7 @@ char *address_of_peer(int fd)
     return address_text((struct sockaddr *)&address, len);
 }
 
-/* Only after the bind: a port that another VM has must not have been given to this one. */
+/* SO_REUSEADDR is set only after the bind, so that a port that another VM has is never given to this one. */
 static int bind_one(const struct address *address, bool shares)
 {
     int yes = 1, no = 0;

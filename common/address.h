@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Names and addresses of hosts: the only place where names are resolved. A name may have several addresses,
- * of both families, of which not all are reached: whoever connects tries all of them.
+ * Names and addresses of hosts. This is the only place where names are resolved. A name may have several
+ * addresses, of both families, and not all of them may be reachable: a caller that connects tries all of
+ * them.
  *
- * Resolving a name asks servers and may take seconds. A thread that others wait for (the replicator's control
- * thread) takes addresses only: the daemon gives it the one by which it has reached the peer.
+ * Resolving a name asks servers and may take seconds. A thread that others wait for (the replicator's
+ * control thread) takes addresses only: the daemon gives it the one by which it has reached the peer.
  */
 #ifndef UNDERSTUDY_COMMON_ADDRESS_H
 #define UNDERSTUDY_COMMON_ADDRESS_H
@@ -36,18 +37,22 @@ enum address_kind {
  * a sentence. */
 int addresses_resolve(struct addresses *out, const char *host, uint16_t port, enum address_kind kind,
                       int family, GError **error);
-/* The port number in port's text. 0: it is none. */
+/* Parses a port number. 0: it is not one. */
 uint16_t address_port_of(const char *port);
 uint16_t address_port(const struct address *address);
-/* In digits, without the port; an IPv4 address in mapped form as IPv4. GLib string. "" if it is none. */
+/*
+ * Writes an address in digits, without the port; an IPv4 address in mapped form as IPv4. GLib string, "" on
+ * failure.
+ */
 char *address_text(const struct sockaddr *address, socklen_t len);
 /* The text of the address at the other end of a connected socket. GLib string. */
 char *address_of_peer(int fd);
 
 /*
- * A datagram socket at address (NULL: every address, of both families where the kernel has both). *port 0:
- * any that is free, which comes back; else the number is shared with others at other addresses. The fd, or
- * -errno with a sentence. *family: what addresses the socket can send to.
+ * Makes a datagram socket bound to host (NULL: every address, of both families where the kernel has both).
+ * *port 0 takes any free port and returns its number; another number is shared with sockets at other
+ * addresses. Returns the descriptor, or -errno and a sentence. *family: the family of addresses that the
+ * socket can send to.
  */
 int address_bind_datagram(const char *host, uint16_t *port, int *family, GError **error);
 

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See child_process.h. Between fork and exec only async-signal-safe calls are made: the replicator has
- * threads by the time it starts a program, and the child must not wait for a lock one of them held.
+ * Starts programs with fork and exec. Between the two only async-signal-safe calls are made: the replicator
+ * has threads by the time it starts a program, and the child must not wait for a lock that one of them
+ * held.
  *
- * The descriptors move to their numbers in two steps, first out of the way of all of those numbers, so that
- * none is overwritten before its turn; dup2 leaves them without close-on-exec, which everything else has. The
- * child gets a session of its own, so that a Ctrl-C at the daemon's terminal does not reach guests.
+ * The descriptors move to their numbers in two steps: first to numbers above all of those, so that none is
+ * overwritten before its turn, then by dup2, which leaves them without close-on-exec. All other descriptors
+ * have it. The child gets a session of its own, so that a Ctrl-C at the daemon's terminal does not reach
+ * guests.
  *
- * The kernel kills the child when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG): that is the
- * control thread, which ends with the process. So no guest runs without the replicator that lets its output
- * out, whatever killed the replicator, and whether or not a daemon is there. The order outlives exec, but not
- * a change of user or a program that gains rights; QEMU options that do this are refused.
+ * The kernel kills the child when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG). That is the
+ * control thread, which ends with the process. So no guest outlives the replicator that releases its
+ * output, whatever killed the replicator, and whether or not a daemon is there. The setting survives exec,
+ * but not a change of user or a program that gains rights; QEMU options that do this are refused.
  */
 #include "common/child_process.h"
 
@@ -135,7 +137,7 @@ static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaqu
     return G_SOURCE_REMOVE;
 }
 
-/* Forks and runs the plan. The child's pid, or -errno of whatever failed on the way to exec. */
+/* Forks and carries out the plan. Returns the child's pid, or -errno of the first failure before exec. */
 static pid_t spawn(struct child_plan *plan)
 {
     int report[2];
@@ -158,7 +160,7 @@ static pid_t spawn(struct child_plan *plan)
     return result < 0 ? result : pid;
 }
 
-/* The environment as the child shall have it, with room for its pid where it wants that. GLib strv. */
+/* Builds the child's environment, with space for its pid where it needs that. GLib strv. */
 static char **child_environment(const struct child_start *start, char **listen_pid)
 {
     char **environment = start->environment ? g_strdupv(start->environment) : g_get_environ();

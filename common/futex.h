@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A moment of CLOCK_MONOTONIC that is this far away. */
+/* The time of CLOCK_MONOTONIC that many milliseconds from now. */
 static inline struct timespec disk_futex_in_ms(unsigned milliseconds)
 {
     struct timespec at;
@@ -24,7 +24,10 @@ static inline struct timespec disk_futex_in_ms(unsigned milliseconds)
     return at;
 }
 
-/* until: CLOCK_MONOTONIC, NULL for ever. May return early; ask again. */
+/*
+ * Waits while *word is seen, until the time (CLOCK_MONOTONIC; NULL: without limit). May return early: check
+ * again.
+ */
 static inline void disk_futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *until)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, until, NULL, FUTEX_BITSET_MATCH_ANY);
@@ -35,7 +38,7 @@ static inline void disk_futex_wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Whoever waits for word looks again. */
+/* Adds one to *word and wakes all waiters, which then check their conditions again. */
 static inline void disk_futex_raise(_Atomic uint32_t *word)
 {
     atomic_fetch_add(word, 1);

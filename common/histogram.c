@@ -70,7 +70,7 @@ void histogram_reset(struct histogram *histogram)
         atomic_store_explicit(&histogram->counts[i], 0, memory_order_relaxed);
     atomic_store_explicit(&histogram->total, 0, memory_order_relaxed);
     atomic_store_explicit(&histogram->max, 0, memory_order_relaxed);
-    /* Last: who sees the wish gone sees the counts gone. */
+    /* Last: a reader that sees the request cleared sees the counts cleared. */
     atomic_store_explicit(&histogram->reset_wanted, false, memory_order_release);
 }
 

@@ -13,7 +13,7 @@ struct histogram;
 
 struct histogram *histogram_new(void);
 void histogram_free(struct histogram *histogram);
-/* The writer. No allocation, no lock. */
+/* Counts a value. The writer only. No allocation, no lock. */
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_reset(struct histogram *histogram);
 /* Any thread: the writer forgets everything before its next value; until then readers see it empty. */

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See log.h. */
+/*
+ * The writer behind g_message and its relatives: one write(2) for each line, so that lines of the daemon
+ * and of its replicators do not mix. log_file_bound reads the newest half of a file,
+ * truncates the file, and writes that half back.
+ */
 #include "common/log.h"
 
 #include <fcntl.h>
@@ -83,7 +87,7 @@ void log_file_bound(const char *path, size_t max)
     }
     g_autofree char *tail = g_malloc(max / 2);
     ssize_t len = pread(fd, tail, max / 2, now.st_size - (off_t)(max / 2));
-    /* From the beginning of a line, where there is one. */
+    /* Starts at the beginning of a line, if there is one. */
     const char *line = len > 0 ? memchr(tail, '\n', (size_t)len) : NULL;
     const char *from = line ? line + 1 : tail;
     size_t kept = len > 0 ? (size_t)(tail + len - from) : 0;

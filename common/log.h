@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where g_message and its kin go: standard error, one readable line each (common/words.h), with its severity
- * as sd-daemon(3) marks it when the journal listens there, else with the time and in words. Files that
- * programs print into are kept from growing here too.
+ * Output of g_message and its relatives: standard error, one readable line each (common/words.h). If the
+ * journal listens there, each line has its severity as sd-daemon(3) marks it; otherwise the time, and the
+ * severity as a word. This file also keeps files that programs print into from growing without bound.
  */
 #ifndef UNDERSTUDY_COMMON_LOG_H
 #define UNDERSTUDY_COMMON_LOG_H

@@ -17,7 +17,7 @@
 #include "common/futex.h"
 
 /*
- * What a letter's poster wrote, its taker sees: by liburcu's queue. The thread sanitizer does not see into
+ * liburcu's queue orders the poster's writes before the taker's reads. The thread sanitizer does not see
  * that, so in its builds it is told.
  */
 #ifdef __SANITIZE_THREAD__
@@ -85,7 +85,7 @@ bool mailbox_await_room(struct mailbox *box, uint32_t limit, unsigned timeout_ms
     uint32_t seen = atomic_load(&box->room);
     if (atomic_load(&box->nletters) < limit)
         return true;
-    /* Said before the last look: a taker that makes room after that look sees it. */
+    /* Stored before the last check: a taker that makes room after that check sees it. */
     atomic_store(&box->crowded, limit);
     if (atomic_load(&box->nletters) >= limit)
         disk_futex_wait(&box->room, seen, &until);

@@ -38,7 +38,7 @@ struct mailbox {
 
 /* 0 or -errno. */
 int mailbox_open(struct mailbox *box);
-/* Letters still inside are the owner's to take first. */
+/* The owner takes the letters that are still inside first. */
 void mailbox_close(struct mailbox *box);
 /* Any thread: false, and the letter stays the caller's, if limit letters are waiting already. */
 bool mailbox_try_post(struct mailbox *box, struct letter *letter, uint32_t limit);
@@ -51,9 +51,9 @@ void mailbox_post(struct mailbox *box, struct letter *letter);
 void mailbox_wake(struct mailbox *box);
 /* The taking thread: the oldest letter, or NULL. */
 struct letter *mailbox_take(struct mailbox *box);
-/* The taking thread: sleeps until something was posted or woken, at most timeout_ms (-1: for ever). */
+/* The taking thread: sleeps until something was posted or woken, at most timeout_ms (-1: without limit). */
 void mailbox_wait(struct mailbox *box, int timeout_ms);
-/* The taking thread, when it polls event_fd itself: forget the wake-ups so far. */
+/* The taking thread, when it polls event_fd itself: clears the wake-ups so far. */
 void mailbox_clear_wake(struct mailbox *box);
 
 #endif

@@ -29,7 +29,7 @@ static bool is_ordinary(pid_t tid)
            getpriority(PRIO_PROCESS, (id_t)tid) == 0 && errno == 0;
 }
 
-/* Only where the session is the process's own: nobody else's programs go along. */
+/* Changes the group only if the session is the process's own: other programs must not be affected. */
 static void set_group_nice(pid_t pid, int nice)
 {
     char path[40], text[8];
@@ -57,7 +57,7 @@ unsigned priority_set_nice(pid_t pid, int nice)
     }
     if (tasks)
         closedir(tasks);
-    /* A child of one that has it already starts with it; its session does not. */
+    /* A child of a process with this niceness starts with it; its session does not. */
     if (nice && (changed || getpriority(PRIO_PROCESS, (id_t)pid) == nice))
         set_group_nice(pid, nice);
     return changed;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See words.h. Bytes that are no UTF-8 become U+FFFD. White space and line separators become spaces, several
- * of them one; other characters that draw nothing but change how the rest is drawn (control characters,
- * among them the C1 ones that many terminals obey, and bidirectional overrides) become "?".
+ * Replaces what a terminal or a reader could take for something else. Bytes that are not UTF-8 become
+ * U+FFFD. White space and line separators become spaces, several of them one. Characters that draw nothing
+ * but change how the rest is drawn become "?": control characters, among them the C1 ones that many
+ * terminals obey, and bidirectional overrides.
  */
 #include "common/words.h"
 
@@ -11,7 +12,7 @@
 
 #define ELLIPSIS "..."
 
-/* The character to show for it. */
+/* Returns the character to show for c. */
 static gunichar shown(gunichar c)
 {
     switch (g_unichar_type(c)) {

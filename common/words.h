@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Sentences that somebody else wrote: QEMU, a disk's server, qemu-img, the peer. They are shown to people and
- * put into JSON, and must not steer a terminal, look like a line of ours, or break the JSON. Each goes
- * through here where it enters. Any thread; allocates.
+ * Sentences from outside: QEMU, a disk's server, qemu-img, the peer. They are shown to people and put into
+ * JSON, and must not control a terminal, look like a line of ours, or break the JSON. Each goes through
+ * here where it enters. Any thread; allocates.
  */
 #ifndef UNDERSTUDY_COMMON_WORDS_H
 #define UNDERSTUDY_COMMON_WORDS_H
@@ -14,8 +14,8 @@
 #define WORDS_PATH_MAX 4096 /* and where a path may be in it */
 
 /*
- * The words as one line of valid UTF-8 without control characters, of at most max bytes (at least 4); what is
- * longer ends in "...". GLib string, never NULL; words may be NULL.
+ * Returns the words as one line of valid UTF-8 without control characters, of at most max bytes (at least
+ * 4); a longer text ends in "...". GLib string, never NULL; words may be NULL.
  */
 char *words_make_readable(const char *words, size_t max);
 /* The same for words that end after len bytes, or at a zero byte before. */
