@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See crc32c.h. isa-l's crc32_iscsi is the bare recurrence: the inversions before and after are the caller's.
- */
+/* CRC32C by isa-l. Its crc32_iscsi is the bare recurrence: the caller inverts before and after. */
 #include "proto/crc32c.h"
 
 #include <isa-l/crc.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See epoch_wire.h. */
+/*
+ * Encoders and strict decoders of headers, epochs, commit records and HELLOs (epoch_wire.h has the layout).
+ * Every length is checked against the buffer and against the others before it is used.
+ */
 #include "proto/epoch_wire.h"
 
 #include <errno.h>

@@ -101,7 +101,7 @@ struct wire_hello {
 /* Bytes written, or -ENOSPC. */
 int wire_hello_encode(const struct wire_hello *hello, uint8_t *out, size_t capacity);
 int wire_hello_decode(struct wire_hello *hello, const uint8_t *bytes, size_t len);
-/* In time that does not depend on where they differ. */
+/* Compares two tokens in constant time. */
 bool wire_token_equal(const uint8_t *a, const uint8_t *b);
 bool wire_hello_same_layout(const struct wire_hello *a, const struct wire_hello *b);
 

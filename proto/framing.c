@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See framing.h. */
+/*
+ * Reads and writes length-prefixed messages, in two ways: a struct framing on a GLib main context, which
+ * buffers what waits to be sent and ends the connection above a limit, and blocking calls with a deadline
+ * for a thread that serves one connection. framing_parse, the decoder of both, is pure.
+ */
 #include "proto/framing.h"
 
 #include <errno.h>
@@ -58,7 +62,7 @@ static gboolean report_closed(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* The owner hears of it from the main loop, never from inside its own call. */
+/* Reports a failure to the owner from the main loop, never from inside its own call. */
 static void fail(struct framing *framing)
 {
     g_clear_handle_id(&framing->readable, g_source_remove);
@@ -69,7 +73,7 @@ static void fail(struct framing *framing)
 
 enum dispatched { DISPATCH_GO_ON, DISPATCH_NONSENSE, DISPATCH_FREED };
 
-/* Hands out what is whole. After DISPATCH_FREED (by the callback) the framing must not be touched. */
+/* Passes on whole messages. After DISPATCH_FREED (by the callback) the framing must not be touched. */
 static enum dispatched dispatch(struct framing *framing)
 {
     bool gone = false;

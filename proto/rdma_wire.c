@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See rdma_wire.h. */
+/*
+ * Encoders and decoders of the RDMA transport's own fields (rdma_wire.h). A comment before each gives the
+ * offsets.
+ */
 #include "proto/rdma_wire.h"
 
 #include <errno.h>

@@ -25,7 +25,7 @@ enum rdma_wire_kind {
     RDMA_WIRE_GRANT = 4,  /* a grant */
 };
 
-/* Each SEND says what its sender has given back so far. */
+/* Each SEND says what its sender has returned so far. */
 struct rdma_wire_prefix {
     uint32_t kind;
     uint64_t receives;   /* receive buffers posted again since the connection began */
@@ -58,7 +58,7 @@ struct rdma_wire_commit {
 void rdma_wire_commit_encode(const struct rdma_wire_commit *commit, uint8_t out[RDMA_WIRE_COMMIT_LEN]);
 int rdma_wire_commit_decode(struct rdma_wire_commit *commit, const uint8_t bytes[RDMA_WIRE_COMMIT_LEN]);
 
-/* What comes with a connection request: who does not know the token is refused. */
+/* The private data of a connection request. A peer that does not know the token is refused. */
 void rdma_wire_private_encode(const uint8_t token[WIRE_TOKEN_LEN], uint8_t out[RDMA_WIRE_PRIVATE_LEN]);
 /* 0, -EPROTO, -EPROTONOSUPPORT (another version) or -EACCES. Devices may pad: len may be more. */
 int rdma_wire_private_check(const uint8_t token[WIRE_TOKEN_LEN], const uint8_t *bytes, size_t len);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See readable.h. Walks the message by its descriptor, so that no field can be forgotten. */
+/* Walks a message by its protobuf descriptor, so that no field, present or future, is forgotten. */
 #include "proto/readable.h"
 
 #include <glib.h>
