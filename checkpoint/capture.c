@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See capture.h. Which slot a page has in the open epoch is kept per page as (epoch serial, slot): 8 bytes a
- * page, never cleared, since an old serial means "none". The job list for the copiers is address space
- * reserved at start, so the pause allocates nothing.
+ * How capture finds a page's slot, and what a peer may lack.
  *
- * The same serials say what a peer lacks when a link breaks: a page was staged last under the serial of its
- * place, so all places with a serial above that of the newest epoch that the peer holds go back into the map.
- * Epochs cost nothing for that; the scan is paid when a link has returned.
+ * The slot of a page in the open epoch is kept for each page as (epoch serial, slot): 8 bytes a page, never
+ * cleared, since an older serial means "no slot". The job list for the copiers is address space reserved at
+ * start, so the pause allocates nothing.
+ *
+ * The same serials say what a peer lacks when a link breaks: a page was last staged under the serial of its
+ * place. So all places with a serial above that of the newest epoch that the peer holds go back into the
+ * map. Epochs cost nothing for that; the scan is done only when a link has returned.
  */
 #include "checkpoint/capture.h"
 
@@ -127,7 +129,7 @@ void capture_drop(struct capture *capture)
     capture->open = NULL;
 }
 
-/* Every page that holds something: all of the aux blocks, and main RAM but its holes. */
+/* Marks every page that is not a hole: all of the aux blocks, and main RAM without its holes. */
 static void mark_present(struct capture *capture)
 {
     const struct hypervisor *hv = capture->config.hv;
@@ -171,7 +173,10 @@ int capture_start(struct capture *capture)
     return 0;
 }
 
-/* The serial of the newest epoch that the peer holds. An epoch too old to be remembered says nothing new. */
+/*
+ * Returns the serial of the newest epoch that the peer holds. An epoch too old to be remembered changes
+ * nothing.
+ */
 static uint32_t serial_held(const struct capture *capture, uint64_t held_epoch)
 {
     uint64_t first = capture->ncuts > CUTS ? capture->ncuts - CUTS : 0;
@@ -183,7 +188,7 @@ static uint32_t serial_held(const struct capture *capture, uint64_t held_epoch)
     return capture->held_serial;
 }
 
-/* Pages that were staged and that the peer may lack, those of a dropped epoch included, are dirty again. */
+/* Marks pages dirty that were staged and that the peer may lack, those of a dropped epoch included. */
 static void put_back(struct capture *capture)
 {
     for (unsigned b = 0; b < capture->map.nblocks; b++) {
@@ -221,7 +226,7 @@ int capture_harvest(struct capture *capture)
     return tracker_harvest(capture->tracker, &capture->map);
 }
 
-/* The slot of a page in the open epoch, taking one if it has none. -ENOSPC: staging is full. */
+/* Returns the slot of a page in the open epoch, and takes one if it has none. -ENOSPC: staging is full. */
 static int64_t place_page(struct capture *capture, unsigned block, uint64_t page)
 {
     struct page_place *place = &capture->places[block][page];
@@ -277,7 +282,7 @@ static uint32_t list_dirty(struct capture *capture, uint64_t max, struct cursor 
     return n;
 }
 
-/* Forgets the bits before end. */
+/* Clears the bits before end. */
 static void clear_before(struct dirty_map *map, const struct cursor *end)
 {
     for (unsigned b = 0; b < map->nblocks && b <= end->block; b++) {
@@ -313,7 +318,9 @@ static int64_t stage_dirty(struct capture *capture, uint64_t max)
     return capture->open->nslots == staging_capacity_pages(capture->config.staging) ? -ENOBUFS : -EAGAIN;
 }
 
-/* The serial has wrapped: what is left of four thousand million epochs ago must not be taken for this one's.
+/*
+ * Clears all places after the serial has wrapped: a serial of four thousand million epochs ago must not
+ * count as this one.
  */
 static void forget_places(struct capture *capture)
 {
@@ -378,7 +385,7 @@ int64_t capture_early_pass(struct capture *capture, uint64_t number)
     return copied;
 }
 
-/* The part between pause and resume that is ours. 0 or -errno, and the hypervisor knows. */
+/* Does the engine's part between pause and resume. Returns 0 or -errno; the hypervisor has been told. */
 static int copy_in_pause(struct capture *capture, uint64_t number, uint32_t *copied)
 {
     capture->config.at_boundary(capture->config.opaque, number);
@@ -392,7 +399,7 @@ static int copy_in_pause(struct capture *capture, uint64_t number, uint32_t *cop
     return hypervisor_checkpoint_copied(capture->config.hv);
 }
 
-/* What travels with the pages. Guest running again. */
+/* Adds the device state to the epoch. The guest runs again. */
 static int add_device_state(struct capture *capture, const struct hv_checkpoint *checkpoint)
 {
     struct staged_epoch *epoch = capture->open;
@@ -412,7 +419,10 @@ int capture_epoch(struct capture *capture, uint64_t number, bool stay_paused, st
 {
     memset(report, 0, sizeof *report);
     int status = open_epoch(capture, number, STAGED_EPOCH);
-    /* What is known already needs no pause; and if it finds no room, the guest need not be paused in vain. */
+    /*
+     * Stages what is already known to be dirty without a pause. If there is no room for it, the guest is
+     * not paused for nothing.
+     */
     if (status == 0 && capture->map.count > 0) {
         int64_t early = stage_dirty(capture, UINT64_MAX);
         status = early < 0 ? (int)early : 0;

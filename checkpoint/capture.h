@@ -61,11 +61,11 @@ void capture_close(struct capture *capture);
 /* Starts tracking and marks every present page dirty. Any open epoch is dropped. */
 int capture_start(struct capture *capture);
 /*
- * The link broke and is back; tracking went on meanwhile. Dirty is what the peer may lack: every page staged
- * since held_epoch was closed (the newest epoch that the peer is known to hold, of any synchronisation since
- * capture_start; 0: none), whether it was sent, dropped or neither, and what was dirtied and not staged. A
- * peer that holds a newer epoch gets some pages again. -ESTALE: this is not known any more, start over with
- * capture_start. Any open epoch is dropped.
+ * Goes on after a link broke and returned, while tracking went on. Dirty is then what the peer may lack:
+ * every page staged since held_epoch was closed, whether it was sent, dropped or neither, and every page
+ * that was dirtied and not staged. held_epoch is the newest epoch that the peer is known to hold, of any
+ * synchronisation since capture_start; 0: none. A peer that holds a newer epoch gets some pages again. Any
+ * open epoch is dropped. -ESTALE: this is not known any more, start over with capture_start.
  */
 int capture_resume(struct capture *capture, uint64_t held_epoch);
 /*
@@ -73,12 +73,12 @@ int capture_resume(struct capture *capture, uint64_t held_epoch);
  * nothing of the hypervisor.
  */
 void capture_drop(struct capture *capture);
-/* Drops it too, and ends tracking. */
+/* Drops the open epoch too, and ends tracking. */
 int capture_stop(struct capture *capture);
 
 /* Pages known dirty and not yet staged. */
 uint64_t capture_dirty(const struct capture *capture);
-/* Asks for what was dirtied since, guest running. */
+/* Moves newly dirtied pages into the map, guest running. */
 int capture_harvest(struct capture *capture);
 /*
  * Pre-copy: stages up to max_pages dirty pages as one batch. NULL and *status: 0 nothing dirty, -EAGAIN no

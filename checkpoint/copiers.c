@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See copiers.h. The caller publishes a job list and a generation; helpers woken by futex take chunks from an
- * atomic counter until it runs out, and so does the caller. The caller is done when every chunk is, not when
- * every helper has woken: a helper that comes late finds nothing to take. The counter carries the generation
- * in its upper half, so that a helper from the last job can never take a chunk of the next one by mistake.
+ * The pool's protocol. The caller publishes a job list and a generation. Helpers woken by futex take chunks
+ * from an atomic counter until it runs out, and so does the caller. The caller is done when every chunk is
+ * done, not when every helper has woken: a helper that comes late finds no chunk. The counter carries the
+ * generation in its upper half, so that a helper from the last job can never take a chunk of the next one
+ * by mistake.
  *
- * Each helper is bound to a processor of its own, and the caller wakes those on other processors than it runs
- * on. Left to itself the scheduler likes to put a thread beside the one that woke it, above all in a virtual
- * machine, where an idle processor looks like one that the host has taken away: the two then share one
- * processor, and the help is none.
+ * Each helper is bound to a processor of its own, and the caller wakes those on other processors than its
+ * own. The scheduler alone tends to put a thread beside the one that woke it, above all in a virtual
+ * machine, where an idle processor looks like one that the host has taken away. The two would then share
+ * one processor, and the helper would not help.
  */
 #include "checkpoint/copiers.h"
 
@@ -58,7 +59,7 @@ struct copiers {
 };
 
 /*
- * The guest may write the page while it is copied; that is meant (see copiers.h), and no tool should call it
+ * Copies a page. The guest may write it meanwhile, on purpose (see copiers.h), and no tool should call that
  * a race. ThreadSanitizer looks into memcpy whatever the attribute says: under it the copy is by hand.
  */
 #ifdef __SANITIZE_THREAD__
@@ -91,8 +92,10 @@ static void take_chunks(struct copiers *copiers, uint32_t generation)
 {
     for (;;) {
         uint64_t next = atomic_load_explicit(&copiers->next, memory_order_acquire);
-        /* Acquire: whoever sees the next job's list also sees that this job's counter is closed, and fails
-         * below. */
+        /*
+         * Acquire: a helper that sees the next job's list also sees that this job's counter is closed, and
+         * fails below.
+         */
         uint32_t njobs = atomic_load_explicit(&copiers->njobs, memory_order_acquire);
         const struct copy_job *jobs = atomic_load_explicit(&copiers->jobs, memory_order_acquire);
         uint32_t chunk = (uint32_t)next;

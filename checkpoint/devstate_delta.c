@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See devstate_delta.h. Runs closer than a record's own cost are sent as one. */
+/*
+ * Encodes the difference of two device states, and applies it. Runs of differences that are closer together
+ * than a record's own cost are sent as one. The decoder's input is untrusted: every record is checked
+ * against the lengths.
+ */
 #include "checkpoint/devstate_delta.h"
 
 #include <endian.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See dirty_map.h. */
+/*
+ * The carry-over bitmaps as arrays of 64-bit words, one for each RAM block. Bits arrive by atomic exchange
+ * from the hypervisor's shared bitmaps, so that a bit set meanwhile is seen the next time; bits beyond a
+ * block's used length are dropped. The counter of set bits is kept with each change.
+ */
 #include "checkpoint/dirty_map.h"
 
 #include <errno.h>
@@ -67,7 +71,7 @@ uint64_t dirty_map_take(struct dirty_map *map, const struct hypervisor *hv)
         const struct hv_block *source = hypervisor_block(hv, i);
         block->npages = (source->used_len + HV_PAGE_LEN - 1) / HV_PAGE_LEN;
         for (uint64_t w = 0; w < block->nwords; w++) {
-            /* A plain look first: most words are zero, and an exchange takes the cache line. */
+            /* A plain read first: most words are zero, and an exchange takes the cache line. */
             if (atomic_load_explicit(&source->bitmap[w], memory_order_relaxed) == 0)
                 continue;
             uint64_t bits =

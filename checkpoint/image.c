@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See image.h. A page that was never written since the memory was empty is known to be zero, so zero pages
- * for it are skipped: reading or writing a hole of a memfd would give it a page.
+ * Writing epochs into the standby's memory. A page that was never written since the memory was empty is
+ * known to be zero, so zero pages for it are skipped: reading or writing a hole of a memfd would allocate a
+ * page.
  */
 #include "checkpoint/image.h"
 
@@ -61,7 +62,7 @@ int image_check(const struct image *image, const struct staged_epoch *epoch)
     for (uint32_t i = 0; i < epoch->npages; i++) {
         const struct staged_page *page = &epoch->pages[i];
         unsigned block = page_ref_block(page->ref);
-        /* Zero and without bytes are one thing said twice. */
+        /* A page is zero exactly if it has no bytes. */
         unsigned flags = page->slot == STAGING_NO_PAGE ? PAGE_REF_ZERO : 0;
         if (block >= image->nblocks || page_ref_flags(page->ref) != flags ||
             page_ref_page(page->ref) >= hypervisor_block(image->hv, block)->max_len / HV_PAGE_LEN)
@@ -136,7 +137,9 @@ int image_discard(struct image *image)
     for (unsigned i = 0; i < image->nblocks; i++) {
         if (hypervisor_block(image->hv, i)->aux)
             continue;
-        /* A page that the primary takes for a hole will not be sent: what was here must be gone either way.
+        /*
+         * A page that is a hole on the primary will not be sent, so its old content must be removed either
+         * way.
          */
         if (status < 0)
             zero_populated(image, i);

@@ -19,18 +19,23 @@ struct image;
 
 int image_new(struct image **out, struct hypervisor *hv, size_t devstate_capacity);
 void image_free(struct image *image);
-/* 0 if every page of the epoch is one that this VM has, and named as it should be, else -EPROTO. Changes
- * nothing. */
+/*
+ * Checks that every page of the epoch is one that this VM has, and named correctly. 0 or -EPROTO. Changes
+ * nothing.
+ */
 int image_check(const struct image *image, const struct staged_epoch *epoch);
 /* Writes the epoch (or pre-copy batch) to the image. -EPROTO leaves the image unchanged. */
 int image_apply(struct image *image, const struct staging *staging, const struct staged_epoch *epoch);
 /*
- * Main RAM back to all zero: a new first synchronisation follows. -errno: the memory could not be given back
- * to the kernel; it is all zero nonetheless.
+ * Makes main RAM all zero: a new first synchronisation follows. -errno: the memory could not be returned to
+ * the kernel; it is all zero nonetheless.
  */
 int image_discard(struct image *image);
 
-/* No whole epoch until the next, but main RAM stays: what changed since will be written over it. */
+/*
+ * Marks the image as no whole epoch, until the next epoch is applied. Main RAM stays: later changes are
+ * written over it.
+ */
 void image_keep(struct image *image);
 
 uint64_t image_epoch(const struct image *image); /* newest applied, 0: none */

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See log_limit.h. */
+/*
+ * Remembers when each of the last epochs was cut. If the oldest one that is not acked was cut more than
+ * LOG_LIMIT_HOLD_US ago, the limit goes down by an eighth; otherwise it goes up by a step. It stays between
+ * LOG_LIMIT_MIN and LOG_LIMIT_MAX.
+ */
 #include "checkpoint/log_limit.h"
 
 #include <stdbool.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How much a guest may write to its disks ahead of what has been taken out of their logs: less where the link
- * or the standby is slow, so that what the guest says is not held long behind what it writes. An epoch that
- * is not acked LOG_LIMIT_HOLD_US after it was cut means that too much is under way; then the limit goes down
- * by an eighth an epoch, otherwise up by a step. The idea of AIMD (Chiu and Jain, 1989), with the delay for a
- * signal.
+ * Limits how much a guest may write to its disks ahead of what has been taken out of their logs. The limit
+ * is lower where the link or the standby is slow, so that the guest's output is not held long behind its
+ * writes. An epoch that is not acked LOG_LIMIT_HOLD_US after it was cut means that too much is under way:
+ * then the limit goes down by an eighth an epoch, otherwise up by a step. The idea of AIMD (Chiu and Jain,
+ * 1989), with the delay as signal.
  *
  * Pure: no clock, no memory but the struct. One thread.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See page_encoding.h. Most pages differ from zero in their first bytes, so the test looks there first. */
+/* Finds zero pages. Most pages differ from zero in their first bytes, so these are compared first. */
 #include "checkpoint/page_encoding.h"
 
 #include <string.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See staging.h. Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side
- * the tails; each reads the other's with acquire. Address space for everything is reserved at once
- * (MAP_NORESERVE) and touched only as used, so filling an epoch never allocates; the first pages are touched
- * at start, so that small epochs, the common case, never take a page fault inside a pause. For the same
- * reason an epoch that finds the ring empty starts at its beginning again, in the warm part.
+ * Two rings: pages and epoch descriptors. The filling side owns the heads, the freeing side the tails; each
+ * reads the other's with acquire. Address space for everything is reserved at once (MAP_NORESERVE) and
+ * touched only as used, so filling an epoch never allocates. The first pages are touched at start, so that
+ * small epochs, the common case, never take a page fault inside a pause. For the same reason an epoch that
+ * finds the ring empty starts at its beginning again, in the warm part.
  *
- * What was touched beyond the warm part is kept as long as epochs go there: to fault a page in again takes
- * longer than to fill it. Once that has been over for a while it is given back to the kernel, a little with
- * each epoch that finds the ring empty: nobody but the filling side has anything to do with it then.
+ * Pages touched beyond the warm part are kept as long as epochs reach them: faulting a page in again takes
+ * longer than filling it. Once epochs have stayed in the warm part for a while, those pages are returned to
+ * the kernel, a few with each epoch that finds the ring empty: only the filling side uses the ring then.
  */
 #include "checkpoint/staging.h"
 
@@ -148,8 +148,10 @@ void staging_pin(struct staging *staging)
     if (staging->pinned)
         return;
     staging->pinned = true;
-    /* What was touched before is small pages: given back, it comes again as huge ones, where the kernel has
-     * them. */
+    /*
+     * Pages touched before are small: returned to the kernel, they come again as huge ones, if the kernel
+     * has them.
+     */
     if (madvise(staging->region, staging->region_len, MADV_HUGEPAGE) == 0 &&
         madvise(staging->region, staging->region_len, MADV_DONTNEED) == 0)
         warm_region(staging);
@@ -174,7 +176,7 @@ uint8_t *staging_slot(const struct staging *staging, uint32_t slot)
     return staging_slot_at(staging->region, slot);
 }
 
-/* The ring is empty. */
+/* Returns a few pages beyond the warm part to the kernel. The ring is empty. */
 static void give_back(struct staging *staging)
 {
     if (staging->pinned || staging->touched_end <= WARM_PAGES || ++staging->calm < CALM_EPOCHS)
@@ -185,7 +187,7 @@ static void give_back(struct staging *staging)
     madvise(staging_slot(staging, staging->touched_end), (size_t)n * STAGING_PAGE_LEN, MADV_DONTNEED);
 }
 
-/* Of n pages from first on, which may wrap. */
+/* Remembers that n pages from first on, which may wrap, have been touched. */
 static void note_touched(struct staging *staging, uint32_t first, uint32_t n)
 {
     uint32_t end = n < staging->capacity - first ? first + n : staging->capacity;

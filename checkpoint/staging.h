@@ -87,12 +87,12 @@ unsigned staging_free_epochs(const struct staging *staging); /* filling side */
 /* The whole region, for registration with a NIC. */
 void *staging_region(const struct staging *staging, size_t *len);
 /*
- * From here on a NIC has the region registered: its memory must stay what it is, so nothing is given back to
- * the kernel. Asks for huge pages, where the kernel has them. Before the first epoch.
+ * Keeps the region's memory from now on, since a NIC has it registered: nothing is returned to the kernel.
+ * Asks for huge pages, if the kernel has them. Before the first epoch.
  */
 void staging_pin(struct staging *staging);
 
-/* Where the rings stand. Counts of all pages and epochs ever taken (heads) and given back (tails). */
+/* Positions of the rings: counts of all pages and epochs ever taken (heads) and returned (tails). */
 struct staging_position {
     uint64_t page_head, page_tail, epoch_head, epoch_tail;
     uint32_t next_slot;
@@ -115,15 +115,15 @@ static inline uint64_t staging_disk_pages(uint64_t len)
 /* Filling side. staging_begin: NULL when no descriptor is free. */
 struct staged_epoch *staging_begin(struct staging *staging, uint64_t epoch, enum staged_kind kind);
 /*
- * The open epoch's pages begin at this ring page: what a peer that writes into the ring itself has chosen. It
- * can choose where the ring is empty; otherwise there is one right place. 0 or -EINVAL.
+ * Lets the open epoch's pages begin at this ring page, which a peer that writes into the ring itself has
+ * chosen. The peer can choose if the ring is empty; otherwise there is one right place. 0 or -EINVAL.
  */
 int staging_place(struct staging *staging, struct staged_epoch *epoch, uint32_t slot);
 /* Takes the next n ring pages for the open epoch: first slot index, or -ENOSPC with nothing taken. */
 int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n);
 /* Publishes the open epoch to the freeing side. */
 void staging_commit(struct staging *staging, struct staged_epoch *epoch);
-/* Throws the open epoch away and gives its pages back. */
+/* Drops the open epoch and returns its pages to the ring. */
 void staging_abort(struct staging *staging, struct staged_epoch *epoch);
 
 /* Freeing side: frees the oldest committed epoch, which must be this one. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_hash.h. Most chunks of most disks are zero: those in holes are known without reading them, and the
- * others by looking at the bytes, which is much faster than hashing them.
+ * Hashing without reading more than necessary. Most chunks of most disks are zero: those in holes are known
+ * without reading them, and the others by comparing the bytes, which is much faster than hashing them.
  */
 #include "checkpoint/disk/disk_hash.h"
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_image.h. Plain positioned calls on one descriptor: nothing is buffered here, the page cache is
- * what nbdkit and the applier of one host share.
+ * Opening, locking and writing an image. All I/O is by plain positioned calls on one descriptor: nothing is
+ * buffered here, and the page cache is what nbdkit and the applier of one host share.
  *
- * QEMU's lock (block/file-posix.c, since 2.10): one byte of the file stands for one permission. A user holds
- * a shared lock on byte 100 + p for each permission p that it has, and on byte 200 + p for each that it does
- * not grant to others; before going on it makes sure that nobody's lock stands on the opposite byte. The
- * locks are taken first and checked then, so of two that come at once at least one sees the other.
+ * QEMU's lock (block/file-posix.c, since 2.10): one byte of the file stands for one permission. A user
+ * holds a shared lock on byte 100 + p for each permission p that it has, and on byte 200 + p for each that
+ * it does not grant to others. Before it goes on, it makes sure that nobody's lock is on the opposite byte.
+ * The locks are taken first and checked then, so of two users that come at once at least one sees the
+ * other.
  */
 #include "checkpoint/disk/disk_image.h"
 
@@ -231,7 +232,10 @@ int disk_image_identify(const struct disk_image *image, struct disk_map_image *o
     if (fstat(image->fd, &st) < 0)
         return -errno;
     bool block = S_ISBLK(st.st_mode);
-    /* Nothing tells when a block device was last written: now, which no later question will find equal. */
+    /*
+     * A block device has no modification time. Uses the present time, which no later comparison will find
+     * equal.
+     */
     if (block)
         clock_gettime(CLOCK_REALTIME, &time);
     else

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_journal.h. What makes an entry one to be replayed: it stands where the one before it ends, its
- * sequence number follows, both its checksums are right, and its life is not older. A life is the time from
- * one opening to the next; the superblock counts them. Without it, an entry whose forerunner was lost with
- * the host's power could be taken up again behind another, later forerunner of the same length.
+ * When an entry is replayed: it begins where the one before it ends, its sequence number follows, both its
+ * checksums are right, and its life is not older. A life is the time from one opening to the next; the
+ * superblock counts them. Without it, an entry whose predecessor was lost with the host's power could be
+ * taken up again behind another, later predecessor of the same length.
  *
  * The mark says, after each append, how far the journal went. It is a word in the page cache, so after the
- * death of this process (and only then: it names the kernel's boot) it tells a torn end, which nobody has
+ * death of this process (and only then: it names the kernel's boot) it tells a torn end, which was never
  * applied, from an entry that was whole once and is damaged, whose writes the images may have in part.
  *
- * Order on disk: a superblock is durable before the bytes that it gives up are used again, and before the
+ * Order on disk: a superblock is durable before the bytes that it frees are used again, and before the
  * first entry of a new life. Entries become durable by disk_journal_sync, in any order before it.
  */
 #include "checkpoint/disk/disk_journal.h"
@@ -134,7 +134,7 @@ static int write_superblock(struct disk_journal *journal, const struct place *ta
     return 0;
 }
 
-/* Takes over the superblock if it is one, newer than what is known. */
+/* Takes over the superblock in this slot if it is valid and newer than the one that is known. */
 static void read_superblock(struct disk_journal *journal, unsigned slot, uint64_t file_len)
 {
     uint8_t bytes[DISK_JOURNAL_SUPER_LEN];
@@ -343,7 +343,10 @@ static int64_t read_entry(const struct disk_journal *journal, const struct place
                : 0;
 }
 
-/* From the tail on, with apply NULL only to find the end. The number of entries. */
+/*
+ * Walks the entries from the tail on and applies them; with apply NULL it only finds the end. Returns the
+ * number of entries.
+ */
 static int64_t walk(const struct disk_journal *journal, disk_journal_apply apply, void *opaque,
                     struct place *end)
 {

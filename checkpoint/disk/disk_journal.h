@@ -41,19 +41,20 @@ typedef int (*disk_journal_apply)(void *opaque, uint64_t term, uint64_t epoch,
                                   const struct disk_stream *writes);
 
 /*
- * Opens or makes it, capacity bytes (of entries, rounded up to 4096) preallocated. A file that is no journal
- * of this version is made anew. One that has entries keeps its capacity until a replay finds none. 0 or
- * -errno: -EBUSY: another process has it open.
+ * Opens the journal, or makes one of capacity bytes (of entries, rounded up to 4096), preallocated. A file
+ * that is not a journal of this version is made anew. A journal with entries keeps its capacity until a
+ * replay finds none. 0 or -errno: -EBUSY: another process has it open.
  */
 int disk_journal_open(struct disk_journal **out, const char *path, uint64_t capacity);
 /* No journal was found, so nothing is known of epochs that may have been applied in part. */
 bool disk_journal_is_new(const struct disk_journal *journal);
 void disk_journal_close(struct disk_journal *journal);
 /*
- * To be done once, after open and before the first append: what is whole is applied, oldest first. The number
- * of epochs replayed, or -errno: -EBADMSG: an entry that was whole once is damaged; nothing was applied, the
- * images may be no epoch, and only disk_journal_trim (which gives the entries up) or close may follow. The
- * stream's records have not been checked (disk_stream_check). Takes memory for the longest entry.
+ * Applies the whole entries, oldest first. To be called once, after open and before the first append.
+ * Returns the number of epochs replayed, or -errno. -EBADMSG: an entry that was whole once is damaged;
+ * nothing was applied, the images may be no epoch, and only disk_journal_trim (which drops the entries) or
+ * close may follow. The stream's records have not been checked (disk_stream_check). Takes memory for the
+ * longest entry.
  */
 int64_t disk_journal_replay(struct disk_journal *journal, disk_journal_apply apply, void *opaque);
 /*
@@ -62,7 +63,7 @@ int64_t disk_journal_replay(struct disk_journal *journal, disk_journal_apply app
  */
 int disk_journal_append(struct disk_journal *journal, uint64_t term, uint64_t epoch,
                         const struct disk_stream *writes);
-/* What was appended is durable when it returns. */
+/* Makes everything appended so far durable. */
 int disk_journal_sync(struct disk_journal *journal);
 /* The images are durable with all that was appended so far: the ring is empty again. Durable when it returns,
  * at the price of one small write: what was appended and not synced is not waited for. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_map.h. The file is a header and two bitmaps. The header is read and written by calls, the bitmaps
- * are mapped. Its blocks are allocated when it is made, so that setting a bit can never find the file system
- * full (which would be a SIGBUS, in nbdkit, in the middle of a guest's write).
+ * The map's file: a header and two bitmaps. The header is read and written by calls, the bitmaps are
+ * mapped. The file's blocks are allocated when it is made, so that setting a bit can never find the file
+ * system full (which would be a SIGBUS, in nbdkit, in the middle of a guest's write).
  *
- * A lock (flock, on the open file description, which nbdkit inherits) keeps a second replicator away: nobody
- * shortens or makes anew a file that is mapped. Root can do so by hand all the same; the kernel then ends the
- * process that touches the missing page.
+ * A lock (flock, on the open file description, which nbdkit inherits) keeps a second replicator away, so
+ * that a file that is mapped is neither shortened nor made anew. Root can still do so by hand; the kernel
+ * then ends the process that touches the missing page.
  *
  * Order on disk, for a crash of the host: the header says "in use" before the first bit can change, and
  * "clean" only after the last bit is on the disk.
@@ -102,7 +102,7 @@ static int read_header(int fd, struct disk_map_header *header, uint64_t *len)
     return 0;
 }
 
-/* On the disk when it returns; everything else of the file is then too. */
+/* Writes the header. On return the header and all earlier writes to the file are on stable storage. */
 static int write_header(int fd, struct disk_map_header *header)
 {
     header->crc32c = whole_crc(header);
@@ -213,7 +213,7 @@ void disk_map_close(struct disk_map *map, const struct disk_map_image *clean)
 {
     if (!map)
         return;
-    /* The bits first. What cannot be written stays "in use". */
+    /* The bits are synced first. If the header cannot be written, the map stays "in use". */
     if (clean && fdatasync(map->fd) == 0) {
         map->header.state = DISK_MAP_CLEAN;
         map->header.image_mtime_ns = clean->mtime_ns;

@@ -45,7 +45,10 @@ struct disk_map_image {
  * unclean. 0 or -errno.
  */
 int disk_map_open(struct disk_map **out, const char *path, const struct disk_map_image *image);
-/* Clean: the image has been synced and is as image says; otherwise the map stays marked as in use. */
+/*
+ * Closes the map. With clean, the image has been synced and is as image says; otherwise the map stays
+ * marked as in use.
+ */
 void disk_map_close(struct disk_map *map, const struct disk_map_image *clean);
 int disk_map_fd(const struct disk_map *map);
 uint64_t disk_map_nchunks(const struct disk_map *map);
@@ -60,7 +63,7 @@ int disk_map_set_pair(struct disk_map *map, const uint8_t pair_id[DISK_PAIR_ID_L
 _Atomic uint64_t *disk_map_words(struct disk_map *map, unsigned which, size_t *nwords);
 void disk_map_set_all(struct disk_map *map, unsigned which);
 void disk_map_clear_all(struct disk_map *map, unsigned which);
-/* which |= other, and other becomes empty. */
+/* Adds the other bitmap's bits to this one, and clears the other. */
 void disk_map_merge(struct disk_map *map, unsigned which);
 uint64_t disk_map_count(struct disk_map *map, unsigned which);
 

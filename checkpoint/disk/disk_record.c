@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_record.h. The encoding is canonical: what the decoder accepts is byte for byte what the encoder
- * makes, so two records that read the same are the same. A header is copied out before it is judged: in a
- * ring, its writer may still be able to change it.
+ * Encoder, and strict decoder of streams. The encoding is canonical: the decoder accepts exactly the bytes
+ * that the encoder makes, so two records that read the same are the same. A header is copied before it is
+ * checked: in a ring, its writer may still be able to change it.
  */
 #include "checkpoint/disk/disk_record.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See disk_section.h. */
+/*
+ * Places a byte stream in whole ring pages behind the epoch's guest pages. The section may wrap at the
+ * ring's end, so writing and reading are in at most two pieces.
+ */
 #include "checkpoint/disk/disk_section.h"
 
 #include <errno.h>
