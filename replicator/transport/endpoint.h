@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An endpoint makes transports: it dials a peer, or accepts one. One for TCP and, where there is a device,
- * one for RDMA; both listen on the same port number. The link thread uses it; whoever made it frees it, after
- * the link and before staging.
+ * An endpoint makes transports: it dials a peer, or accepts one. There is one for TCP and, if the host has
+ * a device, one for RDMA; both listen on the same port number. The link thread uses it. Its maker frees it,
+ * after the link and before staging.
  */
 #ifndef UNDERSTUDY_REPLICATOR_ENDPOINT_H
 #define UNDERSTUDY_REPLICATOR_ENDPOINT_H
@@ -19,9 +19,11 @@ struct endpoint;
 
 struct endpoint_ops {
     const char *name; /* of its transports: "tcp", "rdma" */
-    /* A descriptor that is readable when accept has something to do, or -1: does not listen now. */
+    /*
+     * Returns a descriptor that is readable when accept has something to do, or -1: it does not listen now.
+     */
     int (*listen_fd)(struct endpoint *endpoint);
-    /* Takes what the descriptor announced. 0 and *out, or -errno (-EAGAIN: nothing). Bounded. */
+    /* Accepts a connection that the descriptor announced. 0 and *out, or -errno (-EAGAIN: none). Bounded. */
     int (*accept)(struct endpoint *endpoint, struct transport **out);
     /* Connects within timeout_ms. 0 and *out, or -errno and *why (a sentence, the caller's). */
     int (*dial)(struct endpoint *endpoint, const char *host, const char *port, unsigned timeout_ms,
@@ -51,13 +53,13 @@ struct endpoint_rdma_config {
     const char *peer_host;      /* the device that reaches it is looked for, and checked, now. Or NULL */
 };
 /*
- * NULL and error: a sentence that says what is missing or what limit to raise. Blocks for up to two seconds
- * where the peer's address has to be resolved.
+ * Makes an RDMA endpoint. NULL and error: a sentence that says what is missing or what limit to raise.
+ * Blocks for up to two seconds where the peer's address has to be resolved.
  */
 struct endpoint *endpoint_rdma_new(const struct endpoint_rdma_config *config, GError **error);
 /*
- * Whether this host has a device that reaches the peer (peer_host; or NULL: one with listen_address, or any),
- * and it can take staging_len bytes. Before a guest is started. Blocks like endpoint_rdma_new.
+ * Checks that this host has a device that reaches the peer (peer_host; or NULL: one with listen_address, or
+ * any), and that it can take staging_len bytes. Before a guest is started. Blocks like endpoint_rdma_new.
  */
 bool endpoint_rdma_check(const char *peer_host, const char *listen_address, size_t staging_len,
                          GError **error);

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See epoch_parts.h. */
+/*
+ * Builds and takes apart what surrounds an epoch's pages. Encoding fills buffers that are kept from epoch
+ * to epoch, so it allocates only while they grow. Decoding checks the index against the counts before it
+ * fills an epoch's pages.
+ */
 #include "replicator/transport/epoch_parts.h"
 
 #include <endian.h>
@@ -24,7 +28,7 @@ void bytes_free(struct bytes *bytes)
     *bytes = (struct bytes){0};
 }
 
-/* The index in wire order, and how many pages carry bytes. */
+/* Builds the index in wire order. Returns how many pages carry bytes. */
 static uint32_t build_index(struct bytes *index, const struct staged_epoch *epoch)
 {
     uint32_t ndata = 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts of messages and epochs as they travel, whatever carries them: header, page index, device state
- * delta, commit record. See proto/epoch_wire.h for the bytes. The device state travels as a delta against the
- * last one sent on this connection; both ends keep that last one, and the receiver's changes only when an
- * epoch arrived whole.
+ * The parts of messages and epochs that are the same on every transport: header, page index, device state
+ * delta, commit record. See proto/epoch_wire.h for the bytes. The device state travels as a delta against
+ * the last one sent on this connection. Both ends keep that last one, and the receiver's changes only when
+ * an epoch arrived whole.
  *
  * Not thread-safe: an encoder belongs to the connection's sending side, a decoder to its receiving side.
  */
@@ -35,17 +35,19 @@ struct epoch_encoder {
 };
 
 /*
- * Fills *wire, the index and the delta for this epoch, and takes it for sent: a connection on which it then
- * fails must end. 0 or -errno.
+ * Fills *wire, the index and the delta for this epoch, and counts it as sent: a connection that then fails
+ * to send it must end. 0 or -errno.
  */
 int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch, struct wire_epoch *wire);
 void epoch_encoder_clear(struct epoch_encoder *encoder);
 
-/* The header of a small message: 0, or -EMSGSIZE where the payload is longer than any may be. */
+/* Encodes the header of a small message. 0, or -EMSGSIZE if the payload is longer than the limit. */
 int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN]);
 
-/* Walks the ring pages that travel, in wire order: pages with bytes, then the disk section. Begin with
- * {.epoch = e}. */
+/*
+ * Walks the ring pages that are sent, in wire order: pages with bytes, then the disk section. Begin with
+ * {.epoch = e}.
+ */
 struct epoch_pages {
     const struct staged_epoch *epoch;
     uint32_t next;
@@ -68,7 +70,7 @@ int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, 
 /* 0 if the commit record is of this epoch and its checksum is crc, else -EPROTO. */
 int epoch_check_commit(const struct wire_header *header, const struct wire_epoch *wire,
                        const struct wire_commit *commit, uint32_t crc);
-/* Applies the delta and fills epoch->devstate. Last of all, when nothing can fail any more. 0 or -EPROTO. */
+/* Applies the delta and fills epoch->devstate. Called last, when nothing else can fail. 0 or -EPROTO. */
 int epoch_take_devstate(struct epoch_decoder *decoder, struct staged_epoch *epoch, const uint8_t *delta,
                         size_t len);
 void epoch_decoder_clear(struct epoch_decoder *decoder);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See introduction.h. The thread makes blocking calls on the transport; shutting the transport down is what
- * ends them early. The token is compared in constant time: it tells a replicator of this VM from any other
- * process that can reach the port.
+ * The HELLO thread. It makes blocking calls on the transport; shutting the transport down ends them early.
+ * The token is compared in constant time: it tells a replicator of this VM from any other process that can
+ * reach the port.
  */
 #include "replicator/transport/introduction.h"
 
@@ -34,7 +34,9 @@ static int say_hello(struct introduction *introduction)
     return transport->ops->send_message(transport, &message);
 }
 
-/* A peer of another version learns from any message's header that ours differs. There is nothing else in it.
+/*
+ * Sends any message, whose header shows a peer of another version that ours differs. It contains nothing
+ * else.
  */
 static void show_version(struct introduction *introduction)
 {
@@ -73,7 +75,7 @@ static int exchange(struct introduction *introduction)
     int status = introduction->dialled ? say_hello(introduction) : hear_hello(introduction);
     if (status == 0)
         status = introduction->dialled ? hear_hello(introduction) : say_hello(introduction);
-    /* Last: both sides have heard each other, and both say what is wrong. */
+    /* Last: both sides have received the other's HELLO by now, and both report what is wrong. */
     if (status == 0 && !wire_hello_same_layout(&introduction->theirs, &introduction->ours)) {
         introduction->why =
             "the peer's QEMU has other RAM blocks: use the same QEMU, firmware and command line "

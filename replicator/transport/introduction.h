@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * HELLO on one new connection, on a thread of its own, so that a peer that says nothing holds up nobody else.
+ * Exchanges HELLO on one new connection, on a thread of its own, so that a silent peer delays nobody else.
  * The side that dialled speaks first; the side that accepted answers only a peer that knows the session's
- * token. The connection's maker decides how long it may take: it ends what takes longer.
+ * token. The maker of the connection decides how long this may take, and ends what takes longer.
  */
 #ifndef UNDERSTUDY_REPLICATOR_INTRODUCTION_H
 #define UNDERSTUDY_REPLICATOR_INTRODUCTION_H
@@ -16,20 +16,22 @@
 struct introduction;
 
 /*
- * Begins. The connection is the introduction's from here on; ours is copied. dialled: this side speaks first.
- * wake_fd: an eventfd that is written when it is over, or -1. NULL where no thread can be had: the connection
- * is closed.
+ * Starts the exchange. The connection is the introduction's from here on; ours is copied. dialled: this
+ * side speaks first. wake_fd: an eventfd that is written at the end, or -1. NULL if there is no thread to
+ * be had: the connection is closed.
  */
 struct introduction *introduction_new(struct connection *connection, const struct wire_hello *ours,
                                       bool dialled, int wake_fd);
-/* Over, well or not. Any thread. */
+/* Whether the exchange has ended, with or without success. Any thread. */
 bool introduction_is_over(const struct introduction *introduction);
 gint64 introduction_age_us(const struct introduction *introduction);
 /* Valid once it is over. 0, or -errno and, where the user should hear of it, *why (static). */
 int introduction_status(const struct introduction *introduction, const char **why);
-/* What the peer said. Valid once it is over with status 0. */
+/* The peer's HELLO. Valid once it is over with status 0. */
 const struct wire_hello *introduction_hello(const struct introduction *introduction);
-/* Ends it: with keep, which needs status 0, returns the connection; otherwise closes that and returns NULL.
+/*
+ * Ends and frees it. With keep, which needs status 0, returns the connection; otherwise closes the
+ * connection and returns NULL.
  */
 struct connection *introduction_end(struct introduction *introduction, bool keep);
 

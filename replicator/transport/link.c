@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See link.h. One thread, whose blocking calls have short time limits, so that a close is never waited for
- * longer than one of them. The mutex guards what the control thread asks for; nothing slow happens under it.
+ * The link thread. Its blocking calls have short time limits, so a close never waits for longer than one of
+ * them. The mutex guards what the control thread asks for; nothing slow happens under it.
  *
- * An attempt serves one request of the control thread: where that changes its mind, or the peer moves, the
+ * An attempt serves one request of the control thread: if the request changes, or the peer moves, the
  * attempt is given up. HELLO runs on threads of its own (introduction.h). A side that listens takes several
- * connections at once, a bounded number, and the first that introduces itself well is the peer's. Where a
- * stranger fills all places, the oldest connection gives its place to the next: a peer speaks at once, so
- * that strangers never keep it out.
+ * connections at once, a bounded number, and the first whose introduction succeeds is the peer's. When
+ * strangers fill all places, the oldest connection is closed for the next one: a peer speaks at once, so
+ * strangers never keep it out.
  */
 #include "replicator/transport/link.h"
 
@@ -26,7 +26,7 @@
 #define REFUSED_RETRY_MS 500
 #define POLL_MS          100
 #define ROOM_POLL_MS     100
-/* Of the peer's, that the control thread has not read. Each may be as long as TRANSPORT_MAX_PAYLOAD. */
+/* The peer's messages that the control thread has not read. Each may be as long as TRANSPORT_MAX_PAYLOAD. */
 #define MAX_LETTERS 128u
 
 struct link {
@@ -40,7 +40,7 @@ struct link {
     gint64 refused_us; /* when control was told last; link thread */
     int wake_fd; /* wakes the link thread where it polls. -1 where there is none: it looks every POLL_MS */
 
-    /* Link thread: who has connected and not introduced himself yet, the oldest first. */
+    /* Link thread: connections without a completed HELLO, the oldest first. */
     struct introduction *pending[LINK_MAX_PENDING];
     unsigned npending;
 
@@ -54,7 +54,7 @@ struct link {
     struct connection *current; /* link thread sets; control shuts down */
 };
 
-/* What an attempt was begun for. */
+/* The request that an attempt serves. */
 struct attempt {
     bool listens;
     uint64_t request, moves;
@@ -99,7 +99,7 @@ static bool still_wanted(struct link *link, const struct attempt *attempt)
     return wanted;
 }
 
-/* Sleeps, but not through a quit or a change of mind. */
+/* Sleeps, but wakes for a quit or a changed request. */
 static void pause_attempts(struct link *link, const struct attempt *attempt, unsigned ms)
 {
     gint64 until = g_get_monotonic_time() + (gint64)ms * 1000;
@@ -117,7 +117,10 @@ static void refuse(struct link *link, int status, const char *text)
     link->refused_us = g_get_monotonic_time();
 }
 
-/* A stranger that comes again and again fills neither the log nor the mailbox. */
+/*
+ * Reports a refused connection, at most twice a second: a stranger that keeps connecting fills neither the
+ * log nor the mailbox.
+ */
 static void refuse_seldom(struct link *link, int status, const char *text)
 {
     if (g_get_monotonic_time() - link->refused_us >= (gint64)REFUSED_RETRY_MS * 1000)
@@ -158,8 +161,8 @@ static void pending_add(struct link *link, const struct attempt *attempt, struct
 }
 
 /*
- * Drops those that failed or take too long. The newest that went well: that one, its HELLO in *theirs; a peer
- * that dials again has given the older one up. NULL: none yet.
+ * Drops connections whose HELLO failed or takes too long. Returns the newest that succeeded, its HELLO in
+ * *theirs (a peer that dials again has given the older one up), or NULL: none yet.
  */
 static struct connection *pending_sort(struct link *link, struct wire_hello *theirs)
 {
@@ -200,7 +203,7 @@ static void wait_for_events(struct link *link, bool listens, struct pollfd fds[L
     }
 }
 
-/* Listens until a peer has introduced itself. NULL: that is not wanted any more. */
+/* Listens until a peer has completed HELLO. NULL: the attempt is not wanted any more. */
 static struct connection *await_peer(struct link *link, const struct attempt *attempt,
                                      struct wire_hello *theirs)
 {
@@ -241,7 +244,7 @@ static struct transport *dial(struct link *link, const struct attempt *attempt, 
     return transport;
 }
 
-/* Where RDMA alone is allowed, status has to say why there is no link. Once for each reason. */
+/* Reports why there is no link, once for each reason. Needed where only RDMA is allowed, for status. */
 static void complain(struct link *link, const char *why)
 {
     bool rdma_only = link->nendpoints == 1 && strcmp(link->endpoints[0]->ops->name, "rdma") == 0;
@@ -252,7 +255,7 @@ static void complain(struct link *link, const char *why)
     refuse(link, -EHOSTUNREACH, why);
 }
 
-/* Dials and exchanges HELLO. NULL: did not succeed, *why as in dial. Pauses before the next attempt. */
+/* Dials and exchanges HELLO. NULL: failed, *why as in dial. Pauses before the next attempt. */
 static struct connection *meet(struct link *link, const struct attempt *attempt, struct wire_hello *theirs,
                                char **why)
 {
@@ -300,8 +303,9 @@ static void post_received(struct link *link, uint64_t id, const struct transport
 }
 
 /*
- * A peer that says more than the control thread reads is read no further, which the network tells it in its
- * own way (a full socket, credit that does not come). False: the connection is not wanted any more.
+ * Waits until the control thread has read enough. A peer that sends more than that is read no further,
+ * which each transport signals in its own way (a full socket, missing credit). False: the connection is not
+ * wanted any more.
  */
 static bool wait_for_room(struct link *link)
 {
@@ -328,7 +332,7 @@ static int receive_until_down(struct link *link, struct connection *connection, 
     }
 }
 
-/* Publishes the connection to the control thread, unless that has changed its mind. */
+/* Publishes the connection to the control thread, unless the request has changed. */
 static bool publish(struct link *link, const struct attempt *attempt, struct connection *connection)
 {
     g_mutex_lock(&link->mutex);
@@ -339,7 +343,10 @@ static bool publish(struct link *link, const struct attempt *attempt, struct con
     return wanted;
 }
 
-/* Takes the connection. why: the reason for this transport and no better one, or NULL. */
+/*
+ * Receives on the connection until it ends; takes it over. why: the reason for this transport and no better
+ * one, or NULL.
+ */
 static void serve(struct link *link, const struct attempt *attempt, struct connection *connection,
                   const struct wire_hello *theirs, const char *why)
 {
@@ -403,7 +410,7 @@ struct link *link_new(struct mailbox *control, struct staging *staging, struct e
     return link;
 }
 
-/* Whatever the link thread sleeps in. The mutex is held. */
+/* Wakes the link thread from whichever wait it is in. The mutex is held. */
 static void wake_locked(struct link *link)
 {
     uint64_t one = 1;
@@ -436,7 +443,7 @@ void link_open(struct link *link, const struct wire_hello *hello)
     g_mutex_unlock(&link->mutex);
 }
 
-/* Asks the thread to give up, and wakes it wherever it is. */
+/* Asks the thread to give up, and wakes it from any wait. */
 static void give_up(struct link *link, bool quit, bool now)
 {
     g_mutex_lock(&link->mutex);

@@ -19,9 +19,9 @@
 struct link;
 
 #define LINK_MAX_ENDPOINTS 2u
-/* For a new connection's HELLO, in each direction. */
+/* Time limit of a new connection's HELLO, in each direction. */
 #define LINK_HELLO_MS 2000u
-/* Connections that have not said HELLO yet; where one more comes, the oldest is closed. */
+/* Most connections without HELLO; when one more comes, the oldest is closed. */
 #define LINK_MAX_PENDING 8u
 /* endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
  */
@@ -30,7 +30,7 @@ struct link *link_new(struct mailbox *control, struct staging *staging, struct e
 /* Ends the thread and drops any connection. */
 void link_free(struct link *link);
 /*
- * Where a dialling link finds its peer. Control thread. An attempt at another address is given up, also one
+ * Sets the peer's address for dialling. Control thread. An attempt at another address is given up, also one
  * that waits for HELLO; a connection that is up stays.
  */
 void link_set_peer(struct link *link, const char *host, const char *port);
@@ -40,7 +40,7 @@ void link_set_peer(struct link *link, const char *host, const char *port);
  */
 void link_open(struct link *link, const struct wire_hello *hello);
 /*
- * Stops trying. now: also shuts the present connection down at once, with whatever waits to be sent;
+ * Stops trying. now: also shuts the present connection down at once, with all that waits to be sent;
  * otherwise the sender does it when all is sent (sender_post_close). Control thread.
  */
 void link_close(struct link *link, bool now);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See sender.h. The sender is also staging's freeing side on the primary: an epoch's pages are given back
- * once the transport has taken them in full, so a slow link fills staging and slows the capture thread, not
- * memory.
+ * The sender thread, which is also staging's freeing side on the primary: an epoch's pages are returned
+ * once the transport has taken them in full. So a slow link fills staging and slows the capture thread, and
+ * memory stays bounded.
  */
 #include "replicator/transport/sender.h"
 
@@ -24,8 +24,10 @@ struct sender {
     struct histogram *epoch_bytes;
     sender_room room;
     void *opaque;
-    /* Handed to the transport, which still reads their memory. All on one connection; there is room for
-     * all that staging holds. */
+    /*
+     * Epochs that the transport was given and still reads. All on one connection; there is room for all
+     * that staging holds.
+     */
     struct note *under_way[STAGING_EPOCHS];
     uint64_t first, next; /* counts */
     uint64_t done_before; /* epochs that this connection had sent before first */
@@ -40,7 +42,10 @@ static void free_epoch(struct sender *sender, struct note *note)
     g_free(note);
 }
 
-/* The connection takes no more: no epoch of it is read any more once it is shut down. */
+/*
+ * Shuts the connection of the epochs under way down, so that the transport reads none of them any more, and
+ * frees them.
+ */
 static void drop_under_way(struct sender *sender)
 {
     if (sender->first == sender->next)
@@ -50,7 +55,10 @@ static void drop_under_way(struct sender *sender)
         free_epoch(sender, sender->under_way[sender->first++ % STAGING_EPOCHS]);
 }
 
-/* Gives back the memory of what has left. Drops all where nothing does: a peer, or a device, that stopped. */
+/*
+ * Frees the epochs that the transport has finished. Shuts the connection down and drops all if there is no
+ * progress for too long: a peer, or a device, has stopped.
+ */
 static void reap(struct sender *sender)
 {
     if (sender->first == sender->next)
@@ -70,7 +78,7 @@ static void reap(struct sender *sender)
         drop_under_way(sender);
 }
 
-/* Sleeps until there is a letter, or memory to give back. */
+/* Sleeps until there is a letter, or an epoch to free. */
 static void wait_for_work(struct sender *sender)
 {
     struct transport *transport =
@@ -85,7 +93,7 @@ static void wait_for_work(struct sender *sender)
         mailbox_clear_wake(&sender->box);
 }
 
-/* All that is under way belongs to this connection from here on. */
+/* Drops epochs under way that are on another connection. */
 static void make_way(struct sender *sender, const struct connection *connection)
 {
     reap(sender);
@@ -94,7 +102,7 @@ static void make_way(struct sender *sender, const struct connection *connection)
         drop_under_way(sender); /* of a connection that is gone */
 }
 
-/* Takes the note. */
+/* Sends the note's epoch. Takes the note. */
 static void send_epoch(struct sender *sender, struct note *note)
 {
     struct connection *connection = note->connection;
@@ -227,8 +235,10 @@ void sender_post_message(struct sender *sender, struct connection *connection,
     bool copy = message->type == MESSAGE_FRAMES;
     if (mailbox_try_post(&sender->box, &note->letter, copy ? MAX_COPIES : MAX_MESSAGES))
         return;
-    /* A frame that was not copied is one that its sender sends again. Anything else counts: a peer that lets
-     * so much of it wait does not read. */
+    /*
+     * A dropped copy of a frame is harmless: its sender sends it again. Anything else counts: a peer that
+     * lets so much wait does not read.
+     */
     if (!copy)
         connection_shutdown(connection);
     connection_put(note->connection);

@@ -13,7 +13,7 @@
 
 struct sender;
 
-/* Called on the sender thread each time an epoch's staging room was given back. */
+/* Called on the sender thread each time an epoch's staging pages were returned. */
 typedef void (*sender_room)(void *opaque);
 
 struct sender *sender_new(struct staging *staging, struct mailbox *control, struct histogram *epoch_bytes,
@@ -23,8 +23,10 @@ void sender_free(struct sender *sender);
 /* Sends and then frees the staged epoch (also when the connection is dead or NULL). */
 void sender_post_epoch(struct sender *sender, struct connection *connection, uint64_t term,
                        struct staged_epoch *epoch);
-/* Copies the payload. When too much waits already, copies of frames are dropped, and for anything else the
- * connection is shut down. */
+/*
+ * Posts a message; copies the payload. When too much waits already, copies of frames are dropped, and for
+ * anything else the connection is shut down.
+ */
 void sender_post_message(struct sender *sender, struct connection *connection,
                          const struct transport_message *message);
 /* Shuts the connection down once everything posted before is sent. */

@@ -94,7 +94,10 @@ static int send_all(struct tcp *tcp, struct iovec *iov, int count, bool more)
     return 0;
 }
 
-/* may_idle: the first byte may take for ever (between messages it is the heartbeats that watch the peer). */
+/*
+ * Reads all bytes into the vectors. may_idle: the first byte may take any time (between messages the
+ * heartbeats watch the peer).
+ */
 static int receive_all(struct tcp *tcp, struct iovec *iov, int count, bool may_idle)
 {
     while (count > 0) {
@@ -139,7 +142,7 @@ static int tcp_send_message(struct transport *t, const struct transport_message 
     return status;
 }
 
-/* Pages in wire order; neighbours in staging become one vector. crc goes on over them. */
+/* Sends pages in wire order; neighbours in staging become one vector. Continues crc over them. */
 static int send_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
                       uint32_t *crc)
 {
@@ -221,13 +224,13 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-/* Ring pages of what comes. Checked against the ring when it was decoded. */
+/* Ring pages of the coming epoch. Checked against the ring when it was decoded. */
 static uint32_t ring_pages(const struct wire_epoch *wire)
 {
     return wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
 }
 
-/* An open epoch with its slots, once the applier has given enough room back. Bounded by stall_ms. */
+/* Opens an epoch with its slots, once the applier has returned enough pages. Bounded by stall_ms. */
 static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *staging,
                                            const struct wire_header *header, const struct wire_epoch *wire,
                                            int *status)
@@ -255,7 +258,7 @@ static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *stag
     return epoch;
 }
 
-/* Page bytes straight into the ring: at most two runs, since the slots are consecutive. */
+/* Receives page bytes straight into the ring: at most two runs, since the slots are consecutive. */
 static int receive_pages(struct tcp *tcp, const struct staging *staging, const struct staged_epoch *epoch,
                          uint32_t npages, uint32_t *crc)
 {
@@ -362,7 +365,7 @@ static int tcp_receive(struct transport *t, struct staging *staging, struct tran
     return 0;
 }
 
-/* What send_epoch returned from is in the socket. */
+/* All epochs that send_epoch has returned from are in the socket. */
 static int64_t tcp_epochs_done(struct transport *t)
 {
     return (int64_t)atomic_load_explicit(&tcp_of(t)->epochs_sent, memory_order_relaxed);
@@ -380,7 +383,7 @@ static void tcp_flush(struct transport *t)
     (void)t;
 }
 
-/* The stream itself stands still while there is no room. */
+/* Nothing to do: the stream itself waits while there is no room. */
 static void tcp_room(struct transport *t)
 {
     (void)t;

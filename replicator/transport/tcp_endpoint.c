@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See endpoint.h: TCP. */
+/*
+ * The TCP endpoint: accepts on a listening socket and dials by name. It passes over connections that were
+ * given up before they were accepted, so that the link thread does not wait for a HELLO from them.
+ */
 #include <errno.h>
 #include <gio/gio.h>
 #include <poll.h>
@@ -20,7 +23,7 @@ static int tcp_listen_fd(struct endpoint *endpoint)
     return ((struct tcp_endpoint *)endpoint)->listen_fd;
 }
 
-/* A peer that gave up while nobody accepted has left its HELLO behind. */
+/* Whether the peer gave the connection up before it was accepted. Its HELLO is still readable then. */
 static bool has_hung_up(int fd)
 {
     struct pollfd pfd = {.fd = fd, .events = POLLRDHUP};

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See tcp.h: making the sockets; tcp.c is what happens on them. */
+/*
+ * Makes connected and listening sockets; tcp.c moves bytes on them. A connect tries all addresses of a
+ * name, and starts a new socket every tenth of a second, so that a network that returns is noticed at once.
+ */
 #include <errno.h>
 #include <gio/gio.h>
 #include <netinet/in.h>
@@ -32,7 +35,7 @@ static int begin_connect(const struct address *address, int *fd)
     return connect(*fd, (const struct sockaddr *)&address->storage, address->len) == 0 ? 0 : -errno;
 }
 
-/* Of the tries that are ready, the first; *winner is its descriptor, taken out. */
+/* Returns the first try that has connected; *winner is its descriptor, taken out of tries. */
 static int take_ready(struct pollfd *tries, unsigned n, int *winner)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -49,9 +52,8 @@ static int take_ready(struct pollfd *tries, unsigned n, int *winner)
 }
 
 /*
- * A network that returns is noticed by the next packet. The kernel repeats a lost one after a second, which
- * is long for a guest without protection: so another socket tries every tenth of a second, and the first that
- * is through is taken.
+ * Connects to one address. The kernel repeats a lost SYN after a second, which is long for a guest without
+ * protection. So another socket tries every tenth of a second, and the first that connects is taken.
  */
 static int connect_one(const struct address *address, unsigned timeout_ms)
 {
@@ -117,7 +119,7 @@ static int listen_one(const struct address *address)
     return fd;
 }
 
-/* The first of the addresses that can be had. */
+/* Listens on the first of the addresses that can be bound. */
 static int listen_any(const struct addresses *all)
 {
     int fd = -EADDRNOTAVAIL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Flow control of an RDMA connection; see rdma_internal.h. What the peer has room for: its receive buffers,
- * its ring's pages and its ring's epochs, all counted from the connection's beginning. Each SEND tells what
- * its sender has given back so far.
+ * Flow control of an RDMA connection (rdma_internal.h). It counts what the peer has room for: its receive
+ * buffers, its ring's pages and its ring's epochs, all from the connection's beginning. Each SEND says how
+ * many its sender has returned so far.
  */
 #include <errno.h>
 
@@ -40,7 +40,7 @@ int credit_take_receive(struct rdma *c)
     return atomic_load(&c->dead) ? -ENOTCONN : status;
 }
 
-/* Takes one of the kept ones too, if there is one. */
+/* Takes a receive buffer for a bare credit, one of the kept ones too. False: there is none. */
 static bool take_last_receive(struct rdma *c)
 {
     pthread_mutex_lock(&c->room_lock);
@@ -63,7 +63,7 @@ int credit_wait_ring(struct rdma *c, uint64_t npages)
     while (status == 0 && (c->grant.page_head - c->peer_page_tail + npages > c->grant.capacity_pages ||
                            c->grant.epoch_head - c->peer_epoch_tail >= STAGING_EPOCHS))
         status = wait_room(c, end);
-    /* An empty ring begins again at its first page, which the caches know best. */
+    /* An empty ring begins again at its first page, which is most likely in the caches. */
     if (status == 0 && c->grant.page_head == c->peer_page_tail)
         c->grant.next_slot = 0;
     pthread_mutex_unlock(&c->room_lock);
@@ -82,7 +82,7 @@ void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at)
     c->told_epoch_tail = prefix.epoch_tail;
 }
 
-/* Whether there is anything that the peer was not told with the last message. post_lock is held. */
+/* Whether something was returned that the last message did not say. post_lock is held. */
 static bool has_news(const struct rdma *c)
 {
     const struct staging *staging = atomic_load(&c->gives_back);
@@ -112,7 +112,7 @@ void credit_send(struct rdma *c)
     pthread_mutex_unlock(&c->post_lock);
 }
 
-/* The buffer is free for the next; the peer is told in time. */
+/* Posts the receive buffer again. The peer is told in time. */
 int credit_give_receive_back(struct rdma *c, unsigned index)
 {
     int status = queue_post_receive(c, index);
@@ -135,7 +135,7 @@ static int take_grant(struct rdma *c, const uint8_t *bytes, size_t len)
     return 0;
 }
 
-/* What the peer says it has given back can only grow, and not beyond what it was given. */
+/* Checks and takes the peer's counters: they only grow, and never beyond what it was given. */
 int credit_take(struct rdma *c, const struct rdma_wire_prefix *prefix, const uint8_t *body, size_t len)
 {
     int status = 0;

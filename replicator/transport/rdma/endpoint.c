@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See endpoint.h: RDMA connections by librdmacm. Each connection gets an event channel of its own once it is
- * established; requests that come while another is being established are refused, since a replicator has
- * one peer. The connection's private data carries the session's token: who does not know it never gets a
- * queue pair.
+ * The RDMA endpoint: connections by librdmacm. Each connection gets an event channel of its own once it is
+ * established. Requests that come while another is being established are refused, since a replicator has
+ * one peer. The connection's private data carries the session's token: a peer that does not know it never
+ * gets a queue pair.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,7 @@ static void do_not_block(int fd)
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
-/* Next event of a channel within the time: its type after a copy of what matters, or -errno. Not acked. */
+/* Waits for the channel's next event. Returns its type after a copy of its parts, or -errno. Not acked. */
 static int next_event(struct rdma_event_channel *channel, gint64 end_us, struct rdma_cm_event **event)
 {
     struct pollfd pfd = {.fd = channel->fd, .events = POLLIN};
@@ -118,7 +118,7 @@ static void fill_parameters(struct rdma_conn_param *parameters, const void *priv
 static void set_ack_timeout(struct rdma_cm_id *id)
 {
     uint8_t timeout = ACK_TIMEOUT;
-    /* Old kernels do not know it: theirs is longer, and heartbeats see the end before. */
+    /* Old kernels do not have this option: their timeout is longer, and heartbeats notice the end before. */
     rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout);
 }
 
@@ -167,8 +167,8 @@ static void stop_listening(struct rdma_endpoint *endpoint)
 }
 
 /*
- * The device goes away: lets go of all that is on it. It may come back. librdmacm notices dead devices, and
- * closes them, only when it lists those there are; a driver that cannot take its device from its users
+ * Releases everything on a device that is being removed. It may come back. librdmacm notices dead devices,
+ * and closes them, only when it lists those there are; a driver that cannot take its device from its users
  * (rdma_rxe of Linux 6.1) waits for that.
  */
 static void forget_device(struct rdma_endpoint *endpoint)
@@ -196,7 +196,7 @@ static void refuse(struct rdma_cm_id *id)
     rdma_destroy_id(id);
 }
 
-/* Until the accepted id is established. Others are refused meanwhile. */
+/* Waits until the accepted id is established. Other requests are refused meanwhile. */
 static int await_established(struct rdma_endpoint *endpoint, const struct rdma_cm_id *id)
 {
     gint64 end = g_get_monotonic_time() + ESTABLISH_MS * 1000;
@@ -217,7 +217,7 @@ static int await_established(struct rdma_endpoint *endpoint, const struct rdma_c
     }
 }
 
-/* A request whose token was right. */
+/* Accepts a request whose token was right. */
 static int accept_id(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, struct transport **out)
 {
     g_autoptr(GError) error = NULL;
@@ -287,7 +287,7 @@ static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
 
 /* ---- dialling ---- */
 
-/* host in digits: the control thread comes here too. */
+/* Parses host, which is in digits: the control thread calls this too and must not block. */
 static int resolve(const char *host, const char *port, struct sockaddr_storage *out)
 {
     struct addresses all;
@@ -298,8 +298,8 @@ static int resolve(const char *host, const char *port, struct sockaddr_storage *
 }
 
 /*
- * An id whose device reaches the peer: by address and by route, for an address may belong to a device that
- * has no way there (127.0.0.1 is given to any). On failure everything is gone again.
+ * Makes an id whose device reaches the peer: by address and by route, since an address may belong to a
+ * device that has no way there (127.0.0.1 is given to any). On failure everything is freed again.
  */
 static int resolve_id(const struct sockaddr_storage *peer, unsigned timeout_ms, struct rdma_cm_id **out)
 {
@@ -473,7 +473,7 @@ struct endpoint *endpoint_rdma_new(const struct endpoint_rdma_config *config, GE
         if (status == 0)
             status = start_listening(endpoint, error);
     }
-    /* Registering takes long where a guest is large: now, and not while a peer waits to be accepted. */
+    /* Registers now, and not while a peer waits to be accepted: it takes long for a large guest. */
     if (status == 0 && config->peer_host && !endpoint->memory)
         status = prepare_dial(endpoint, config->peer_host, error);
     if (status < 0) {

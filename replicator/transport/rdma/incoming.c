@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What an RDMA connection receives; see rdma_internal.h. Pages are in the ring before anything is heard of
- * them; an epoch exists only once its last write came and all of it was checked: before that not even its
- * descriptor is taken, so what half arrived is never seen, and the next connection writes over it. Runs on
- * the receiving thread, which polls for a moment where that pays and sleeps otherwise.
+ * The receiving side of an RDMA connection (rdma_internal.h). Pages are in the ring before any message
+ * announces them. An epoch exists only once its last write has arrived and all of it was checked. Before
+ * that not even its descriptor is taken, so an epoch that arrived in part is never seen, and the next
+ * connection writes over it. Runs on the receiving thread, which polls for a moment where that pays and
+ * sleeps otherwise.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,7 +14,7 @@
 #include "proto/crc32c.h"
 #include "replicator/transport/rdma/rdma_internal.h"
 
-/* A piece of a message. 1: it is whole. */
+/* Adds a piece to a message. 1: the message is whole. */
 static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *body, size_t len)
 {
     if ((kind == RDMA_WIRE_FIRST) == c->assembling)
@@ -73,7 +74,7 @@ static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t
     memcpy(to + first, staging_slot(staging, 0), len - first);
 }
 
-/* All that is checked between the open epoch and its commit. */
+/* Checks and takes all parts between the open epoch and its commit. */
 static int take_parts(struct rdma *c, struct staging *staging, struct staged_epoch *epoch,
                       uint32_t first_page, const struct rdma_wire_commit *record,
                       const struct wire_epoch *wire)
@@ -176,7 +177,7 @@ static int take_cm_events(struct rdma *c)
     return status;
 }
 
-/* Sleeps until something may have come: 0, -ETIMEDOUT, or what ended the connection. */
+/* Sleeps until something may have arrived: 0, -ETIMEDOUT, or what ended the connection. */
 static int wait_receive(struct rdma *c, int timeout_ms)
 {
     struct pollfd fds[] = {{.fd = c->receive_channel->fd, .events = POLLIN},
@@ -192,7 +193,7 @@ static int wait_receive(struct rdma *c, int timeout_ms)
     return fds[1].revents ? take_cm_events(c) : 0;
 }
 
-/* The peer may use our ring from here on. */
+/* Grants our ring to the peer. */
 static int send_grant(struct rdma *c, struct staging *staging)
 {
     struct staging_position position;
@@ -233,8 +234,8 @@ static int poll_once(struct rdma *c, struct transport_received *out)
 }
 
 /*
- * Like poll_once, but where the last wait was a short one it polls for a little while, and then asks for a
- * wake-up and looks once more: a message may have come in between. A connection that idles does not poll.
+ * Like poll_once. If the last wait was short, it polls for a little while first. Then it asks for a wake-up
+ * and polls once more: a message may have arrived in between. An idle connection does not poll.
  */
 static int poll_and_arm(struct rdma *c, struct transport_received *out)
 {

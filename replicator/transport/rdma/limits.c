@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See rdma_limits.h. */
+/*
+ * Judges a device's limits and the host's limit on locked memory, and writes the sentences for doctor and
+ * for errors. The judgement is pure; only the report opens devices.
+ */
 #include "replicator/transport/rdma/limits.h"
 
 #include <errno.h>
@@ -24,7 +27,7 @@ static int too_low(GError **error, int status, const char *name, const char *wha
     return status;
 }
 
-/* With CAP_IPC_LOCK the kernel does not count. */
+/* Whether the process has CAP_IPC_LOCK: then the kernel does not count locked memory. */
 static bool may_lock_all(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -92,7 +95,7 @@ char *rdma_limits_mtu_note(const char *name, enum ibv_mtu active)
                      name, mtu_bytes(active));
 }
 
-/* A sentence about the device's first port that is of use, or what is wrong. */
+/* Describes the device's first usable port, or says what is wrong. */
 static char *describe(struct ibv_context *device, bool *good)
 {
     const char *name = ibv_get_device_name(device->device);

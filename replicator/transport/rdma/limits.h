@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the RDMA transport needs of a device and of this host, looked at before a guest depends on it. Used by
- * the replicator at start, and by the daemon for `understudy doctor`. Any thread.
+ * Limits that the RDMA transport needs of a device and of this host, checked before a guest depends on
+ * them. Used by the replicator at start, and by the daemon for `understudy doctor`. Any thread.
  */
 #ifndef UNDERSTUDY_REPLICATOR_RDMA_LIMITS_H
 #define UNDERSTUDY_REPLICATOR_RDMA_LIMITS_H

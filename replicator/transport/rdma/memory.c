@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See rdma.h: a device, a protection domain, staging registered once, and what the device cannot
- * do. */
+/*
+ * One device's resources: its protection domain, staging registered once, and the limits of the device. An
+ * id bound to the device's address keeps librdmacm from closing the device while this lives.
+ */
 #include <errno.h>
 #include <gio/gio.h>
 #include <netdb.h>
@@ -18,7 +20,7 @@ static void set_error(GError **error, int status, const char *what, const struct
                 ibv_get_device_name(device->device), what, g_strerror(-status));
 }
 
-/* Not an error, but whoever wonders why it is slow finds it in the console's log. */
+/* Notes a small MTU in the log: not an error, but a reason for low speed. */
 static void note_mtu(const struct rdma_memory *memory)
 {
     struct ibv_port_attr port;

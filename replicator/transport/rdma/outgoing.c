@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What an RDMA connection sends; see rdma_internal.h. Messages go by SEND in pieces of a buffer. An epoch
- * goes by RDMA WRITE into the peer's ring: a small buffer with the commit record, counts, index and device
- * state, then the pages straight from staging, neighbours together. The last write carries an immediate,
- * which tells the peer of the epoch when all of it is there.
+ * The sending side of an RDMA connection (rdma_internal.h). Messages go by SEND, in pieces of a buffer. An
+ * epoch goes by RDMA WRITE into the peer's ring: a small buffer with the commit record, counts, index and
+ * device state, then the pages straight from staging, neighbours together. The last write carries an
+ * immediate, which announces the epoch to the peer when all of it is there.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 /* ---- messages ---- */
 
-/* One SEND of a prefix and two pieces of body. order_lock is held. */
+/* Sends a prefix and two pieces of body as one SEND. order_lock is held. */
 int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
                          const void *body, size_t body_len)
 {
@@ -71,13 +71,13 @@ int outgoing_send_message(struct transport *t, const struct transport_message *m
 /* ---- epochs, sending ---- */
 
 /*
- * RDMA WRITEs being put together: each of local pieces that go to one place of the peer's ring. Several are
- * handed to the device at once.
+ * RDMA WRITEs under construction: each has local pieces that go to one place of the peer's ring. Several
+ * are posted to the device at once.
  */
 struct gather {
     struct rdma *c;
     uint32_t slot; /* of the peer's ring, where the next page goes */
-    /* The one at wrs[nwrs] is open where it has pieces. */
+    /* wrs[nwrs] is the current request if it has SGEs. */
     struct ibv_send_wr wrs[CHAIN_LEN];
     struct ibv_sge sges[CHAIN_LEN][MAX_SGES];
     unsigned nwrs;
@@ -97,7 +97,7 @@ static void gather_init(struct gather *g, struct rdma *c)
     g->bytes = 0;
 }
 
-/* Hands over what was put together. */
+/* Posts the closed requests to the device. */
 static int gather_post(struct gather *g, bool signal)
 {
     for (unsigned i = 0; i < g->nwrs; i++)
@@ -109,7 +109,7 @@ static int gather_post(struct gather *g, bool signal)
     return status;
 }
 
-/* The open one is done, be it empty. */
+/* Closes the current work request, even if it has no SGEs. */
 static struct ibv_send_wr *gather_close(struct gather *g, enum ibv_wr_opcode opcode)
 {
     struct ibv_send_wr *wr = &g->wrs[g->nwrs];
@@ -135,7 +135,7 @@ static int gather_write(struct gather *g)
     return g->nwrs == CHAIN_LEN ? gather_post(g, false) : 0;
 }
 
-/* The next page of the peer's ring. */
+/* Adds the next page of the peer's ring to the current request, and closes it where the ring ends. */
 static int gather_page(struct gather *g, const uint8_t *at, uint32_t lkey)
 {
     struct ibv_sge *last = g->nsges ? &g->sges[g->nwrs][g->nsges - 1] : NULL;
@@ -160,8 +160,8 @@ static int gather_page(struct gather *g, const uint8_t *at, uint32_t lkey)
 }
 
 /*
- * The last write of an epoch: the peer learns of it by the immediate, when all before it is written. A write
- * of nothing, where the ring's end has just ended the one before it.
+ * Closes the last write of an epoch: its immediate announces the epoch, when everything before it is
+ * written. The write is empty if the ring's end has just closed the one before.
  */
 static int gather_commit(struct gather *g, uint32_t first_page)
 {
@@ -184,7 +184,7 @@ void outgoing_free_meta(struct meta *meta)
     *meta = (struct meta){0};
 }
 
-/* A buffer for len bytes whose last use is over. Grows to the next power of two: seldom. */
+/* Returns a buffer for len bytes whose last use is over. Grows to the next power of two, which is rare. */
 static struct meta *take_meta(struct rdma *c, size_t len, int *status)
 {
     struct meta *meta = &c->metas[c->next_meta++ % METAS];
@@ -219,7 +219,10 @@ static int gather_meta(struct gather *g, const struct meta *meta, uint32_t npage
     return status;
 }
 
-/* Untouched by this processor: no checksum of ours, since each packet carries the device's own. */
+/*
+ * Adds the pages. This processor does not read them: there is no checksum of ours, since each packet
+ * carries the device's own.
+ */
 static int gather_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
 {
     struct epoch_pages pages = {.epoch = epoch};
@@ -230,7 +233,10 @@ static int gather_pages(struct gather *g, const struct staging *staging, const s
     return status;
 }
 
-/* What comes before the pages: commit record, counts, index, device state, and zeroes to the page's end. */
+/*
+ * Fills the buffer before the pages: commit record, counts, index, device state, and zeroes to the page's
+ * end.
+ */
 static void fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire,
                       struct rdma_wire_commit *commit, uint8_t *out, size_t len)
 {
@@ -277,7 +283,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
         status = gather_pages(&gather, staging, epoch);
     if (status < 0)
         return status;
-    /* Before the commit: the peer may have given the epoch back by the time it is posted. */
+    /* Before the commit: the peer may have returned the epoch by the time it is posted. */
     pthread_mutex_lock(&c->room_lock);
     c->grant.epoch_head++;
     c->grant.page_head += npages;
@@ -305,7 +311,7 @@ int outgoing_send_epoch(struct transport *t, uint64_t term, const struct staging
     return status;
 }
 
-/* How many epochs are done by the completions there are. post_lock is held. */
+/* Counts the epochs that the completions so far have finished. post_lock is held. */
 static int64_t count_done(struct rdma *c)
 {
     int status = queue_reap(c);
@@ -324,7 +330,10 @@ int64_t outgoing_epochs_done(struct transport *t)
     return done;
 }
 
-/* Asked for by who is about to wait: only then is the device asked for a wake-up, which is a system call. */
+/*
+ * Called by a thread that is about to wait. Only then is the device asked for a wake-up, which is a system
+ * call.
+ */
 int outgoing_done_fd(struct transport *t)
 {
     struct rdma *c = rdma_of(t);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The send queue of an RDMA connection and its completions; see rdma_internal.h. Work requests are counted,
- * and a completion carries the count of the last one it stands for, so that few of them have to ask for one.
+ * The send queue of an RDMA connection and its completions (rdma_internal.h). Work requests are counted. A
+ * completion carries the count of the last request that it covers, so that few requests have to ask for
+ * one.
  */
 #include <errno.h>
 #include <poll.h>
@@ -9,7 +10,7 @@
 
 #include "replicator/transport/rdma/rdma_internal.h"
 
-/* Nothing more will work: wakes everybody who waits. */
+/* Marks the connection dead and wakes all threads that wait in it. */
 void queue_kill(struct rdma *c)
 {
     uint64_t one = 1;
@@ -21,7 +22,7 @@ void queue_kill(struct rdma *c)
     pthread_mutex_unlock(&c->room_lock);
 }
 
-/* Takes what completed. post_lock is held. */
+/* Takes the completions that have arrived. post_lock is held. */
 int queue_reap(struct rdma *c)
 {
     struct ibv_wc wc[16];
@@ -38,7 +39,7 @@ int queue_reap(struct rdma *c)
     return n < 0 || atomic_load(&c->dead) ? -ENOTCONN : 0;
 }
 
-/* Forgets the wake-ups of a completion channel. */
+/* Clears the wake-ups of a completion channel. */
 void queue_take_events(struct ibv_comp_channel *channel)
 {
     struct ibv_cq *cq;

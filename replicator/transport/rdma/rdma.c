@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See rdma.h, and rdma_internal.h for the parts. Here: what a connection is made of, how it is
- * taken apart again, and the table of functions. A transport that is freed while others still wait in it is
- * the caller's mistake; shutdown is what wakes them.
+ * A connection's objects, their creation and destruction, and the table of functions; rdma_internal.h lists
+ * the other parts. Freeing a transport while others still wait in it is the caller's mistake; shutdown
+ * wakes them.
  */
 #include "replicator/transport/rdma/rdma.h"
 
@@ -27,9 +27,9 @@ static void rdma_room(struct transport *t)
 }
 
 /*
- * When this returns nothing posted leaves any more, whichever thread came first: the sender uses the memory
- * of what was under way again, and a commit that left after that would stand for pages that are no more.
- * rdma_disconnect alone does not do on iWARP, where it lets the device finish first.
+ * Ends the queue pair. When this returns, nothing that was posted is sent any more, whichever thread called
+ * first: the sender reuses the memory of what was under way, and a commit that left after that would cover
+ * other pages. rdma_disconnect alone is not enough on iWARP, where it lets the device finish first.
  */
 static void rdma_shutdown(struct transport *t)
 {

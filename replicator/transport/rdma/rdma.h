@@ -32,25 +32,30 @@ struct rdma_memory {
     _Atomic unsigned references;
 };
 
-/* On the device that has this address. 0, or -errno with error set: a sentence that says what limit to raise.
+/*
+ * Registers staging on the device that has this address. 0, or -errno with error set: a sentence that says
+ * what limit to raise.
  */
 int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struct rdma_memory **out,
                     GError **error);
 struct rdma_memory *rdma_memory_get(struct rdma_memory *memory);
 void rdma_memory_put(struct rdma_memory *memory);
-/* The device was taken out: nothing on it will work again, and it waits to be let go of. The thread that made
- * the memory. */
+/*
+ * Whether the device was removed: no request on it will succeed, and it waits to be released. The thread
+ * that made the memory.
+ */
 bool rdma_memory_removed(struct rdma_memory *memory);
 
 /*
- * A transport on an id that is about to be connected or accepted: makes its queue pair, with receives posted.
- * The id must have an event channel of its own by the time the transport is used; both, and the wait for
- * ESTABLISHED, are the caller's until rdma_transport_up. Takes a reference of memory. NULL and errno.
+ * Makes a transport on an id that is about to be connected or accepted: its queue pair, with receives
+ * posted. The id must have an event channel of its own by the time the transport is used; both, and the
+ * wait for ESTABLISHED, are the caller's until rdma_transport_up. Takes a reference of memory. NULL and
+ * errno.
  */
 struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_id *id, unsigned stall_ms);
-/* Connected: the transport owns id and its event channel from here on. */
+/* Hands id and its event channel over to the transport, once it is connected. */
 void transport_rdma_up(struct transport *t);
-/* How many verbs objects of this process are alive, for the test that nothing leaks. */
+/* Counts the verbs objects of this process that are alive, for the test that nothing leaks. */
 unsigned transport_rdma_objects(void);
 
 #endif

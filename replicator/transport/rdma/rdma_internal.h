@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inside of the RDMA transport: one connection, and what its parts may use of each other. Only for the
- * files named here.
+ * The inside of the RDMA transport: one connection, and what its parts may use of each other. Only for
+ * these files:
  *
- *   rdma.c      birth, death and the table of functions
+ *   rdma.c      creation, destruction and the table of functions
  *   queue.c     the send queue and its completions
  *   credit.c    what the peer has room for, and what it is told
- *   outgoing.c  messages and epochs on their way out
- *   incoming.c  messages and epochs coming in
+ *   outgoing.c  messages and epochs that are sent
+ *   incoming.c  messages and epochs that are received
  *
- * The send queue is counted: work requests posted and completed, ever. Only SENDs, an epoch's last write and
- * every SIGNAL_EVERY-th write ask for a completion; each completion says that all before it are done.
+ * The send queue is counted: work requests posted and completed, ever. Only SENDs, an epoch's last write
+ * and every SIGNAL_EVERY-th write ask for a completion; each completion says that all requests before it
+ * are done.
  *
  * order_lock: whole messages and epochs, one after the other. Its holder may wait, at most stall_ms a step.
  *
  * post_lock: the send queue's counters and buffers. Never held while waiting, so that a bare credit can
- * always go out, and the two sides cannot wait for each other.
+ * always be sent, and the two sides cannot wait for each other.
  *
- * end_lock: the end of the queue pair, so that whoever shuts down finds it over, whoever began.
+ * end_lock: makes shutdown idempotent. The first caller ends the queue pair; later callers see that it has
+ * ended.
  *
- * room_lock: what the peer has granted and given back; the receiving thread writes, the sending thread waits.
+ * room_lock: what the peer has granted and returned. The receiving thread writes, the sending thread waits.
  *
  * Flow control: a SEND or a commit takes one of the peer's receive buffers, and is posted only when one is
  * known to be free; the last ones are kept for bare credits. So a receiver-not-ready never happens, and a
- * peer that stops giving back ends in -ETIMEDOUT.
+ * peer that stops returning buffers ends in -ETIMEDOUT.
  */
 #ifndef UNDERSTUDY_REPLICATOR_RDMA_INTERNAL_H
 #define UNDERSTUDY_REPLICATOR_RDMA_INTERNAL_H
@@ -149,11 +151,11 @@ static inline uint32_t pages_of(size_t len)
 
 /* ---- queue.c ---- */
 
-/* Nothing more will work: wakes everybody who waits. Any thread. */
+/* Marks the connection dead and wakes all threads that wait in it. Any thread. */
 void queue_kill(struct rdma *c);
-/* Takes what completed. post_lock is held. 0 or -ENOTCONN. */
+/* Takes the completions that have arrived. post_lock is held. 0 or -ENOTCONN. */
 int queue_reap(struct rdma *c);
-/* Forgets the wake-ups of a completion channel. */
+/* Clears the wake-ups of a completion channel. */
 void queue_take_events(struct ibv_comp_channel *channel);
 /* Waits until this many work requests are completed. -ETIMEDOUT after timeout_ms without it. */
 int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms);
@@ -164,7 +166,7 @@ int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms);
 int queue_post(struct rdma *c, struct ibv_send_wr *first, bool signal);
 /* Posts when the queue has room for all. Not under post_lock; order_lock is held. */
 int queue_post_when_free(struct rdma *c, struct ibv_send_wr *first, bool signal);
-/* This receive buffer may be filled (again). */
+/* Posts this receive buffer (again). */
 int queue_post_receive(struct rdma *c, unsigned index);
 
 /* ---- credit.c ---- */
@@ -173,19 +175,21 @@ int queue_post_receive(struct rdma *c, unsigned index);
 int credit_take_receive(struct rdma *c);
 /* Waits until the peer's ring has room for an epoch of npages ring pages; -EMSGSIZE where it never will. */
 int credit_wait_ring(struct rdma *c, uint64_t npages);
-/* What this side has given back, in front of a SEND. post_lock is held. */
+/* Writes the prefix of a SEND: what this side has returned. post_lock is held. */
 void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at);
-/* Tells the peer what was given back. Never waits: where there is no room to tell it, the next message does.
- * Any thread. */
+/*
+ * Sends a bare credit that says what was returned. Never waits: if it cannot be sent now, the next message
+ * says it. Any thread.
+ */
 void credit_send(struct rdma *c);
-/* The receive buffer is free for the next; the peer is told in time. Receiving thread. */
+/* Posts the receive buffer again; the peer is told in time. Receiving thread. */
 int credit_give_receive_back(struct rdma *c, unsigned index);
-/* What the peer says it has given back, or grants. Receiving thread. 0 or -EPROTO. */
+/* Takes what the peer says it has returned, or grants. Receiving thread. 0 or -EPROTO. */
 int credit_take(struct rdma *c, const struct rdma_wire_prefix *prefix, const uint8_t *body, size_t len);
 
 /* ---- outgoing.c ---- */
 
-/* One SEND of a prefix and two pieces of body. order_lock is held. */
+/* Sends a prefix and two pieces of body as one SEND. order_lock is held. */
 int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
                          const void *body, size_t body_len);
 void outgoing_free_meta(struct meta *meta);

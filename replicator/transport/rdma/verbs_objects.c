@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See verbs_objects.h. */
+/*
+ * Makes and destroys completion queues and memory regions, and counts them with one atomic counter for the
+ * process.
+ */
 #include "replicator/transport/rdma/verbs_objects.h"
 
 #include <fcntl.h>
