@@ -46,9 +46,9 @@
 #define DISK_SHM_RING_OFFSET 4096u
 #define DISK_ROOM_WAIT_MS    2000
 /*
- * With DISK_HELD there is no image to write to instead: after this the write fails with ENOSPC, for which
- * QEMU stops the guest. With the wait at the limit before it, less than after what a guest gives a disk up
- * (30 s, SCSI and ATA in Linux).
+ * With DISK_HELD there is no image to write to instead: after this time the write fails with ENOSPC, for
+ * which QEMU stops the guest. Together with the wait at the limit before it, less than the time after which
+ * a guest gives a disk up (30 s, SCSI and ATA in Linux).
  */
 #define DISK_HELD_WAIT_MS 10000
 /* Descriptors that nbdkit inherits; the plugin's parameters name them: shm=, image=, map=, attention=. */
@@ -58,9 +58,10 @@ enum disk_shm_flags {
     DISK_LOGGING = 1u << 1,  /* changes go to the ring */
     DISK_DURABLE = 1u << 2,  /* a change is on the disk before it completes */
     /*
-     * Shared disk: changes go to the ring only, and to the image once the replicator releases them. While it
-     * is set the ring's room ends at flushed as well as at tail. An order that clears it while DISK_WRITABLE
-     * stays writes all that is held first; one that clears DISK_WRITABLE writes nothing any more.
+     * Shared disk: changes go to the ring only, and to the image once the replicator releases them. While
+     * it is set, the ring's room ends at flushed as well as at tail. An order that clears it while
+     * DISK_WRITABLE stays first writes all that is held; one that clears DISK_WRITABLE writes nothing any
+     * more.
      */
     DISK_HELD = 1u << 3,
 };
@@ -75,7 +76,7 @@ enum disk_attention {
 };
 
 struct disk_shm {
-    /* The replicator's, before nbdkit starts. */
+    /* Written by the replicator before nbdkit starts. */
     uint64_t magic;
     uint32_t version;
     uint32_t disk; /* number in records */
@@ -104,9 +105,9 @@ struct disk_shm {
     _Atomic uint32_t attention;
     _Atomic uint32_t last_errno;
     _Atomic uint64_t last_error_offset;
-    /* head when DISK_LOGGING was last turned on: what lies before it is void. */
+    /* head when DISK_LOGGING was last turned on: records before it are void. */
     _Atomic uint64_t logged_from;
-    /* DISK_HELD: what lies before is in the image. */
+    /* DISK_HELD: records before it are in the image. */
     _Atomic uint64_t flushed;
     /* Figures. */
     _Atomic uint64_t reads, read_bytes, writes, write_bytes, waits, wait_us;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The memory of a disk's log ring (disk_log.h), which either side gives back where the part is its own. */
+/*
+ * The memory of a disk's log ring (disk_log.h). Each side returns to the kernel the pages that are its own.
+ */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_LOG_MEMORY_H
 #define UNDERSTUDY_REPLICATOR_DISK_LOG_MEMORY_H
 
@@ -11,9 +13,9 @@
 #define DISK_LOG_PAGE_LEN 4096u
 
 /*
- * Gives the whole pages of [from, to), positions that count bytes for ever, back to the kernel: they read as
- * zeroes, and are there again once they are written. shm_fd is of the shared memory. That it fails costs
- * memory and nothing else. See fallocate(2).
+ * Returns the whole pages of [from, to), positions that count bytes and never wrap, to the kernel: they
+ * read as zeroes, and are allocated again once they are written. shm_fd is of the shared memory. A failure
+ * costs memory and nothing else. See fallocate(2).
  */
 static inline void disk_log_give_back(int shm_fd, uint64_t ring_len, uint64_t from, uint64_t to)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_sync.h. The states, in order:
+ * The synchronisation's states, in order:
  *
- *   WAIT_STATE   the standby tells of its maps; then ours are merged into one
+ *   WAIT_STATE   the standby sends its maps; then ours are merged into one
  *   SWAPPING     the plugins swap bitmaps
- *   PASS         the frozen bitmaps are worked off, window by window
- *   CONFIRMING   all is sent; the standby's word for the last batches is awaited
+ *   PASS         the frozen bitmaps are worked through, window by window
+ *   CONFIRMING   all is sent; the standby's confirmation of the last batches is awaited
  *   READY        little is left; the next pass will be the last
  *   DONE         logging has begun and the last pass is confirmed
  */
@@ -75,7 +75,7 @@ void disk_sync_end(struct disk_sync *sync)
 
 /* ---- which chunks ---- */
 
-/* Nothing is known of how the two images differ: everything may. */
+/* Begins a new pair: nothing is known of how the two images differ, so every chunk may. */
 static int begin_pair(struct disk_sync *sync, unsigned disk)
 {
     struct disk_map *map = disks_map(sync->disks, disk);
@@ -96,7 +96,10 @@ static bool is_one_pair(const struct disk_map *map, const struct wire_disk_state
            memcmp(disk_map_pair_id(map), theirs->pair_id, DISK_PAIR_ID_LEN) == 0;
 }
 
-/* Both hosts' maps are known: one bitmap of candidates a disk, the one that is written to. 0 or -errno. */
+/*
+ * Merges both hosts' maps into one bitmap of candidates for each disk, the one that is written to. 0 or
+ * -errno.
+ */
 static int choose_candidates(struct disk_sync *sync)
 {
     for (unsigned d = 0; d < disks_count(sync->disks); d++) {
@@ -182,7 +185,10 @@ static enum disk_sync_progress end_pass(struct disk_sync *sync)
         return DISK_SYNC_DONE;
     }
     uint64_t written = written_since(sync);
-    /* Another pass would find as much again; in the last the guest is slowed down to what the link takes. */
+    /*
+     * Another pass would find as many chunks again. In the last pass the guest is slowed down to the link's
+     * rate.
+     */
     sync->goes_nowhere = sync->passes >= MAX_PASSES || written > sync->pass_chunks / 4 * 3;
     if (written > READY_CHUNKS && !sync->goes_nowhere)
         return swap(sync);
@@ -206,7 +212,7 @@ enum disk_sync_progress disk_sync_step(struct disk_sync *sync, uint64_t number, 
     case CONFIRMING:
         return end_pass(sync);
     case READY:
-        /* Memory took its time, and the guest wrote meanwhile. */
+        /* Memory took longer than the disks, and the guest wrote meanwhile. */
         return written_since(sync) > 4 * READY_CHUNKS && !sync->goes_nowhere ? swap(sync) : DISK_SYNC_READY;
     case DONE:
         break;

@@ -81,15 +81,15 @@ void disk_sync_send(const struct disk_sync *sync, enum message_type type, unsign
                     const void *payload, size_t len);
 
 /*
- * In the last pass the log fills and nothing is taken out: the guest may write as much of what the log can
- * hold as the pass has done of its chunks.
+ * Limits the log in the last pass, in which nothing is taken out: the guest may write as much of what the
+ * log can hold as the pass has done of its chunks.
  */
 void disk_sync_limit_log(const struct disk_sync *sync);
 void disk_sync_begin_pass(struct disk_sync *sync);
 /* One step of a pass. False: nothing can be done now, or *status says what failed. *over: all is sent. */
 bool disk_sync_do_pass(struct disk_sync *sync, uint64_t number, struct staged_epoch **batch, bool *over,
                        int *status);
-/* What the standby has in its images need not be sent again. */
+/* Takes the standby's confirmations: chunks in its images need not be sent again. */
 void disk_sync_take_confirmations(struct disk_sync *sync);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_sync.h: one pass over the frozen bitmaps, on the capture thread. A window is WIRE_MAX_HASHES
- * chunks. Two are under way: while one is compared and sent, the standby hashes the next.
+ * One pass over the frozen bitmaps, on the capture thread. A window is WIRE_MAX_HASHES chunks. Two are
+ * under way: while one is compared and sent, the standby hashes the next.
  */
 #include <errno.h>
 #include <string.h>
@@ -58,7 +58,7 @@ static void ask_hashes(const struct disk_sync *sync, const struct window *window
     disk_sync_send(sync, MESSAGE_DISK_HASH_REQUEST, window->disk, window->first, count, sizeof count);
 }
 
-/* Opens the next window that has chunks to work off. False: there is none. */
+/* Opens the next window that has set chunks. False: there is none. */
 static bool open_window(struct disk_sync *sync)
 {
     for (; sync->ask_disk < disks_count(sync->disks); sync->ask_disk++, sync->ask_chunk = 0) {
@@ -92,7 +92,7 @@ static void close_window(struct disk_sync *sync)
     g_mutex_unlock(&sync->mutex);
 }
 
-/* Chunks whose hashes match are done: a write since then has set the other bitmap's bit. */
+/* Clears the chunks whose hashes match. A write since then has set the other bitmap's bit. */
 static int compare_window(struct disk_sync *sync, struct window *window)
 {
     struct disk_image *image = disks_image(sync->disks, window->disk);
@@ -140,7 +140,10 @@ static int64_t put_chunk(struct disk_sync *sync, unsigned disk, uint64_t chunk, 
     return (int64_t)whole;
 }
 
-/* A batch of the window's next chunks: 1 and *out, 0: the window has no more, -EAGAIN: no room, -errno. */
+/*
+ * Makes a batch of the window's next chunks: 1 and *out; 0: the window has no more; -EAGAIN: no room;
+ * -errno.
+ */
 static int make_batch(struct disk_sync *sync, struct window *window, uint64_t number,
                       struct staged_epoch **out)
 {
@@ -175,7 +178,7 @@ static int make_batch(struct disk_sync *sync, struct window *window, uint64_t nu
     return 1;
 }
 
-/* What the standby has in its images need not be sent again. */
+/* Takes the standby's confirmations: chunks in its images need not be sent again. */
 void disk_sync_take_confirmations(struct disk_sync *sync)
 {
     uint64_t confirmed = atomic_load_explicit(&sync->confirmed_batch, memory_order_acquire);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_sync.h: what the standby says, on the control thread. Everything is checked before it changes
- * anything; the capture thread is woken and takes it from there.
+ * The standby's messages, on the control thread. Everything is checked before it changes anything; then the
+ * capture thread is woken and continues.
  */
 #include <string.h>
 
@@ -14,7 +14,7 @@ void disk_sync_connected(struct disk_sync *sync)
     g_mutex_unlock(&sync->mutex);
 }
 
-/* The standby's own writes, from a time when it ran the guest: candidates like ours. */
+/* Takes the standby's map: its own writes, from a time when it ran the guest, are candidates like ours. */
 static bool take_bits(struct disk_sync *sync, const struct transport_message *message)
 {
     struct disk_map *map = disks_map(sync->disks, message->arg);
@@ -47,7 +47,7 @@ static bool take_state(struct disk_sync *sync, const struct transport_message *m
     return first;
 }
 
-/* Hashes that nobody waits for any more are dropped. */
+/* Takes hashes. Those that no window waits for any more are dropped. */
 static bool take_hashes(struct disk_sync *sync, const struct transport_message *message)
 {
     g_mutex_lock(&sync->mutex);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disks.h. Opening goes from what may be refused to what costs: image and lock, then the journal is
- * replayed (an image is not whole before that, whoever wants it), then maps, shared memory, sockets, and
- * nbdkit last.
+ * Opening, closing, nbdkit, and status. Opening begins with what may be refused and ends with what costs
+ * most: image and lock, then the journal is replayed (an image is not at a whole epoch before that), then
+ * maps, shared memory, sockets, and nbdkit last.
  *
- * nbdkit's only word is an eventfd and bits in the shared memory; it is listened to on the control thread.
+ * nbdkit reports by an eventfd and bits in the shared memory, which the control thread reads.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,10 @@ char *disks_state_path(const struct disks *disks, const char *name)
     return g_build_filename(disks->config.state_dir, name, NULL);
 }
 
-/* passes: it is no trouble any more once nothing is heard of it for some time (trouble_over_soon). */
+/*
+ * Reports a fault for status. passes: the fault counts as over when it has not been reported again for some
+ * time (trouble_over_soon).
+ */
 static void trouble(struct disk *disk, bool passes, const char *format, ...) G_GNUC_PRINTF(3, 4);
 static void trouble(struct disk *disk, bool passes, const char *format, ...)
 {
@@ -205,7 +208,7 @@ static bool open_image(struct disk *disk, const struct disk_config *config, GErr
     return true;
 }
 
-/* After the journal was replayed: that changes the image. */
+/* Opens the map, after the journal was replayed: that changes the image. */
 static bool open_map(struct disk *disk, GError **error)
 {
     struct disk_map_image image;
@@ -338,7 +341,7 @@ void disks_close(struct disks *disks)
     disks_cancel_durable(disks);
     while (disks->syncing)
         g_main_context_iteration(NULL, TRUE);
-    /* What the journal has is in the images; they are about to be closed cleanly. */
+    /* All entries of the journal are in the images, which are about to be closed cleanly. */
     if (disks->journal && !atomic_load(&disks->torn) && disks_sync(disks) == 0)
         disk_journal_trim(disks->journal);
     for (unsigned i = 0; i < disks->n; i++)

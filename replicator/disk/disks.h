@@ -43,15 +43,19 @@ struct disks_config {
     unsigned n;
     int nice;     /* of nbdkit: see struct child_start */
     bool standby; /* the guest does not run here: writes through nbdkit are refused */
-    /* Control thread: something changed (an order was carried out, a ring filled): look. urgent: cut an epoch
-     * now. */
+    /*
+     * Control thread: something changed (an order was carried out, a ring filled): check it. urgent: cut an
+     * epoch now.
+     */
     void (*changed)(void *opaque, bool urgent);
-    /* Control thread: what was logged is not whole: nothing may be sent until a new synchronisation. */
+    /* Control thread: the log has a gap. Nothing may be sent until a new synchronisation. */
     void (*detached)(void *opaque, const char *why);
-    /* Control thread: a shared disk's image has more of what was held back: see disks_newly_flushed, of all
-     * disks. */
+    /*
+     * Control thread: more of a shared disk's held writes are in its image. Call disks_newly_flushed for
+     * all disks.
+     */
     void (*flushed)(void *opaque);
-    /* Control thread: a sentence for status. NULL: what was said before is over. */
+    /* Control thread: a message for status, or NULL to clear the previous one. */
     void (*trouble)(void *opaque, const char *message);
     void *opaque;
 };
@@ -66,7 +70,7 @@ const char *disks_id(const struct disks *disks, unsigned disk);
 struct disk_image *disks_image(const struct disks *disks, unsigned disk);
 struct disk_map *disks_map(const struct disks *disks, unsigned disk);
 bool disks_is_shared(const struct disks *disks, unsigned disk);
-/* Address space that an epoch's disk section may take in staging, at most. */
+/* The most staging pages that an epoch's disk section may take. */
 uint64_t disks_max_section_pages(unsigned ndisks);
 
 /* ---- modes ---- */
@@ -75,25 +79,37 @@ uint64_t disks_max_section_pages(unsigned ndisks);
 void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip);
 /* Whether every nbdkit has carried the last order out. NULL: true. Any thread. */
 bool disks_order_done(const struct disks *disks);
-/* Output is held from here on: writes may be in memory alone, and a shared disk's are held back. */
+/* Lets writes be in memory alone, and holds a shared disk's back: output is held from here on. */
 void disks_hold(struct disks *disks);
 /*
- * No more epochs: nothing is logged, and writes are durable again. What is held back of a shared disk stays
- * so: whether it may go to the image is not decided yet.
+ * Stops logging and makes writes durable again: there are no more epochs. A shared disk's held writes stay
+ * held: whether they may go to the image is not decided yet.
  */
 void disks_stop_logging(struct disks *disks);
-/* The guest runs here and nowhere else: all is written, also what was held back, and durable. */
+/*
+ * Writes everything, also what was held back, and makes writes durable: the guest runs here and nowhere
+ * else.
+ */
 void disks_let_go(struct disks *disks);
 bool disks_any_shared(const struct disks *disks); /* NULL: false */
-/* The peer holds the epoch: a shared disk's writes up to its end may go to the image. Control thread. */
+/*
+ * Lets a shared disk's writes up to the epoch's end go to the image: the peer holds the epoch. Control
+ * thread.
+ */
 void disks_release(struct disks *disks, uint64_t epoch);
-/* The newest epoch whose writes are all in this shared disk's image, if it grew since it was asked last; else
- * 0. Control. */
+/*
+ * Returns the newest epoch whose writes are all in this shared disk's image, if it grew since the last
+ * call; else 0. Control thread.
+ */
 uint64_t disks_newly_flushed(struct disks *disks, unsigned disk);
-/* Writes are refused and nothing is written any more, once the order is done: then the other host may have
- * the images. */
+/*
+ * Refuses all writes. Once the order is done, nothing is written any more, and the other host may have the
+ * images.
+ */
 void disks_give_up_writing(struct disks *disks);
-/* The locks of shared disks. After disks_give_up_writing; and before disks_order lets the guest write again.
+/*
+ * Releases the locks of shared disks. After disks_give_up_writing. disks_lock_shared takes them before
+ * disks_order lets the guest write again.
  */
 void disks_unlock_shared(struct disks *disks);
 int disks_lock_shared(struct disks *disks);
@@ -103,12 +119,11 @@ unsigned disks_frozen(const struct disks *disks, unsigned disk);
 
 typedef void (*disks_done)(void *opaque);
 /*
- * Leaves nothing that was written in memory alone: done is called when the writes until now are on stable
- * storage and later ones are before they complete. What was called before and is not done yet is forgotten.
- * Control thread.
+ * Makes everything that was written durable, and later writes before they complete; then calls done. An
+ * earlier call that is not done yet is forgotten. Control thread.
  */
 void disks_make_durable(struct disks *disks, disks_done done, void *opaque);
-/* fdatasync of all images, on this thread. 0 or -errno. Any thread. */
+/* Calls fdatasync for all images, on this thread. 0 or -errno. Any thread. */
 int disks_sync(struct disks *disks);
 /* Forgets a make_durable under way. */
 void disks_cancel_durable(struct disks *disks);
@@ -121,14 +136,16 @@ void disks_cancel_durable(struct disks *disks);
  */
 bool disks_may_pause(const struct disks *disks);
 /*
- * From how many bytes in a disk's log on writers wait: while epochs follow each other. 0: they do not: just
- * before each pause, which waits for them. NULL: nothing.
+ * Sets the bytes in a disk's log from which on writers wait, while epochs follow each other. 0: they do not
+ * wait, just before each pause, which waits for them. NULL: nothing.
  */
 void disks_limit_logs(struct disks *disks, uint64_t bytes);
-/* In the pause, guest stopped, requests drained: this epoch ends here, and the last limit but 0 is in force
- * again. Loads and stores of words only. */
+/*
+ * Ends the epoch here, in the pause, guest stopped and requests drained, and sets the last limit but 0
+ * again. Loads and stores of words only.
+ */
 void disks_boundary(struct disks *disks, uint64_t epoch);
-/* Throws away what was logged and not collected. While no plugin logs. */
+/* Drops the records that were logged and not collected. While no plugin logs. */
 void disks_drop_log(struct disks *disks);
 typedef bool (*disks_wait_room)(void *opaque);
 /*
@@ -141,28 +158,31 @@ int disks_collect(struct disks *disks, struct staging *staging, struct staged_ep
 
 /* ---- standby: applier thread ---- */
 
-/* The disk section's records are well-formed and lie within the disks. 0 or -EPROTO. Any thread. */
+/*
+ * Checks that the disk section's records are well-formed and lie within the disks. 0 or -EPROTO. Any
+ * thread.
+ */
 int disks_check(const struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch);
-/* The epoch's writes into the journal; durable: on stable storage when it returns. Once for each epoch. */
+/* Appends the epoch's writes to the journal; durable: on stable storage on return. Once for each epoch. */
 int disks_journal(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch,
                   uint64_t term, bool durable);
-/* A journalled epoch's writes, or those of a batch of the first synchronisation, to the images. */
+/* Writes a journalled epoch, or a batch of the first synchronisation, to the images. */
 int disks_apply(struct disks *disks, const struct staging *staging, const struct staged_epoch *epoch);
-/* A shared disk's image has all of its writes up to this epoch: they need not be kept here. */
+/* Drops the kept writes of a shared disk up to this epoch: its image has them all. */
 void disks_flushed(struct disks *disks, unsigned disk, uint64_t epoch);
-/* What shared disks' writes were kept is void: a new synchronisation begins. */
+/* Drops all kept writes of shared disks: a new synchronisation begins. */
 void disks_forget_held(struct disks *disks);
-/* The images are being overwritten and no whole epoch until disks_whole. Survives a restart. */
+/* Marks the images as overwritten and at no whole epoch, until disks_whole. Survives a restart. */
 int disks_begin_synchronisation(struct disks *disks);
-/* The images are whole again and what the maps said is history. */
+/* Marks the images as whole again, and the maps' candidates as done. */
 int disks_whole(struct disks *disks);
 /*
- * Before the guest runs here: the journal must never be replayed over what it writes. sync: the images are
- * durable first, as an ack has promised. 0 or -errno.
+ * Empties the journal before the guest runs here: its entries must never be replayed over the guest's
+ * writes. sync: the images are made durable first, as an ack has promised. 0 or -errno.
  */
 int disks_end_standby(struct disks *disks, bool sync);
 
-/* What went wrong when the images were written last: a sentence (g_free), or NULL. Any thread. */
+/* Returns a sentence (g_free) that says why the last write to the images failed, or NULL. Any thread. */
 char *disks_failure(struct disks *disks);
 
 /* ---- what a synchronisation did: capture thread ---- */
@@ -178,7 +198,7 @@ struct disk_figures {
     bool server_runs;
     const char *trouble; /* or NULL */
 };
-/* The guest stood still for want of space and goes on: unless that is said again, it is over. */
+/* Clears the fault of a full disk when the guest goes on, unless it is reported again. */
 void disks_guest_goes_on(struct disks *disks);
 void disks_figures(const struct disks *disks, unsigned disk, struct disk_figures *out);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disks.h: the primary's part of an epoch, on the capture thread. The pause only loads two words a disk.
- * What was logged is copied to staging once the guest runs again; then the ring has room again. Slow writing
- * gives the ring's memory back piece by piece, lest it is all resident in the course of time. Fast writing
- * keeps it: faulting a page in again, in two processes, takes longer than the write itself. The plugin gives
- * it back when the burst is over (disk_ring_give_back).
+ * The primary's part of an epoch, on the capture thread. The pause only loads two words for each disk. The
+ * records are copied to staging once the guest runs again; then the ring has room again. While the guest
+ * writes slowly, the ring's pages are returned to the kernel gradually, so that resident memory does not
+ * grow without bound. While it writes fast, the pages are kept: faulting a page in again, in two processes,
+ * takes longer than the write itself. The plugin returns them when the burst is over (disk_ring_give_back).
  *
- * An epoch whose boundary found the log detached is worthless, and so is a log that does not decode: nbdkit's
+ * An epoch whose boundary found the log detached is dropped, and so is a log that does not decode: nbdkit's
  * memory is not trusted.
  */
 #include <errno.h>
@@ -54,7 +54,7 @@ void disks_boundary(struct disks *disks, uint64_t epoch)
     }
 }
 
-/* Whether what was cut is a stream of this disk's own records. */
+/* Checks that the cut part is a stream of this disk's own records. */
 static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
 {
     struct disk_stream stream;
@@ -67,20 +67,20 @@ static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
 }
 
 /*
- * What was cut is in staging. Not before there is enough of it does room go back, and memory before that:
- * beyond tail the plugin writes its next round at once. A shared disk's plugin may do so as soon as the image
- * has what was held back, so of its ring no memory is given back here.
+ * Moves tail, since the cut part is in staging. Room is returned only when there is enough of it, and
+ * memory before that: beyond tail the plugin writes its next round at once. A shared disk's plugin may do
+ * so as soon as the image has the held writes, so none of its ring's memory is returned here.
  */
 static void take_out(struct disk *disk)
 {
     uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
     disk->taken = disk->cut;
     disk->epochs_kept++;
-    /* What is kept counts against the limit. */
+    /* The pages that are kept count against the limit. */
     uint64_t limit = disk->disks->log_limit, step = GIVE_BACK_LEN;
     if (disk->cut - tail < (limit && limit / 4 < step ? limit / 4 : step))
         return;
-    /* Or nbdkit says nonsense: found out elsewhere. */
+    /* A head that makes no sense is noticed elsewhere. */
     bool is_sane = disk->cut - tail <= disk->ring_len;
     if (disk->epochs_kept > SLOW_EPOCHS && is_sane && !disk->shared)
         disk_log_give_back(disk->shm_fd, disk->ring_len, tail, disk->cut);
@@ -95,7 +95,7 @@ void disks_drop_log(struct disks *disks)
         struct disk *disk = &disks->disk[i];
         disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
         take_out(disk);
-        /* What is held back has to reach the new standby, which may have to write it. */
+        /* Held writes have to reach the new standby, which may have to write them. */
         if (disk->shared && (atomic_load(&disk->shm->flags) & DISK_HELD))
             disk->taken = atomic_load(&disk->shm->flushed);
     }

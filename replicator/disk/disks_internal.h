@@ -72,7 +72,10 @@ struct disks {
     size_t held_bytes; /* applier thread: of them all */
     GMutex mutex;
     char *failure; /* guarded */
-    /* The images have an epoch in part: the journal must keep it. Whoever applies writes, closing reads. */
+    /*
+     * An epoch has been applied only partially, so the journal must keep it. Written by the thread that
+     * applies, read by closing.
+     */
     _Atomic bool torn;
     bool closing;
 
@@ -83,11 +86,11 @@ struct disks {
     void *done_opaque;
 };
 
-/* Control thread: an order may have been carried out. */
+/* Control thread: checks whether an order has been carried out. */
 void disks_mode_look(struct disks *disks);
-/* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
+/* Sets the sentence of disks_failure: what was done to the disk's image when it failed. Any thread. */
 void disks_tell_failure(const struct disk *disk, const char *doing, int status);
-/* Replays the journal and empties it. Before anything else uses the images. */
+/* Replays the journal and empties it, before anything else uses the images. */
 bool disks_standby_open(struct disks *disks, GError **error);
 char *disks_state_path(const struct disks *disks, const char *name);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disks.h: orders to the plugins, and making everything durable.
+ * Orders to the plugins, and making everything durable.
  *
- * An order is remembered here and in the shared memory, so it also holds for an nbdkit that starts later. One
- * that is not running has no write under way: for durability that is as good as having obeyed.
+ * An order is remembered here and in the shared memory, so it also holds for an nbdkit that starts later.
+ * An nbdkit that does not run has no write under way: for durability that is as good as having carried out
+ * the order.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -20,7 +21,7 @@ static void order_one(struct disk *disk, uint32_t set, uint32_t clear, bool flip
     atomic_store(&shm->wanted_map, disk->wanted_map);
     atomic_store(&shm->wanted_seq, ++disk->wanted_seq);
     disk_futex_wake(&shm->wanted_seq);
-    /* Who waits for room may not have to any more. */
+    /* Wakes writers that wait for room: they may not have to wait any more. */
     disk_futex_raise(&shm->room_seq);
 }
 
@@ -136,7 +137,7 @@ unsigned disks_frozen(const struct disks *disks, unsigned disk)
 
 /* ---- durability ---- */
 
-/* Every write from now on is durable before it completes. */
+/* Whether every write from now on is durable before it completes. */
 static bool writes_are_durable(struct disks *disks)
 {
     bool done = true;

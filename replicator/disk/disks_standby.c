@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disks.h: the standby's part. An epoch's writes go to the journal as a whole before the first of them
- * goes to an image; whoever opens the images next replays what the journal has whole. A synchronisation
- * writes to the images directly, and a marker file says so until they are whole again: they are then no state
- * that the VM ever had, and nobody should start it from them by accident.
+ * The standby's part: journal, images, and the marker of a synchronisation. An epoch's writes go to the
+ * journal as a whole before the first of them goes to an image. When the images are opened next, the
+ * journal's whole epochs are replayed. A synchronisation writes to the images directly, and a marker file
+ * says so until they are whole again: meanwhile they are at no state that the VM ever had, and the VM must
+ * not be started from them by accident.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@
  * sync. */
 #define JOURNAL_LEN(n) (((n) + 1ull) * DISKS_RING_LEN + (64ull << 20))
 
-/* Kept for whoever ends this standby. */
+/* Keeps the first failure, which is shown when this standby ends. */
 static void keep_failure(struct disks *disks, const char *why)
 {
     g_mutex_lock(&disks->mutex);
@@ -60,7 +61,7 @@ char *disks_failure(struct disks *disks)
     return failure;
 }
 
-/* Starts writing out what was written, now and then: a later sync then has little to wait for. */
+/* Starts writeback now and then, so that a later sync has little to wait for. */
 static void write_back(struct disk *disk, uint64_t len)
 {
     disk->unsynced += len;
@@ -70,7 +71,10 @@ static void write_back(struct disk *disk, uint64_t len)
     sync_file_range(disk_image_fd(disk->image), 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-/* Decodes again what was checked: the peer may still be able to write there. shared: which disks' writes. */
+/*
+ * Applies a stream's records. They were checked, but are decoded again: the peer may still be able to write
+ * there. shared: which disks' writes.
+ */
 static int apply_stream(struct disks *disks, const struct disk_stream *stream, bool shared)
 {
     struct disk_stream rest = *stream;
@@ -132,7 +136,7 @@ static int mark_half_synchronised(struct disks *disks)
     return status;
 }
 
-/* The next synchronisation compares everything. False: there was no map. */
+/* Removes the map, so that the next synchronisation compares everything. False: there was no map. */
 static bool forget_map(const struct disks *disks, unsigned number)
 {
     g_autofree char *name = g_strdup_printf("disk-%u.map", number);
@@ -141,8 +145,8 @@ static bool forget_map(const struct disks *disks, unsigned number)
 }
 
 /*
- * The journal cannot say which epochs the images have in part. As a standby's they are written over, whatever
- * differs; nobody starts the VM from them before.
+ * Handles a damaged journal, which cannot say which epochs the images have in part. The synchronisation
+ * overwrites all differences, and the VM is not started from the images before.
  */
 static int forget_damaged(struct disks *disks)
 {
@@ -155,7 +159,7 @@ static int forget_damaged(struct disks *disks)
     return status < 0 ? status : disk_journal_trim(disks->journal);
 }
 
-/* The journal is gone, and with it whatever of an epoch that the images have in part should become whole. */
+/* Handles a lost journal: an epoch that the images have in part can no longer be completed. */
 static void forget_lost(const struct disks *disks)
 {
     bool had_map = false;
@@ -207,8 +211,8 @@ bool disks_standby_open(struct disks *disks, GError **error)
 /* ---- what shared disks may not have yet ---- */
 
 /*
- * An epoch's writes, if there are any to a shared disk. The primary writes them to the shared images itself;
- * if it dies before, we have to.
+ * An epoch's writes to shared disks: withheld from the image until the primary has written them. If the
+ * primary dies before, this host writes them.
  */
 struct held_epoch {
     uint64_t epoch;
@@ -269,8 +273,8 @@ void disks_forget_held(struct disks *disks)
 }
 
 /*
- * The other host's lock on a shared image ends with its processes. While it stands, that host may still
- * write: nothing here may.
+ * Waits for the lock on a shared image. The other host's lock ends with its processes. While it exists,
+ * that host may still write, so nothing here may.
  */
 static int wait_for_lock(struct disks *disks)
 {
@@ -305,7 +309,10 @@ int disks_check(const struct disks *disks, const struct staging *staging, const 
     return disk_stream_check(&stream, disks ? disks->len : NULL, disks_count(disks));
 }
 
-/* Room that is not there is made: all that the journal holds is in the images, up to the last epoch. */
+/*
+ * Appends an epoch. If the ring is full, the images, which have everything up to the last epoch, are synced
+ * and the journal is emptied.
+ */
 static int append_to_journal(struct disks *disks, uint64_t term, uint64_t epoch,
                              const struct disk_stream *stream, bool durable)
 {

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See nbdkit_process.h. */
+/*
+ * Builds nbdkit's argument list and starts it by child_process. The listening socket is passed as systemd
+ * passes one (LISTEN_FDS), so nbdkit serves connections that were queued before it started. Its descriptors
+ * have fixed numbers.
+ */
 #include "replicator/disk/nbdkit_process.h"
 
 #include <errno.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See disk_held.h. */
+/*
+ * The list of held changes, and reads over it. The list is an array that is used as a queue: added to at
+ * the end, dropped at the front. A read takes the image's bytes and then copies the data of each held
+ * change over them, in order, under the lock. Writing to the image takes the oldest change first, and drops
+ * it from the list afterwards.
+ */
 #include "replicator/disk/plugin/disk_held.h"
 
 #include <errno.h>
@@ -118,7 +123,7 @@ static void lay_over(const struct disk_held *held, const struct held_change *cha
 
 int disk_held_read(struct disk_held *held, void *buffer, size_t len, uint64_t offset)
 {
-    /* Under the lock: what leaves the list in between would be in neither. */
+    /* Under the lock: a change that leaves the list in between would be in neither. */
     pthread_rwlock_rdlock(&held->list_lock);
     int status = disk_image_read(held->image, buffer, len, offset);
     for (size_t i = 0; i < held->n && status == 0; i++)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A shared disk's changes that are held back (disk_log.h, DISK_HELD): they are in the log ring only, until
- * the epoch that has them is safe on the other host; then they are written to the image, in order. Reads see
- * the image and, over it, what is held.
+ * A shared disk's held changes (disk_log.h, DISK_HELD): they are in the log ring only, until the epoch that
+ * has them is safe on the other host; then they are written to the image, in order. Reads see the image
+ * and, over it, the held changes.
  *
- * The list of what is held is this process's own and short: the ring has the data, and a producer that starts
- * on the shared memory of one that was killed builds the list from it again.
+ * The list of held changes is this process's own and short: the ring has the data, and a producer that
+ * starts on the shared memory of a killed one builds the list from it again.
  *
- * Locks: readers and the list's writers share `list_lock` as usual; `flush_lock` is held by whoever writes to
- * the image, so that a change of mode can wait until nobody does. Order: flush_lock, then list_lock.
+ * Locks: `list_lock` is a read-write lock on the list. `flush_lock` is held by the thread that writes to
+ * the image, so that a change of mode can wait until no thread does. Order: flush_lock, then list_lock.
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_HELD_H
 #define UNDERSTUDY_REPLICATOR_DISK_HELD_H
@@ -41,15 +41,15 @@ struct disk_held {
 void disk_held_init(struct disk_held *held, struct disk_shm *shm, uint64_t ring_len, uint64_t export_len,
                     int image);
 void disk_held_destroy(struct disk_held *held);
-/* Takes up what the ring holds from shm->flushed to head. 0 or -errno. Before anything else. */
+/* Builds the list from the ring, from shm->flushed to head. 0 or -errno. Before anything else. */
 int disk_held_rebuild(struct disk_held *held, uint64_t head);
 /* The record that the ring has at position, the newest of all. 0 or -ENOMEM. Under the ring's mutex. */
 int disk_held_add(struct disk_held *held, const struct disk_record *record, uint64_t position);
 /* Reads the disk as the guest has written it. 0 or -errno. Any thread. */
 int disk_held_read(struct disk_held *held, void *buffer, size_t len, uint64_t offset);
 /*
- * Writes to the image what lies before `upto`, and moves shm->flushed. Only while DISK_WRITABLE is in force.
- * 0 or -errno: then what could not be written is still held.
+ * Writes the held changes before `upto` to the image, and moves shm->flushed. Only while DISK_WRITABLE is
+ * in force. 0 or -errno: then the rest is still held.
  */
 int disk_held_flush(struct disk_held *held, uint64_t upto);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The producer's life (disk_log_write.h): mapping what the replicator made, finishing what a killed
- * predecessor left, obeying orders, ending.
+ * The producer's start, orders and end (disk_log_write.h): mapping the shared memory, finishing the work of
+ * a killed predecessor, carrying out orders.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -127,27 +127,27 @@ static bool order_waits(const struct disk_shm *shm)
     return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
 }
 
-/* Whether the order wants what is held in the image. */
+/* Whether the order requires the held changes to be in the image. */
 static bool order_lets_go(const struct disk_shm *shm)
 {
     uint32_t wanted = atomic_load(&shm->wanted_flags);
     return (atomic_load(&shm->flags) & DISK_HELD) && !(wanted & DISK_HELD) && (wanted & DISK_WRITABLE);
 }
 
-/* All that is held goes to the image. 0 or -errno. */
+/* Writes all held changes to the image. 0 or -errno. */
 static int let_go(struct disk_log *log)
 {
     int status = disk_held_flush(&log->held, atomic_load(&log->shm->head));
     if (status == 0 && (atomic_load(&log->shm->wanted_flags) & DISK_DURABLE) && fdatasync(log->image) < 0)
         status = -errno;
-    /* Who waits for room may have it now. */
+    /* Wakes writers that wait for room. */
     disk_futex_raise(&log->shm->room_seq);
     return disk_log_report(log, status, 0);
 }
 
 /*
- * With no change under way. flags is stored last but one: a process killed on the way finds the order still
- * waiting, and logging turned on only if all that goes with it was done.
+ * Carries out the order, with no change under way. flags is stored last but one: a process killed before
+ * finds the order still waiting, and logging is on only if all that belongs to it was done.
  */
 static void obey(struct disk_log *log)
 {
@@ -161,7 +161,7 @@ static void obey(struct disk_log *log)
     if ((flags & DISK_HELD) && !(atomic_load(&shm->flags) & DISK_HELD))
         atomic_store(&shm->flushed, log->ring.head);
     atomic_store(&shm->active_map, atomic_load(&shm->wanted_map) & 1);
-    /* Nobody is writing to the image behind the order's back. */
+    /* No thread writes to the image while the order changes the mode. */
     pthread_mutex_lock(&log->held.flush_lock);
     atomic_store(&shm->flags, flags);
     pthread_mutex_unlock(&log->held.flush_lock);
@@ -169,11 +169,14 @@ static void obey(struct disk_log *log)
     disk_ring_signal(&log->ring, DISK_ATTENTION_DONE);
 }
 
-/* 0, or -errno: the order waits, since what is held cannot be written. */
+/* Carries out a waiting order. 0, or -errno: the order waits, since the held changes cannot be written. */
 static int take_up_order(struct disk_log *log)
 {
     struct range whole;
-    /* Once before, since a change that waits for room must not make this wait; and what came since. */
+    /*
+     * Once before the lock, since a change that waits for room must not make this wait; then the changes
+     * that came since.
+     */
     int status = order_lets_go(log->shm) ? let_go(log) : 0;
     if (status < 0)
         return status;
@@ -186,7 +189,7 @@ static int take_up_order(struct disk_log *log)
     return status;
 }
 
-/* Waits for an order. Of a ring that nobody has put anything into for a while, the memory is given back. */
+/* Waits for an order. If nothing was put into the ring for a while, returns its memory. */
 static void wait_for_order(struct disk_log *log, uint32_t seen)
 {
     struct disk_shm *shm = log->shm;
@@ -215,7 +218,7 @@ static void *listen_for_orders(void *opaque)
     return NULL;
 }
 
-/* Writes what was released. */
+/* The flusher thread: writes released changes to the image. */
 static void *flush_released(void *opaque)
 {
     struct disk_log *log = opaque;
@@ -246,7 +249,7 @@ static int redo_record(struct disk_log *log, const struct disk_record *record)
     return disk_image_zero(log->image, record->offset, record->len, record->type == DISK_RECORD_TRIM, false);
 }
 
-/* Makes the image what the ring says. */
+/* Writes the ring's records to the image again. */
 static void redo(struct disk_log *log)
 {
     struct disk_shm *shm = log->shm;
@@ -254,7 +257,10 @@ static void redo(struct disk_log *log)
         disk_ring_is_detached(&log->ring))
         return;
     if (disk_ring_is_to_end(&log->ring)) {
-        /* Nobody will have these records; and what is durable by now is not to be older for a moment. */
+        /*
+         * No epoch will have these records, and writes that are durable must not be overwritten by older
+         * ones.
+         */
         disk_ring_end(&log->ring);
         return;
     }
@@ -273,7 +279,10 @@ static void redo(struct disk_log *log)
     if (status == 0 && (atomic_load(&shm->flags) & DISK_DURABLE) && fdatasync(log->image) < 0)
         status = -errno;
     if (status < 0) {
-        /* What the image has is then not known to be the peer's. The map has the chunks: let it decide. */
+        /*
+         * The image may then differ from the peer's. The map has the chunks, so a synchronisation finds
+         * them.
+         */
         disk_ring_detach(&log->ring);
         disk_log_report(log, status, record.offset);
     }
@@ -289,7 +298,7 @@ int disk_log_start(struct disk_log *log)
     }
     if (order_waits(log->shm))
         take_up_order(log); /* if it cannot be now, the listener tries again */
-    /* Of one that was killed between setting bits and saying so. */
+    /* The predecessor may have been killed after setting bits and before signalling them. */
     if (atomic_load(&log->shm->attention))
         disk_ring_signal(&log->ring, 0);
     sigset_t all, before;

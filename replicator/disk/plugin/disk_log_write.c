@@ -22,7 +22,7 @@ int disk_log_report(struct disk_log *log, int status, uint64_t offset)
     return status;
 }
 
-/* A change takes its range, and the flags that hold until end_change. */
+/* Locks the change's range, and reads the flags, which hold until end_change. */
 static int begin_change(struct disk_log *log, struct range *range, uint64_t offset, uint64_t len,
                         uint32_t *flags)
 {
@@ -44,7 +44,10 @@ static int begin_change(struct disk_log *log, struct range *range, uint64_t offs
     return 0;
 }
 
-/* With a write, data; otherwise NULL. 0; with DISK_HELD -errno: the change is not to be had. */
+/*
+ * Appends the change's record. data: of a write, otherwise NULL. 0; with DISK_HELD also -errno: the change
+ * fails.
+ */
 static int log_change(struct disk_log *log, enum disk_record_type type, uint64_t offset, uint64_t len,
                       const uint8_t *data)
 {
@@ -67,8 +70,8 @@ static int log_change(struct disk_log *log, enum disk_record_type type, uint64_t
 }
 
 /*
- * The image refused a change that the ring has, and may have part of it. What it now has there goes to the
- * ring too, so that the peer's image is the same; if that is not to be had, logging ends.
+ * Logs what the image has after it refused a change that is in the ring, and that it may have in part. The
+ * peer's image is then the same. If that cannot be read, logging ends.
  */
 static void mend(struct disk_log *log, uint64_t offset, uint64_t len)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The producer's side of a disk's log (disk_log.h): what nbdkit's plugin does with each request. It knows
- * nothing of nbdkit, so that tests drive it alone.
+ * The producer's side of a disk's log (disk_log.h): what nbdkit's plugin does with each request. It does
+ * not use nbdkit, so that tests can drive it alone.
  *
- * A change takes its range of the disk (range_lock.h), marks the dirty-block map, appends its record to the
- * ring if the disk is logging, and changes the image; only then is it answered. Whoever dies on the way
- * leaves a map that covers the image, and a ring that has all that was answered. Since a record may be in the
- * ring while the image does not have it yet, a producer that starts on the shared memory of one that was
- * killed first writes the ring's records to the image again: the image is then exactly what the ring says.
+ * A change locks its range of the disk (range_lock.h), marks the dirty-block map, appends its record to the
+ * ring if the disk is logging, and changes the image; only then is it answered. A process that is killed in
+ * between leaves a map that covers the image, and a ring that has all answered changes. Since a record may
+ * be in the ring while the image does not have it yet, a producer that starts on the shared memory of a
+ * killed one first writes the ring's records to the image again: the image is then exactly what the ring
+ * says.
  *
  * A mode order takes the whole disk as its range: no change is under way when it comes into force.
  */
@@ -33,8 +34,8 @@ int disk_log_open(struct disk_log **out, const struct disk_log_descriptors *desc
  */
 void disk_log_set_room_wait(struct disk_log *log, unsigned milliseconds);
 /*
- * Before the first request: makes the image what the ring says, takes up the order that waits, and begins to
- * listen for orders with a thread of its own (so: after the last fork). 0 or -errno.
+ * Starts the producer, before the first request: writes the ring's records to the image, carries out the
+ * waiting order, and starts a thread that waits for orders (so: after the last fork). 0 or -errno.
  */
 int disk_log_start(struct disk_log *log);
 /* Ends the thread and unmaps. No request may be under way. NULL is nothing. */
@@ -52,8 +53,9 @@ int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_
 /* may_trim: the blocks may be given back. Reads as zeroes afterwards either way. */
 int disk_log_zero(struct disk_log *log, uint64_t len, uint64_t offset, bool may_trim);
 /*
- * What the image has at offset: *is_hole, and the bytes from there on of which it is true, at most len.
- * Waits for changes under way in [offset, offset + len), so none of them is taken for a hole. 0 or -errno.
+ * Tells whether the image has a hole at offset (*is_hole), and for how many bytes from there on that is
+ * true, at most len. Waits for changes under way in [offset, offset + len), so that none of them is taken
+ * for a hole. 0 or -errno.
  */
 int disk_log_extent(struct disk_log *log, uint64_t len, uint64_t offset, bool *is_hole, uint64_t *extent_len);
 /* Asks the kernel to read ahead. */

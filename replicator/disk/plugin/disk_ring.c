@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_ring.h. One thread at a time puts a record in, and keeps the mutex while it waits for room: a
- * large record is not overtaken for ever by small ones that still fit. head is stored once the record is
- * whole; a process killed before that leaves bytes that nobody looks at.
+ * Appending records, and waiting for room. One thread at a time appends a record, and keeps the mutex while
+ * it waits for room, so that small records that still fit cannot overtake a large one without end. head is
+ * stored once the record is whole; a process killed before that leaves bytes that are never read.
  */
 #include "replicator/disk/plugin/disk_ring.h"
 
@@ -65,7 +65,7 @@ static bool is_held(const struct disk_shm *shm)
     return atomic_load(&shm->flags) & DISK_HELD;
 }
 
-/* Where the ring's room ends: held back, a record is also needed after it was collected. */
+/* Returns where the ring's room ends. A held record is needed even after it was collected. */
 static uint64_t tail_of(const struct disk_ring *ring)
 {
     const struct disk_shm *shm = ring->shm;
@@ -81,7 +81,10 @@ bool disk_ring_is_to_end(const struct disk_ring *ring)
            !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
 }
 
-/* Once for each place of tail, lest every write wakes a replicator that is at it already. */
+/*
+ * Asks for an epoch once for each position of tail, so that not every write wakes a replicator that is
+ * already working on it.
+ */
 static void ask_for_epoch(struct disk_ring *ring, uint64_t tail)
 {
     if (ring->marked_tail == tail)
@@ -97,14 +100,17 @@ static int64_t us_until(const struct timespec *at)
     return (at->tv_sec - now.tv_sec) * 1000000ll + (at->tv_nsec - now.tv_nsec) / 1000;
 }
 
-/* A tail that is nonsense leaves no room either. */
+/* A tail that makes no sense leaves no room either. */
 static bool has_room(const struct disk_ring *ring, size_t len)
 {
     uint64_t used = ring->head - tail_of(ring);
     return used <= ring->len && len <= ring->len - used;
 }
 
-/* An order waits for the writes under way, whatever it is. */
+/*
+ * Whether a writer need not wait at the limit: the ring is below it, or an order waits for the writes under
+ * way.
+ */
 static bool is_below_limit(const struct disk_ring *ring, size_t len)
 {
     const struct disk_shm *shm = ring->shm;
@@ -115,7 +121,7 @@ static bool is_below_limit(const struct disk_ring *ring, size_t len)
            atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
 }
 
-/* For a record of len bytes. False: waited in vain. */
+/* Waits until the condition is met for a record of len bytes. False: the time ran out. */
 static bool wait_for(struct disk_ring *ring, bool (*is_met)(const struct disk_ring *, size_t), size_t len,
                      unsigned wait_ms)
 {
@@ -141,13 +147,13 @@ static bool wait_for_room(struct disk_ring *ring, size_t len)
 {
     if (len > ring->len)
         return false;
-    /* Waited for in vain, it is no reason to give logging up: there may be room all the same. */
+    /* If the time runs out here, logging goes on: there may be room beyond the limit. */
     if (!disk_chaos_has("no-limit"))
         wait_for(ring, is_below_limit, len, ring->room_wait_ms);
     return wait_for(ring, has_room, len, is_held(ring->shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms);
 }
 
-/* At head + skip, which may be past the end. */
+/* Writes bytes at head + skip, which may be past the end and wrap. */
 static void put(struct disk_ring *ring, size_t skip, const void *bytes, size_t len)
 {
     size_t at = (ring->head + skip) % ring->len, first = ring->len - at;
@@ -181,10 +187,10 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
     pthread_mutex_lock(&ring->mutex);
     uint64_t position = ring->head;
     if (disk_ring_is_detached(ring) && !is_held(ring->shm)) {
-        /* A change more or less is all the same now. */
+        /* Logging has been given up: one more missing change makes no difference. */
     } else if (wait_for_room(ring, disk_record_len(record))) {
         put_record(ring, record, data);
-        /* Under the same mutex, so that the list never lacks one that is older than another it has. */
+        /* Under the same mutex, so that the list never has a change without the older ones. */
         if (is_held(ring->shm))
             status = disk_held_add(ring->held, record, position);
         uint64_t tail = atomic_load_explicit(&ring->shm->tail, memory_order_relaxed);
@@ -208,10 +214,10 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
 void disk_ring_give_back(struct disk_ring *ring, int shm_fd)
 {
     uint64_t head = atomic_load(&ring->shm->head);
-    /* Whole steps from a page's beginning on, or the page between two of them would stay. */
+    /* Whole steps from a page's beginning on, otherwise the page between two of them would stay. */
     uint64_t from = (head + DISK_LOG_PAGE_LEN - 1) / DISK_LOG_PAGE_LEN * DISK_LOG_PAGE_LEN;
     bool more = true;
-    /* Who holds it may be waiting for room for seconds, and this thread has orders to take. */
+    /* trylock: the holder may wait for room for seconds, and this thread has to carry out orders. */
     while (more && pthread_mutex_trylock(&ring->mutex) == 0) {
         uint64_t end = tail_of(ring) + ring->len;
         /* Less than nothing where all is given back, or where tail is nonsense. */

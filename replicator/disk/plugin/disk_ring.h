@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log ring as its producer sees it (disk_log.h says what it is): appending records, waiting for room,
+ * The log ring on its producer's side (disk_log.h describes it): appending records, waiting for room,
  * giving logging up, and the signals to the replicator. Any thread.
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_RING_H
@@ -31,9 +31,9 @@ struct disk_ring {
 void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention);
 void disk_ring_destroy(struct disk_ring *ring);
 /*
- * Puts the record with its data (data_len bytes) into the ring. It is there when this returns 0, or detached
- * is set: after a wait for room that was too long, or since the order to stop logging is waiting. With
- * DISK_HELD it is there, at *position, or this returns -EIO.
+ * Appends the record with its data (data_len bytes). On return 0 it is in the ring, or detached is set: the
+ * wait for room was too long, or the order to stop logging is waiting. With DISK_HELD it is there, at
+ * *position, or this returns -EIO.
  */
 int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
 /* Gives logging up until an order turns it on again. */
@@ -45,9 +45,8 @@ bool disk_ring_is_to_end(const struct disk_ring *ring);
 bool disk_ring_is_detached(const struct disk_ring *ring);
 void disk_ring_signal(struct disk_ring *ring, uint32_t bits);
 /*
- * Gives the memory of the ring's free part back to the kernel, in steps, as long as nobody appends: for a
- * ring that a burst has filled and that has been left alone since. shm_fd is of the shared memory. Never
- * waits.
+ * Returns the memory of the ring's free part to the kernel, in steps, while no thread appends: for a ring
+ * that a burst has filled and that has been idle since. shm_fd is of the shared memory. Never waits.
  */
 void disk_ring_give_back(struct disk_ring *ring, int shm_fd);
 

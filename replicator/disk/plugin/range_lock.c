@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See range_lock.h. A list in order of arrival; it is as long as nbdkit has threads at work, a few tens at
- * most, so that walking it costs less than anything cleverer.
+ * A list of ranges in order of arrival. It is as long as nbdkit has threads at work, a few tens at most, so
+ * walking it costs less than a tree would.
  */
 #include "replicator/disk/plugin/range_lock.h"
 

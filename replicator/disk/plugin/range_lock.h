@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Exclusion by range of a disk: who holds [offset, offset + len) is alone there; others wait, first come
- * first served, so that a request for the whole disk is not starved by a stream of small ones. Any thread.
+ * Exclusion by range of a disk: the holder of [offset, offset + len) is alone there. Others wait, first
+ * come first served, so that a request for the whole disk is not starved by a stream of small ones. Any
+ * thread.
  */
 #ifndef UNDERSTUDY_REPLICATOR_RANGE_LOCK_H
 #define UNDERSTUDY_REPLICATOR_RANGE_LOCK_H
@@ -26,7 +27,9 @@ struct range_lock {
 
 void range_lock_init(struct range_lock *lock);
 void range_lock_destroy(struct range_lock *lock);
-/* Waits until nobody who came earlier holds or wants a byte of it. range is the lock's until range_release.
+/*
+ * Takes the range, after all earlier holders and waiters of any of its bytes. range is the lock's until
+ * range_release.
  */
 void range_acquire(struct range_lock *lock, struct range *range, uint64_t offset, uint64_t len);
 void range_release(struct range_lock *lock, struct range *range);
