@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See frame_stream.h. The offset at a boundary is what was read plus what the socket still holds (SIOCINQ). A
- * read moves bytes from the one to the other, so the two are taken together under a sequence count, as
- * readers of a seqlock do: the reading thread makes it odd for the length of one recv that cannot block.
+ * How a boundary is found without a lock. The offset at a boundary is what was read plus what the socket
+ * still holds (SIOCINQ). A read moves bytes from the one to the other, so both are read together under a
+ * sequence count, as readers of a seqlock do: the reading thread makes the count odd for the length of one
+ * recv that cannot block.
  */
 #include "replicator/network/frame_stream.h"
 
@@ -102,7 +103,7 @@ void frame_stream_boundary(struct frame_stream *stream, uint64_t epoch)
 {
     uint64_t offset = written_so_far(stream);
     unsigned slot = epoch % FRAME_STREAM_EPOCHS;
-    /* No epoch's for the moment: nobody may take the new offset for that of the epoch that was here. */
+    /* Clears the epoch first: the new offset must not be taken for that of the epoch that was here. */
     atomic_store_explicit(&stream->boundaries[slot].epoch, 0, memory_order_relaxed);
     atomic_store_explicit(&stream->boundaries[slot].offset, offset, memory_order_release);
     atomic_store_explicit(&stream->boundaries[slot].epoch, epoch, memory_order_release);
@@ -114,7 +115,7 @@ uint64_t frame_stream_end_of(const struct frame_stream *stream, uint64_t epoch)
     unsigned slot = epoch % FRAME_STREAM_EPOCHS;
     if (atomic_load_explicit(&stream->boundaries[slot].epoch, memory_order_acquire) != epoch)
         return 0;
-    /* Acquire, against the release above: who reads a newer offset also sees that the epoch is gone. */
+    /* Acquire, against the release above: a reader of a newer offset also sees that the epoch is gone. */
     uint64_t offset = atomic_load_explicit(&stream->boundaries[slot].offset, memory_order_acquire);
     return atomic_load_explicit(&stream->boundaries[slot].epoch, memory_order_relaxed) == epoch ? offset : 0;
 }

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See input_log.h. */
+/*
+ * Copies of received frames, kept for each NIC. On the primary, frames from QEMU's mirror go to the sender,
+ * up to a number of frames and bytes in each epoch. On the secondary they wait in a queue, oldest first,
+ * until their epoch is acked. What comes to a full queue is dropped.
+ */
 #include "replicator/network/input_log.h"
 
 #include <endian.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See output_gate.h. Each NIC has a byte ring, where frames lie as they came (length and all, so releasing is
- * a plain write), and a ring of frame ends. Frames leave in order, up to the NIC's release offset; the offset
- * is all that the modes and the epochs change:
+ * Each NIC has a byte ring with the frames as they came (length included, so that releasing is a plain
+ * write), and a ring of frame ends. Frames leave in order, up to the NIC's release offset. Modes and epochs
+ * change only that offset:
  *
- *     pass   the offset is infinite
- *     hold   gate_release moves it to the epoch's boundary
- *     drop   nothing is stored any more
+ *   pass   the offset is infinite
+ *   hold   gate_release moves it to the epoch's boundary
+ *   drop   nothing is stored any more
  */
 #include "replicator/network/output_gate.h"
 
@@ -106,7 +106,7 @@ static void on_frame(void *opaque, const uint8_t *frame, size_t len, uint64_t en
         (struct held_frame){.end = end, .since_us = g_get_monotonic_time(), .len = (uint32_t)len};
 }
 
-/* One write of the oldest frame's rest. False when the socket is full or gone. */
+/* Writes part of the oldest frame's rest. False when the socket is full or gone. */
 static bool write_some(struct gate_nic *nic, uint32_t len)
 {
     uint32_t capacity = nic->gate->hold_len, at = (uint32_t)(nic->tail % capacity);
