@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the engine asks of a hypervisor. One implementation: hv-hooks/qemu/hook_client.c, over hook_shm.h.
+ * The engine's interface to a hypervisor. One implementation: hv-hooks/qemu/hook_client.c, over hook_shm.h.
  *
  * A struct hypervisor is used by one thread at a time (the capture thread, once capturing has begun). Every
  * call is bounded in time: a hypervisor that does not answer costs -ETIMEDOUT, one that died -ENOTCONN, one
- * that lies -EPROTO.
+ * that sends nonsense -EPROTO.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_HYPERVISOR_H
 #define UNDERSTUDY_HV_HOOKS_HYPERVISOR_H
@@ -22,7 +22,7 @@ struct hypervisor;
 
 enum hv_tracker { HV_TRACKER_QEMU_LOG = 0, HV_TRACKER_UFFD = 1 };
 
-/* The memfds and eventfd one QEMU process shares with the engine. Owned by whoever made them. */
+/* The memfds and eventfd that one QEMU process shares with the engine. Owned by their maker. */
 struct hv_fds {
     int shm, devstate, ram, kick;
 };
@@ -78,7 +78,7 @@ const struct hv_block *hypervisor_block(const struct hypervisor *hv, unsigned i)
 
 int hypervisor_track_start(struct hypervisor *hv, enum hv_tracker tracker);
 int hypervisor_track_stop(struct hypervisor *hv);
-/* Harvests into the bitmaps while the guest runs. */
+/* Moves the dirty log into the bitmaps while the guest runs. */
 int hypervisor_harvest(struct hypervisor *hv);
 
 /*
@@ -100,19 +100,22 @@ int hypervisor_resume(struct hypervisor *hv);
  * into the hypervisor's own blocks. Before the device state is loaded.
  */
 int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
-/* Standby: main RAM back to holes, which read as zero. */
+/* Standby: makes main RAM holes again, which read as zero. */
 int hypervisor_discard_ram(struct hypervisor *hv);
 /*
- * The next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages set; -ENXIO
- * when there is none. Holes read as zero, and reading one would fill it: pre-copy leaves them out.
+ * Finds the next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages
+ * set; -ENXIO when there is none. Holes read as zero, and reading one would allocate it: pre-copy leaves
+ * them out.
  */
 int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages);
-/* Checkpoint: instead of copied, when the pages did not fit: the guest resumes at once, as after the
- * deadline. */
+/*
+ * Ends a checkpoint instead of copied, when the pages did not fit: the guest resumes at once, as after the
+ * deadline.
+ */
 void hypervisor_checkpoint_abort(struct hypervisor *hv);
 /*
- * While it is on, waits for the hypervisor end in -ECANCELED, those of other threads too. What was asked for
- * goes on there; the next request waits for it. Any thread.
+ * Interrupts waits: while it is on, waits for the hypervisor end in -ECANCELED, those of other threads too.
+ * The hypervisor still carries the request out; the next request waits for it. Any thread.
  */
 void hypervisor_interrupt(struct hypervisor *hv, bool on);
 /* Adds ns to the guest's virtual clock. */

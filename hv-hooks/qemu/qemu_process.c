@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See qemu_process.h. What the hook needs to know comes to it by its environment. */
+/*
+ * Starts QEMU with the hook in LD_PRELOAD. The hook learns by an environment variable which descriptors are
+ * the shared memory, the device state's memfd and the eventfd.
+ */
 #include "hv-hooks/qemu/qemu_process.h"
 
 #include <errno.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See qmp.h. States:
+ * A QMP client without blocking. States:
  *
  *   CONNECTING --connected--> GREETING --greeting--> NEGOTIATING --capabilities accepted--> READY
- *        any state --error, EOF, deadline--> CLOSED
+ *   any state --error, EOF, deadline--> CLOSED
  *
- * Out: commands are rendered at once and queued; a GLib source writes them while the socket takes them. In:
- * bytes gather in a buffer, each newline ends one JSON object: the greeting, an answer (for the oldest
- * command), or an event. Commands carry an id, and an answer with another id than the oldest command's is a
- * protocol error.
+ * Sending: commands are rendered at once and queued; a GLib source writes them while the socket takes them.
+ * Receiving: bytes gather in a buffer, and each newline ends one JSON object: the greeting, an answer (to
+ * the oldest command), or an event. Commands carry an id, and an answer with another id than the oldest
+ * command's is a protocol error.
  *
  * The object is reference-counted, since a callback may close it while a line is being handled.
  */
@@ -146,7 +146,7 @@ static ssize_t send_with_fd(int socket_fd, const char *bytes, size_t len, int fd
     return sendmsg(socket_fd, &message, MSG_NOSIGNAL);
 }
 
-/* Writes what the socket takes. True when all is written; false also after a failure. */
+/* Writes as much as the socket takes. True when all is written; false also after a failure. */
 static bool flush_commands(struct qmp *qmp)
 {
     struct command *command;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See standby.h. One round trip in all: the device state goes into a socketpair, its other end goes to QEMU
- * with getfd, and migrate-incoming follows without waiting for getfd's answer (QEMU's monitor runs commands
- * in order). A socketpair and not a memfd: QEMU reads an fd: stream as a socket in every version, while files
- * there are deprecated since 9.1.
+ * Takeover in one round trip. The device state goes into a socketpair, its other end goes to QEMU with
+ * getfd, and migrate-incoming follows without waiting for getfd's answer (QEMU's monitor runs commands in
+ * order). It is a socketpair and not a memfd: QEMU reads an fd: stream as a socket in every version, while
+ * files there are deprecated since 9.1.
  *
- * Done is the RESUME event. A guest that was paused when it was saved sends none: then QEMU closing its end
- * of the socketpair says that the load is over, and query-status tells how it went. QEMU exits on a state
+ * The RESUME event ends it. A guest that was paused when it was saved sends none. Then QEMU closing its end
+ * of the socketpair says that the load is over, and query-status tells the result. QEMU exits on a state
  * that it cannot load: the monitor's end of file is the failure.
  */
 #include "hv-hooks/qemu/takeover.h"
@@ -53,7 +53,7 @@ static void free_if_unused(struct standby *standby)
     g_free(standby);
 }
 
-/* Lets go of everything but the memory. Nothing of qmp's is touched after this. */
+/* Releases everything but the memory. Nothing of qmp's is touched after this. */
 static void let_go(struct standby *standby)
 {
     standby->over = true;
@@ -75,7 +75,7 @@ static void finish(struct standby *standby, bool ok, const char *message)
         standby->failure = g_strdup(message);
         return;
     }
-    /* done may close the monitor, which answers what is outstanding: the object outlives that. */
+    /* done may close the monitor, which answers outstanding commands: the object must outlive that. */
     standby->answers_due++;
     standby->done(ok, message, (uint64_t)(g_get_monotonic_time() - standby->began_us), standby->opaque);
     standby->answers_due--;
@@ -153,7 +153,7 @@ static gboolean on_too_late(gpointer opaque)
     return G_SOURCE_CONTINUE; /* destroyed by finish */
 }
 
-/* Writes what the socket takes; at the end closes the sending direction, which ends the stream. */
+/* Writes as much as the socket takes; at the end closes the sending direction, which ends the stream. */
 static bool feed(struct standby *standby)
 {
     while (standby->sent < standby->len) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See cmdline.h. cmdline_look.c knows which of QEMU's options matter here, and looks at them; everything else
- * passes untouched. Options may have one or two dashes, as QEMU itself takes them.
+ * Walks the user's command line. cmdline_look.c knows which of QEMU's options matter here, and checks them;
+ * all others pass untouched. Options may have one or two dashes, as in QEMU itself.
  */
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 
@@ -84,13 +84,13 @@ static void free_tap(gpointer opaque)
     g_free(tap);
 }
 
-/* What people put before a program, to start it in another way. */
+/* Programs that start another program. */
 static const char *const wrappers[] = {
     "taskset", "nice",   "ionice",  "chrt", "numactl", "env",  "sudo",    "doas",        "setsid", "nohup",
     "stdbuf",  "cgexec", "prlimit", "time", "timeout", "exec", "unshare", "systemd-run", "strace",
 };
 
-/* argv begins with the program. */
+/* Checks that argv begins with the program itself. */
 static bool check_program(const char *program, GError **error)
 {
     g_autofree char *base = program ? g_path_get_basename(program) : NULL;

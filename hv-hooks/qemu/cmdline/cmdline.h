@@ -52,10 +52,12 @@ void cmdline_free(struct cmdline *cmdline);
  * The line to run: the user's, with guest memory from fd ram_fd (as QEMU sees it), frame, monitor and disk
  * sockets in vm_dir (disk N's is us-disk-N), and for a standby what makes it wait. GLib strv.
  */
-/* A disk's format, found by looking at the image, where the user gave none. */
+/* Sets a disk's format, found by probing the image, if the user gave none. */
 void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format);
-/* QEMU is not to start where a feature of -cpu is missing. Nothing to do without -cpu: QEMU's own default is
- * modest. */
+/*
+ * Makes QEMU refuse to start if a feature of -cpu is missing. Does nothing without -cpu: QEMU's own default
+ * needs few.
+ */
 void cmdline_enforce_cpu(struct cmdline *cmdline);
 /* argv with files that it names from cwd on. GLib strv. */
 char **cmdline_absolute(const char *const *argv, const char *cwd);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See cmdline_disks.h. Both options describe a tree of block nodes, -drive with some keys of its own,
- * -blockdev also as JSON. The tree is walked from the top, which knows the format and whether the guest may
- * write, to the node that is a file. That node becomes an NBD client; everything else stays as the user gave
- * it, so that devices, ids, caching and formats are what they were.
+ * How a disk's file becomes an NBD client. Both -drive and -blockdev describe a tree of block nodes; -drive
+ * has some keys of its own, -blockdev may also be JSON. The tree is walked from the top, which has the
+ * format and whether the guest may write, to the node that is a file. That node becomes an NBD client.
+ * Everything else stays as the user gave it, so that devices, ids, caching and formats do not change.
  *
- * For QEMU the keys of a file node (locking, aio, ...) are errors on an NBD node: they go with the file.
+ * QEMU rejects a file node's keys (locking, aio, ...) on an NBD node: they are removed with the file.
  */
 #include "hv-hooks/qemu/cmdline/cmdline_disks.h"
 
@@ -17,8 +17,8 @@
 #include "hv-hooks/qemu/cmdline/cmdline_throttle.h"
 
 /*
- * For how long QEMU holds the guest's requests back while the disk's server is away: it is started again at
- * once if it dies. Requests fail after that. In seconds, as QEMU takes it.
+ * How long QEMU holds the guest's requests back while the disk's server is away: a server that dies is
+ * started again at once. Requests fail after that. In seconds, as QEMU takes it.
  */
 #define RECONNECT_S 10
 
@@ -70,7 +70,7 @@ static bool is_file(const char *driver)
     return is_one_of(driver, files, G_N_ELEMENTS(files));
 }
 
-/* What keeps its data out of reach: other hosts, hardware, or folders. */
+/* Whether a driver's data is out of reach: on other hosts, in hardware, or in folders. */
 static bool is_elsewhere(const char *driver)
 {
     static const char *const elsewhere[] = {
@@ -184,7 +184,7 @@ static void clear_walk(struct walk *walk)
     g_free(walk->format);
 }
 
-/* What only a file node understands, and the file itself. */
+/* Keys of a file node only, and the file itself. */
 static const char *const file_keys[] = {
     "driver",        "filename",   "locking",    "aio",
     "aio-max-batch", "pr-manager", "drop-cache", "x-check-cache-dropped",
@@ -213,7 +213,9 @@ static void take_file_keys(struct cmdline_disk *disk, GPtrArray *keys)
 
 /* ---- -drive ---- */
 
-/* The tree that a -drive's keys describe: file=NAME is the child's name, format and readonly are old words.
+/*
+ * Builds the tree that a -drive's keys describe: file=NAME is the child's name, format and readonly are old
+ * words.
  */
 static json_t *drive_tree(GPtrArray *keys)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See cmdline_keys.h. */
+/*
+ * Parses and formats QEMU's key=value lists and, for options that take it, JSON. Keys keep their order, so
+ * that the formatted text is the user's own but for what was changed.
+ */
 #include "hv-hooks/qemu/cmdline/cmdline_keys.h"
 
 #include <stdlib.h>

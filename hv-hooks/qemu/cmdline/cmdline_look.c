@@ -140,7 +140,7 @@ static bool on_cpu(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
-/* What a netdev may not be, whichever option makes it. */
+/* Refuses netdevs that cannot be protected, whichever option makes them. */
 static bool check_netdev(const char *option, const char *value, const GPtrArray *keys, GError **error)
 {
     static const char *const descriptors[] = {"fd", "fds", "vhostfd", "vhostfds"};
@@ -168,7 +168,7 @@ static bool check_netdev(const char *option, const char *value, const GPtrArray 
     return true;
 }
 
-/* Takes note of a tap device; QEMU's own defaults where the line does not say. */
+/* Notes a tap device; QEMU's own defaults where the line says nothing. */
 static void note_tap(struct parse *parse, const char *id, const GPtrArray *keys)
 {
     const char *type = cmdline_keys_get(keys, "type"), *bridge = cmdline_keys_get(keys, "br");
@@ -328,8 +328,10 @@ static bool on_enable_kvm(struct parse *parse, const char *value, GError **error
     return true;
 }
 
-/* QEMU holds its start up until somebody connects to a socket that it serves: on the standby's host nobody
- * would. */
+/*
+ * Refuses a socket that waits for its client. QEMU does not start until one connects, and on the standby's
+ * host none would.
+ */
 static bool must_not_wait(const struct parse *parse, const GPtrArray *keys, const char *value, GError **error)
 {
     const char *waits = cmdline_keys_get(keys, "wait");

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See cmdline_throttle.h. Each checkpoint stops the guest, and QEMU drains its disks first: while it does,
- * its throttle groups let every request through that waits (tg->restart and io_limits_disabled in
- * block/throttle-groups.c, QEMU 7.2 to 10.0). Fifty times a second, so a limit of 50 requests a second became
- * 400. A limit that does not hold is refused.
+ * Finds limits on disk requests, which are refused. Each checkpoint stops the guest, and QEMU drains its
+ * disks first. During that, its throttle groups let every request through that waits (tg->restart and
+ * io_limits_disabled in block/throttle-groups.c, QEMU 7.2 to 10.0). This happens fifty times a second, so a
+ * limit of 50 requests a second became 400.
  */
 #include "hv-hooks/qemu/cmdline/cmdline_throttle.h"
 

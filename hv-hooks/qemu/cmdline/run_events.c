@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See run_events.h. Words of QEMU's are those of qapi/run-state.json, 7.2 to 10.0. */
+/*
+ * Decides what a guest's shutdown, panic or watchdog means, from QEMU's event and the user's -action
+ * options. The words are those of qapi/run-state.json, QEMU 7.2 to 10.0.
+ */
 #include "hv-hooks/qemu/cmdline/run_events.h"
 
 #include <glib.h>

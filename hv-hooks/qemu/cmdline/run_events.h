@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens to a VM when its guest shuts down, resets, panics or lets its watchdog bark. The user's QEMU
- * line says so (-action, -no-shutdown, -no-reboot, -watchdog-action); QEMU itself is told to pause in each
- * case (cmdline_build.c), so that the standby learns of it first, and what the line says is done here. Pure.
+ * Decides what happens to a VM when its guest shuts down, resets, panics or lets its watchdog expire. The
+ * user's QEMU line says so (-action, -no-shutdown, -no-reboot, -watchdog-action). QEMU itself is told to
+ * pause in each case (cmdline_build.c), so that the standby learns of it first; then the line's action is
+ * carried out here. Pure.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_RUN_EVENTS_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_RUN_EVENTS_H
 
 #include <stdbool.h>
 
-/* What the line says; QEMU's defaults where it says nothing. */
+/* The line's actions; QEMU's defaults where it says nothing. */
 struct run_actions {
     bool shutdown_pauses; /* a guest that shuts down stands still instead of ending the VM */
     bool panic_pauses;

@@ -134,10 +134,10 @@ G_NORETURN static void refuse(const char *message)
 }
 
 /*
- * What keeps the machine's state from being saved whole, as QEMU itself would tell its own migration; NULL if
- * nothing does. The save that checkpoints use does not ask: it would crash on a device without a description
- * of its state, or leave it out. Image formats that QEMU does not migrate are no hindrance: disks are
- * replicated below them.
+ * Returns what prevents the machine's state from being saved whole, as QEMU tells its own migration; NULL
+ * if nothing does. The save that checkpoints use does not ask: it would crash on a device without a
+ * description of its state, or leave it out. Image formats that QEMU does not migrate are no obstacle:
+ * disks are replicated below them.
  */
 static char *what_cannot_be_saved(struct hook *hook)
 {
@@ -203,7 +203,7 @@ __attribute__((constructor)) static void hook_start(void)
     struct stat st;
     if (!env)
         return;
-    /* Not in QEMU itself (a shell in between, an ldd): stay silent and let the real one start. */
+    /* Does nothing in other processes than QEMU (a shell in between, an ldd): the real one starts later. */
     if (!hook_process_is_qemu())
         return;
     int shm_fd = env_fd(env, "shm=");

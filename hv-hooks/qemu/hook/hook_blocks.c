@@ -88,7 +88,7 @@ static uint64_t round_up(uint64_t value, uint64_t step)
     return (value + step - 1) / step * step;
 }
 
-/* Gives block i its place; *bitmap_off and *aux_off advance. */
+/* Assigns block i its place; advances *bitmap_off and *aux_off. */
 static int place_block(struct hook *hook, uint32_t i, uint64_t *bitmap_off, uint64_t *aux_off, char *message,
                        size_t message_len)
 {
@@ -166,8 +166,8 @@ int hook_blocks_list(struct hook *hook, char *message, size_t message_len)
 }
 
 /*
- * Most of a standby's aux memory is right already (ROMs) or was never touched (video memory). Writing to all
- * of it would fault in every page, in the middle of a takeover.
+ * Copies only what differs. Most of a standby's aux memory is right already (ROMs) or was never touched
+ * (video memory). Writing to all of it would fault in every page, in the middle of a takeover.
  */
 static void copy_changed(uint8_t *to, const uint8_t *from, uint64_t len)
 {

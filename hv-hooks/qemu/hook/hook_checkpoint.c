@@ -23,7 +23,7 @@ static inline void cpu_relax(void)
 #endif
 }
 
-/* The engine's copy, or the deadline. Returns the verdict. */
+/* Waits for the engine's copy, or the deadline. Returns the verdict. */
 static uint32_t wait_for_copy(struct hook *hook, uint64_t stopped_ns, uint64_t deadline_ns)
 {
     _Atomic uint32_t *verdict = &hook->shm->verdict;
@@ -61,14 +61,19 @@ static bool is_error(int run_state)
     return run_state == QEMU_RUN_STATE_IO_ERROR || run_state == QEMU_RUN_STATE_INTERNAL_ERROR;
 }
 
-/* The stop that a device or processor asked for and that the main loop has not made yet. -1: none. */
+/*
+ * Takes the stop that a device or processor asked for and that the main loop has not carried out yet. -1:
+ * none.
+ */
 static int take_stop_that_waits(const struct hook *hook)
 {
     int wanted = -1;
     return hook->qemu.qemu_vmstop_requested && hook->qemu.qemu_vmstop_requested(&wanted) ? wanted : -1;
 }
 
-/* vm_start takes back whatever stop waits. A failed request is tried anew by it; the others must still come.
+/*
+ * Asks for the stop again, since vm_start cancels a stop that waits. A failed disk request is repeated by
+ * vm_start; other stops must still happen.
  */
 static void give_stop_back(const struct hook *hook, int wanted)
 {

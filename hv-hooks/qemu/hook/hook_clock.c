@@ -65,8 +65,10 @@ static int find_word(const int64_t *words, size_t n, int64_t value)
     return found;
 }
 
-/* Whether get() follows the word. Forward only: cpu_get_ticks never goes back (it would move the word
- * itself). */
+/*
+ * Checks that get() follows the word. Forward only: cpu_get_ticks never goes back (it would move the word
+ * itself).
+ */
 static bool follows(int64_t *word, int64_t (*get)(void))
 {
     int64_t value = get();
@@ -82,7 +84,7 @@ static bool ticks_are_enabled(const struct qemu_symbols *qemu)
     return qemu->cpu_get_clock() != was;
 }
 
-/* Words of timers_state that may be looked at: its size is in the symbol table. */
+/* Returns how many words of timers_state may be read: its size is in the symbol table. */
 static size_t words_in(void *timers_state)
 {
     Dl_info info;

@@ -75,7 +75,7 @@ static uint64_t publish_block(struct hook *hook, uint32_t i, struct qemu_dirty_s
         pages += (uint64_t)__builtin_popcountll(bits);
         if ((block->flags & HOOK_BLOCK_AUX) && !hook_chaos("stale-mirror"))
             mirror_word(hook, i, w * 64, bits);
-        /* After the mirror: whoever sees the bit sees the bytes. */
+        /* After the mirror: a reader that sees the bit sees the bytes. */
         atomic_fetch_or_explicit(&bitmap[w], bits, memory_order_release);
     }
     g_free(snapshot);
