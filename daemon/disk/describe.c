@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See disk_setup.h. */
+/*
+ * The disks of a VM as the user describes them: the command line's disks, with the request's options by id
+ * (--peer-disk, --shared-disk). Each image is then examined (image_info.c), so that a request that cannot
+ * work is refused here.
+ */
 #include "daemon/disk/disk_setup.h"
 
 #include <gio/gio.h>
@@ -16,7 +20,7 @@ static Understudy__Disk *find_disk(const Understudy__Protection *protection, con
     return NULL;
 }
 
-/* "a, b and c" would be nicer; a list is what a user can copy from. GLib string. */
+/* Lists the disks' ids for an error, separated by commas, so that the user can copy one. GLib string. */
 static char *ids_of(const Understudy__Protection *protection)
 {
     GString *out = g_string_new(NULL);

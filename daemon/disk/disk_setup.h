@@ -27,23 +27,23 @@
 bool disks_describe(Understudy__Protection *protection, const struct cmdline *line,
                     const Understudy__RunRequest *request, GError **error);
 void disks_clear(Understudy__Protection *protection);
-/* What the images have come to take, before a standby is asked for again. */
+/* Updates the images' sizes, before a standby is asked for again. */
 void disks_refresh(Understudy__Protection *protection);
-/* nbdkit and our plugin are there, if there are disks to be served. */
+/* Checks that nbdkit and our plugin are installed, if there are disks to be served. */
 bool disks_can_be_served(const Understudy__Protection *protection, const char *plugin, GError **error);
-/* The message speaks of this host from now on, where it spoke of the peer. */
+/* Swaps the two hosts' paths in the message: it then describes this host instead of the peer. */
 void disks_swap_paths(Understudy__Protection *protection);
-/* Formats that were found by probing, for QEMU. False: these are not the disks of that line. */
+/* Sets the formats that were found by probing, for QEMU. False: these are not the disks of that line. */
 bool disks_set_formats(struct cmdline *line, const Understudy__Protection *protection, GError **error);
 
 /* ---- image_info.c ---- */
 /* Fills in format, sizes and backing files of the image at disk->path. format: the user's, or "" to probe. */
 bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **error);
-/* The image at path has this disk's format and size, as far as QEMU will look at it. */
+/* Checks that the image at path has this disk's format and size, as QEMU will see them. */
 bool disk_image_matches(const Understudy__Disk *disk, const char *path, GError **error);
 
 /* ---- vhdx.c ---- */
-/* All of the image's blocks have their place in the file already. 0, -ENOSPC: not so; other -errno. */
+/* Checks that all of the image's blocks are allocated. 0; -ENOSPC: they are not; other -errno. */
 int disk_vhdx_is_full(const char *path, uint64_t virtual_len, uint64_t block_len);
 
 /* ---- standby.c ---- */
@@ -52,9 +52,11 @@ int disk_vhdx_is_full(const char *path, uint64_t virtual_len, uint64_t block_len
 bool disks_prepare_standby(const Understudy__PrepareStandby *request, const char *vm_dir, GError **error);
 
 /* ---- seed.c ---- */
-/* What the standby's QEMU must find in the images of formats that have metadata. Array of DiskSeed *. */
+/*
+ * Reads what the standby's QEMU must find in the images of formats that have metadata. Array of DiskSeed *.
+ */
 GPtrArray *disk_seeds_read(const Understudy__Protection *protection);
-/* Into a new image of image_len bytes. 0 or -errno. */
+/* Writes a seed into a new image of image_len bytes. 0 or -errno. */
 int disk_seed_write(int fd, const Understudy__DiskSeed *seed, uint64_t image_len);
 
 #endif

@@ -31,7 +31,7 @@
 #define GROWTH_SLACK (64ull << 20)
 #define MAX_BACKING  64
 
-/* qemu-img's answer, parsed; decref it. NULL with its own words. */
+/* Runs qemu-img and parses its answer; decref it. NULL, with qemu-img's own words. */
 static json_t *run_qemu_img(const char *const *argv, const char *path, GError **error)
 {
     g_autofree char *output = NULL, *complaint = NULL;
@@ -108,7 +108,7 @@ static bool check_vhdx(const Understudy__Disk *disk, const json_t *info, GError 
 
 static bool check_vpc(const Understudy__Disk *disk, const json_t *info, GError **error)
 {
-    /* Only one that grows has clusters. */
+    /* Only formats that grow have clusters. */
     if (json_object_get(info, "cluster-size"))
         return refuse(error,
                       "%s is a VHD that grows, which cannot be replicated: convert it with qemu-img convert "
@@ -222,7 +222,7 @@ bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **er
 {
     struct disk_image *image = NULL;
     char *why = NULL;
-    /* Opened for its checks and its length; whoever serves it will hold it. */
+    /* Opened for its checks and its length only; the replicator opens it again to serve it. */
     if (disk_image_open(&image, disk->path, 0, &why) < 0) {
         refuse(error, "%s", why ? why : "no memory");
         free(why);

@@ -106,7 +106,7 @@ static bool create_image(const Understudy__Disk *disk, const Understudy__DiskSee
         disk->path, g_strerror(-status), disk->id);
 }
 
-/* An image of a format that does not grow has its length, and nothing else. */
+/* Checks that an image of a format that does not grow has exactly its length. */
 static bool check_len(const Understudy__Disk *disk, uint64_t len, bool is_device, GError **error)
 {
     bool fits = is_device ? len >= disk->image_len : len == disk->image_len;
@@ -123,7 +123,7 @@ static bool check_existing(const Understudy__Disk *disk, const struct stat *stat
     struct disk_image *image = NULL;
     char *why = NULL;
     bool is_device = S_ISBLK(status->st_mode);
-    /* A shared one is locked by the host where the guest runs, and holds what that one says. */
+    /* A shared image is locked by the host where the guest runs, and has that host's content. */
     bool ok = (disk->shared ? disk_image_open_unlocked : disk_image_open)(&image, disk->path, 0, &why) == 0;
     if (ok)
         ok = check_len(disk, disk_image_len(image), is_device, error);
@@ -167,7 +167,7 @@ static void forget_map(const char *vm_dir, size_t number)
     g_unlink(path);
 }
 
-/* The image itself: it is there and is fit, or is made. */
+/* Checks the image, or makes it if it is missing. */
 static bool prepare_image(const Understudy__PrepareStandby *request, const Understudy__Disk *disk,
                           const char *folder, bool *as_it_was, GError **error)
 {
