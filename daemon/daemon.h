@@ -10,7 +10,6 @@
  *   waiters.c   who waits for a VM to be gone
  *   drain.c     a host that is to be empty
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
- *   standby_backoff.c   when a standby that failed is tried again
  *   host*.c     facts about this host
  *   qemu_version.c   two QEMUs, and what each calls a machine
  *   disk/       the VMs' disks (disk_setup.h)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See endings.h. A queue behind a mutex: it changes when a VM ends, and is read when somebody asks. */
+/*
+ * The last VMs that ended here, as a queue behind a mutex: it changes when a VM ends, and is read when a
+ * command asks. The words for the session's reasons are here too, and the removal of run folders.
+ */
 #include "daemon/endings.h"
 
 #include <glib/gstdio.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* understudyd: see daemon.h and understudyd(8). */
+/*
+ * understudyd's start and end: options, defaults, signals and the main loop. The daemon closes all
+ * descriptors that it inherits, starts both sockets, and runs until a signal. VMs go on without it, unless
+ * --drain hands them over first.
+ */
 #include <gio/gio.h>
 #include <glib-unix.h>
 #include <glib/gstdio.h>
@@ -156,7 +160,7 @@ int main(int argc, char **argv)
     struct daemon_config config = {.nice = DEFAULT_NICE};
     log_open("understudyd");
     signal(SIGPIPE, SIG_IGN);
-    /* Descriptors of whoever started this (a lock, a pipe) would live as long as the VMs. */
+    /* A descriptor of the starting process (a lock, a pipe) would live as long as the VMs. */
     close_range(3, ~0u, 0);
     if (!parse_options(&argc, &argv, &config, &error)) {
         fprintf(stderr, "understudyd: %s\n", error->message);

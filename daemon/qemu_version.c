@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See qemu_version.h. */
+/*
+ * Compares versions as QEMU prints them, and reads machine types from the lines of `-machine help`. Only
+ * qemu_machine_ask runs a program; the rest is pure.
+ */
 #include "daemon/qemu_version.h"
 
 #include <gio/gio.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Two QEMUs, and what each calls a machine. Whether a guest may go from one host's QEMU to the other's: the
- * device state of a machine type with a version loads in the same and in any later QEMU, never in an earlier
- * one.
+ * Compares two hosts' QEMUs and their machine types: whether a guest may go from one host's QEMU to the
+ * other's. The device state of a machine type with a version loads in the same and in any later QEMU, never
+ * in an earlier one.
  */
 #ifndef UNDERSTUDY_DAEMON_QEMU_VERSION_H
 #define UNDERSTUDY_DAEMON_QEMU_VERSION_H
@@ -18,12 +18,15 @@ enum qemu_relation {
     QEMU_UNKNOWN, /* at least one of them says nothing that can be compared */
 };
 
-/* What ours is, seen from theirs. Both as host_qemu_version says them: "7.2.22 (Debian 1:7.2+dfsg-7)". */
+/*
+ * Tells how our QEMU relates to theirs. Both as host_qemu_version returns them: "7.2.22 (Debian
+ * 1:7.2+dfsg-7)".
+ */
 enum qemu_relation qemu_version_relate(const char *theirs, const char *ours);
 
 /*
- * The machine type with a version that stands for type ("" is QEMU's default), by what `-machine help`
- * prints: "pc" is pc-i440fx-7.2 in QEMU 7.2. NULL: help does not list it.
+ * Returns the machine type with a version that type ("" is QEMU's default) stands for, by what `-machine
+ * help` prints: "pc" is pc-i440fx-7.2 in QEMU 7.2. NULL: help does not list it.
  */
 char *qemu_machine_pinned(const char *help, const char *type);
 
@@ -31,10 +34,10 @@ char *qemu_machine_pinned(const char *help, const char *type);
  */
 bool qemu_machine_has_version(const char *type);
 
-/* The same as qemu_machine_pinned, asked of the program. NULL and a sentence. */
+/* Runs the program for its help, and does the same. NULL and a sentence. */
 char *qemu_machine_ask(const char *binary, const char *type, GError **error);
 
-/* A sentence for the administrator where the standby's QEMU is not the primary's, or NULL. */
+/* Returns a sentence for the administrator if the standby's QEMU is not the primary's, or NULL. */
 char *qemu_version_warning(const char *primary, const char *standby);
 
 #endif

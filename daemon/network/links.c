@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See network.h: what the kernel says of a host's devices. */
+/*
+ * The state of this host's network devices, read from the kernel by rtnetlink (libnl) and sysfs: for each
+ * tap device whether it exists, is up, its MTU and its bridge. Nothing is changed.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <gio/gio.h>
