@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See packet.h. magic 0, version 4, role 8, standing 12, term 16, sequence 24, token 32, query 48, answer 56,
- * flags 64 (1: deaf), crc 68.
+ * Encodes and decodes a heartbeat. Offsets: magic 0, version 4, role 8, standing 12, term 16, sequence 24,
+ * token 32, query 48, answer 56, flags 64 (1: deaf), crc 68.
  */
 #include "heartbeat/packet.h"
 

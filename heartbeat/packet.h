@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * One heartbeat: a UDP datagram of fixed size. The session token tells this VM's pair from everything else
- * that may reach the port; the sequence number makes replays of old packets worthless. It also asks the peer
- * what it is, and says what this side is (docs/session.md). The same bytes travel on the link as
- * MESSAGE_BEAT. Little-endian; CRC32C at the end.
+ * that may reach the port; the sequence number makes replays of old packets useless. The packet also
+ * carries a query to the peer, and says what this side does (docs/session.md). The same bytes travel on the
+ * link as MESSAGE_BEAT. Little-endian; CRC32C at the end.
  */
 #ifndef UNDERSTUDY_HEARTBEAT_PACKET_H
 #define UNDERSTUDY_HEARTBEAT_PACKET_H
@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Networks that carry signs of life besides the way to the peer's own address. */
+/* Networks that carry heartbeats, besides the way to the peer's own address. */
 #define HEARTBEAT_PATHS_MAX 3
 
 #define HEARTBEAT_LEN       72u

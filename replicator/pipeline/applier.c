@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See applier.h. */
+/*
+ * The applier thread. It takes notes from its mailbox in order: epochs, batches, and the orders in between
+ * that must not overtake them (empty the image, keep it, change a disk's pair, end standby). The state it
+ * keeps is two flags: whether a synchronisation is under way, and whether it has begun to overwrite the
+ * disks.
+ */
 #include "replicator/pipeline/applier.h"
 
 #include <errno.h>
 
 #include "replicator/note.h"
 
-/* Of the peer's messages. What else waits is bounded by staging. */
+/* Most of the peer's messages that may wait. Everything else that waits is bounded by staging. */
 #define MAX_MESSAGES 256u
 
 struct applier {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See disk_answer.h. Requests wait in the pool's queue; the primary has two under way at most, so a peer with
- * more is not one of ours, and the queue is bounded.
+ * Answers hash requests on a thread pool of one thread. Requests wait in the pool's queue. A primary has
+ * two under way at most, so a peer with more is not one of ours, and the queue is bounded.
  */
 #include "replicator/pipeline/disk_answer.h"
 
@@ -77,7 +77,7 @@ static void tell(struct disk_answer *answer, struct connection *connection, uint
     sender_post_message(answer->sender, connection, &message);
 }
 
-/* The pieces of the map that have anything set. */
+/* Sends the pieces of the map that have set bits. */
 static void tell_bits(struct disk_answer *answer, struct connection *connection, uint64_t term, unsigned disk)
 {
     g_autofree uint8_t *piece = g_malloc(WIRE_DISK_BITS_MAX);
