@@ -12,8 +12,8 @@ complain() { echo "check-docs: $*" >&2; bad=1; }
 
 mapfile -t docs < <(git ls-files 'README.md' 'CONTRIBUTING.md' 'CHANGELOG.md' 'SECURITY.md' 'docs/*.md')
 [ ${#docs[@]} -gt 0 ] || complain "there are no documents"
-files=$(git ls-files)
-variables=$(git grep -hoE '\bUNDERSTUDY_[A-Z0-9_]+' -- ':!*.md' ':!tests/layout/*' | sort -u)
+files=$'\n'$(git ls-files)$'\n'
+variables=$'\n'$(git grep -hoE '\bUNDERSTUDY_[A-Z0-9_]+' -- ':!*.md' ':!tests/layout/*' | sort -u)$'\n'
 labels=$(git ls-files '*CMakeLists.txt' | xargs grep -hoE 'LABELS +("[^"]*"|[a-z]+)' | sed 's/^LABELS *//; s/[";]/ /g' | tr ' ' '\n' | sort -u)
 tests=""
 [ -z "${1:-}" ] || tests=$(ctest --test-dir "$1" -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')
@@ -51,9 +51,10 @@ check_files() {
     while read -r name; do
         case $name in
         build/* | .*) continue ;;
-        */*) [ -e "$name" ] || [ -e "$(dirname "$1")/$name" ] || grep -qF -- "/$name" <<<"$files" ||
+        */*) [ -e "$name" ] || [ -e "$(dirname "$1")/$name" ] || [[ $files == *"/$name"$'\n'* ]] ||
             complain "$1 names $name, which does not exist" ;;
-        *) grep -qE "(^|/)${name//./\\.}(\.in)?\$" <<<"$files" || complain "$1 names $name, which does not exist" ;;
+        *) [[ $files == *[/$'\n']"$name"$'\n'* || $files == *[/$'\n']"$name.in"$'\n'* ]] ||
+            complain "$1 names $name, which does not exist" ;;
         esac
     done < <(sed -E 's#[a-z]+://[^ )]*##g' "$1" | grep -oE '[A-Za-z0-9_./-]+\.(sh|c|h|md|proto|pml|service)\b' | sort -u)
 }
@@ -76,7 +77,7 @@ check_tests() {
 check_variables() {
     local name
     while read -r name; do
-        grep -qxF -- "$name" <<<"$variables" || complain "$1 names $name, which no source reads"
+        [[ $variables == *$'\n'"$name"$'\n'* ]] || complain "$1 names $name, which no source reads"
     done < <(grep -oE '\bUNDERSTUDY_[A-Z0-9_]+' "$1" | sort -u)
 }
 
