@@ -82,7 +82,10 @@ static int run_command(int argc, char **argv)
 int main(int argc, char **argv)
 {
     const char *env = g_getenv("UNDERSTUDY_RUN_DIR");
-    /* A reader that goes (head) ends this too, whoever started it. Sockets are written without the signal. */
+    /*
+     * A reader that closes its end (head) ends this process too, even where the starting process ignores
+     * SIGPIPE. Sockets are written without the signal.
+     */
     signal(SIGPIPE, SIG_DFL);
     if (env)
         cli_run_dir = env;

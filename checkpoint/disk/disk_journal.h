@@ -11,7 +11,7 @@
  *   entries: header with sequence, life, position, term, epoch, length, CRC32C; the record stream
  *            (disk_record.h); CRC32C of all
  *
- * Positions are bytes and count on for ever; an entry's place is its position modulo the capacity. The
+ * Positions count bytes and never wrap; an entry's place is its position modulo the capacity. The
  * sequence numbers of neighbours follow each other, so an older round's entry is never taken for a newer
  * one's. docs/disk-formats.md has the fields.
  *

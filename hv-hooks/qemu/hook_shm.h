@@ -33,9 +33,9 @@
  *           too late: compare-and-swap HOOK_WAITING -> HOOK_EXPIRED (exactly one side wins)
  *   hook    resumes guest, fills result, done_seq = n
  *
- * A bit that the engine has not taken stays set: later harvests OR into it (invariant I3). Whoever loses the
- * swap obeys the winner: after HOOK_EXPIRED the epoch is not closed, the guest ran on, nothing may be
- * committed (I4).
+ * A bit that the engine has not taken stays set: later harvests OR into it (invariant I3). The side that
+ * loses the swap obeys the winner: after HOOK_EXPIRED the epoch is not closed, the guest ran on, nothing may
+ * be committed (I4).
  *
  * Trust: QEMU is untrusted. The engine bounds-checks every value it reads here, reads each one once, and
  * never follows an offset it has not checked against its own idea of the mapping's size.
