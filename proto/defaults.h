@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Defaults of a RunRequest: the daemon fills in what is missing, and the CLI compares values with them. */
+/* What a RunRequest that leaves it out gets: the daemon fills it in, and the CLI checks what it is given
+ * beside it. */
 #ifndef UNDERSTUDY_PROTO_DEFAULTS_H
 #define UNDERSTUDY_PROTO_DEFAULTS_H
 
