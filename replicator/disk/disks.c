@@ -341,7 +341,7 @@ void disks_close(struct disks *disks)
     disks_cancel_durable(disks);
     while (disks->syncing)
         g_main_context_iteration(NULL, TRUE);
-    /* All entries of the journal are in the images, which are about to be closed cleanly. */
+    /* What the journal has is in the images; they are about to be closed cleanly. */
     if (disks->journal && !atomic_load(&disks->torn) && disks_sync(disks) == 0)
         disk_journal_trim(disks->journal);
     for (unsigned i = 0; i < disks->n; i++)

@@ -88,7 +88,7 @@ struct disks {
 
 /* Control thread: checks whether an order has been carried out. */
 void disks_mode_look(struct disks *disks);
-/* Sets the sentence of disks_failure: what was done to the disk's image when it failed. Any thread. */
+/* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
 void disks_tell_failure(const struct disk *disk, const char *doing, int status);
 /* Replays the journal and empties it, before anything else uses the images. */
 bool disks_standby_open(struct disks *disks, GError **error);
