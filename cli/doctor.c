@@ -14,6 +14,7 @@
 
 #include "cli/cli.h"
 #include "common/words.h"
+#include "hv-hooks/line.h"
 #include "proto/framing.h"
 #include "proto/readable.h"
 
@@ -35,11 +36,13 @@ static void say(const char *what, bool good, bool needed, const char *format, ..
 
 static void check_qemu(void)
 {
-    g_autofree char *path = g_find_program_in_path("qemu-system-x86_64");
-    say("QEMU", path != NULL, true, "%s",
-        path ? path : "qemu-system-x86_64 is not installed: apt-get install qemu-system-x86");
-    if (!path)
+    const struct line_program *program = line_default_program();
+    g_autofree char *path = g_find_program_in_path(program->name);
+    if (!path) {
+        say("QEMU", false, true, "%s is not installed: %s", program->name, program->install);
         return;
+    }
+    say("QEMU", true, true, "%s", path);
     g_autofree char *bytes = NULL;
     gsize len = 0;
     /* The last one is cpu_physical_... before QEMU 11: its end is looked for. */

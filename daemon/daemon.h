@@ -11,7 +11,6 @@
  *   drain.c     a host that is to be empty
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   host*.c     facts about this host
- *   qemu_version.c   two QEMUs, and what each calls a machine
  *   disk/       the VMs' disks (disk_setup.h)
  *   network/    the guest's network on both hosts (network.h)
  *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
@@ -32,7 +31,7 @@
 #define DEFAULT_PORT 7070
 #define DEFAULT_NICE -10
 
-struct cmdline;
+struct line;
 
 struct daemon_config {
     char *run_dir;
@@ -47,19 +46,19 @@ struct daemon_config {
 };
 
 /* ---- host.c: any thread ---- */
-/* "7.2.22", or NULL with a sentence. Runs the program. */
-char *host_qemu_version(const char *binary, GError **error);
 char *host_cpu_model(void);
 uint64_t host_memory_available_mib(void);
 bool host_has_kvm(void);
-/* What QEMU will take of the accelerators that line asks for: "kvm", "tcg". GLib string. */
-char *host_accel(const struct cmdline *line);
+/* What will be taken of the accelerators that line asks for: "kvm", "tcg", ... GLib string. */
+char *host_accel(const struct line *line);
 /* A message's array as a GLib strv. */
 char **host_argv(char **argv, size_t n_argv);
 /* Sets a string of a message whose strings protobuf-c allocates, or that is the default one. */
 void protection_set_string(char **field, const char *value);
-/* The VM's command line, parsed; cmdline_free. NULL and error. */
-struct cmdline *host_cmdline(const Understudy__Protection *protection, GError **error);
+/* The program of the VM's command line, or NULL. The protection's. */
+const char *host_program(const Understudy__Protection *protection);
+/* The VM's command line, parsed; line_free. NULL and error. */
+struct line *host_line(const Understudy__Protection *protection, GError **error);
 /* host_accel for the VM, whose line has been understood before. */
 char *host_accel_of(const Understudy__Protection *protection);
 
@@ -123,7 +122,7 @@ Understudy__Findings *pair_findings(const Understudy__PairRequest *request, cons
 /* ---- pair_files.c: the same ---- */
 /* The files that both hosts must have for this line; protection, or NULL, knows more of what its disks stand
  * on. Array of char *. */
-GPtrArray *pair_files(const struct cmdline *line, const Understudy__Protection *protection);
+GPtrArray *pair_files(const struct line *line, const Understudy__Protection *protection);
 /* Both hosts have the same. Array of FileFact *, or NULL with a sentence. */
 GPtrArray *pair_files_agree(const GPtrArray *paths, const char *host, uint16_t port,
                             const struct files_progress *progress, GError **error);

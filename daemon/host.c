@@ -8,33 +8,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "common/words.h"
 #include "daemon/daemon.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
-
-#define VERSION_MAX 200
-
-char *host_qemu_version(const char *binary, GError **error)
-{
-    g_autofree char *output = NULL;
-    const char *argv[] = {binary, "-version", NULL};
-    int status = 0;
-    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                      &output, NULL, &status, NULL) ||
-        status != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
-                    "%s could not be run: install QEMU or give its full path", binary);
-        return NULL;
-    }
-    const char *version = strstr(output, "version ");
-    if (!version) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s is not a QEMU", binary);
-        return NULL;
-    }
-    /* With the packaging's part: two builds of one version may differ in their machines. */
-    version += strlen("version ");
-    return words_make_readable_len(version, strcspn(version, "\r\n"), VERSION_MAX);
-}
+#include "hv-hooks/line.h"
 
 void protection_set_string(char **field, const char *value)
 {
@@ -84,10 +59,10 @@ bool host_has_kvm(void)
     return vm >= 0;
 }
 
-char *host_accel(const struct cmdline *line)
+char *host_accel(const struct line *line)
 {
-    bool falls_back = line->accel_or_tcg && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
-    return g_strdup(falls_back ? "tcg" : line->accel);
+    bool falls_back = line->accel_otherwise && strcmp(line->accel, "kvm") == 0 && !host_has_kvm();
+    return g_strdup(falls_back ? line->accel_otherwise : line->accel);
 }
 
 char **host_argv(char **argv, size_t n_argv)
@@ -98,16 +73,21 @@ char **host_argv(char **argv, size_t n_argv)
     return copy;
 }
 
-struct cmdline *host_cmdline(const Understudy__Protection *protection, GError **error)
+const char *host_program(const Understudy__Protection *protection)
+{
+    return protection->n_qemu_argv ? protection->qemu_argv[0] : NULL;
+}
+
+struct line *host_line(const Understudy__Protection *protection, GError **error)
 {
     g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
-    return cmdline_parse((const char *const *)argv, error);
+    return line_parse((const char *const *)argv, error);
 }
 
 char *host_accel_of(const Understudy__Protection *protection)
 {
-    struct cmdline *line = host_cmdline(protection, NULL);
+    struct line *line = host_line(protection, NULL);
     char *accel = line ? host_accel(line) : g_strdup("");
-    cmdline_free(line);
+    line_free(line);
     return accel;
 }

@@ -10,16 +10,16 @@
 
 #include "daemon/daemon.h"
 #include "daemon/network/network.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 
 enum { LEVEL_GOOD, LEVEL_WARN, LEVEL_FAULT };
 
 /* The VM's tap devices; none where its line cannot be read. Array of NetworkTap *. */
 static GPtrArray *taps_of(const Understudy__Protection *protection)
 {
-    struct cmdline *line = host_cmdline(protection, NULL);
+    struct line *line = host_line(protection, NULL);
     GPtrArray *taps = line ? network_taps(line) : g_ptr_array_new();
-    cmdline_free(line);
+    line_free(line);
     return taps;
 }
 
@@ -134,7 +134,7 @@ static bool add_other_taps(GPtrArray *list, const GPtrArray *seen, const char *h
     return add_taps(list, taps, NETWORK_RUNNING, LEVEL_WARN, "network", host, port, error);
 }
 
-static void add_files(GPtrArray *list, const struct cmdline *line, const Understudy__Protection *protection,
+static void add_files(GPtrArray *list, const struct line *line, const Understudy__Protection *protection,
                       const char *what, const char *host, uint16_t port)
 {
     g_autoptr(GError) error = NULL;
@@ -150,12 +150,12 @@ static void add_files(GPtrArray *list, const struct cmdline *line, const Underst
     add_finding(list, facts ? LEVEL_GOOD : LEVEL_FAULT, what, facts ? good : error->message);
 }
 
-static bool add_vm(GPtrArray *list, GPtrArray *seen, const struct cmdline *line, enum network_moment moment,
+static bool add_vm(GPtrArray *list, GPtrArray *seen, const struct line *line, enum network_moment moment,
                    const char *what, const char *host, uint16_t port, GError **error)
 {
     g_autoptr(GPtrArray) taps = network_taps(line);
     for (guint i = 0; i < line->taps->len; i++)
-        g_ptr_array_add(seen, g_strdup(((struct cmdline_tap *)g_ptr_array_index(line->taps, i))->ifname));
+        g_ptr_array_add(seen, g_strdup(((struct line_tap *)g_ptr_array_index(line->taps, i))->ifname));
     return add_taps(list, taps, moment, LEVEL_FAULT, what, host, port, error);
 }
 
@@ -172,22 +172,22 @@ Understudy__Findings *pair_findings(const Understudy__PairRequest *request, cons
                     request->peer);
     if (ok && request->n_argv) {
         g_auto(GStrv) user_argv = host_argv(request->argv, request->n_argv);
-        g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
-        struct cmdline *line = cmdline_parse((const char *const *)argv, error);
+        g_auto(GStrv) argv = line_absolute((const char *const *)user_argv, request->cwd);
+        struct line *line = line_parse((const char *const *)argv, error);
         ok = line && add_vm(list, seen, line, NETWORK_BEFORE_START, "network", host, port, error);
         if (ok)
             add_files(list, line, NULL, "files", host, port);
-        cmdline_free(line);
+        line_free(line);
     }
     for (guint i = 0; ok && i < vms->len; i++) {
         const Understudy__Protection *protection = g_ptr_array_index(vms, i);
         g_autofree char *what = g_strdup_printf("network of %s", protection->vm);
-        struct cmdline *line = host_cmdline(protection, NULL);
+        struct line *line = host_line(protection, NULL);
         g_autofree char *files = g_strdup_printf("files of %s", protection->vm);
         ok = !line || add_vm(list, seen, line, NETWORK_RUNNING, what, host, port, error);
         if (ok && line)
             add_files(list, line, protection, files, host, port);
-        cmdline_free(line);
+        line_free(line);
     }
     ok = ok && add_other_taps(list, seen, host, port, error);
     Understudy__Findings *findings = g_new(Understudy__Findings, 1);

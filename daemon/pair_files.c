@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 
 static void add_path(GPtrArray *paths, const char *path)
 {
@@ -12,7 +12,7 @@ static void add_path(GPtrArray *paths, const char *path)
         g_ptr_array_add(paths, g_strdup(path));
 }
 
-GPtrArray *pair_files(const struct cmdline *line, const Understudy__Protection *protection)
+GPtrArray *pair_files(const struct line *line, const Understudy__Protection *protection)
 {
     GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < line->files->len; i++) {
@@ -21,7 +21,7 @@ GPtrArray *pair_files(const struct cmdline *line, const Understudy__Protection *
         files_add_backing(paths, path);
     }
     for (guint i = 0; i < line->disks->len; i++)
-        files_add_backing(paths, ((const struct cmdline_disk *)g_ptr_array_index(line->disks, i))->path);
+        files_add_backing(paths, ((const struct line_disk *)g_ptr_array_index(line->disks, i))->path);
     for (size_t i = 0; protection && i < protection->n_disks; i++) {
         for (size_t k = 0; k < protection->disks[i]->n_backing; k++)
             add_path(paths, protection->disks[i]->backing[k]->path);
@@ -49,9 +49,9 @@ GPtrArray *pair_files_agree(const GPtrArray *paths, const char *host, uint16_t p
 bool pair_files_are_fit(const Understudy__Protection *protection, const char *host, uint16_t port,
                         const struct files_progress *progress, GError **error)
 {
-    struct cmdline *line = host_cmdline(protection, error);
+    struct line *line = host_line(protection, error);
     g_autoptr(GPtrArray) paths = line ? pair_files(line, protection) : NULL;
-    cmdline_free(line);
+    line_free(line);
     g_autoptr(GPtrArray) facts = paths ? pair_files_agree(paths, host, port, progress, error) : NULL;
     return facts != NULL;
 }

@@ -24,8 +24,7 @@
 #include "daemon/endings.h"
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
-#include "daemon/qemu_version.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
@@ -238,7 +237,7 @@ static void answer(const struct connection *connection, bool ok, const char *mes
 }
 
 /* The files a guest needs are there. False with a sentence. */
-static bool files_exist(const struct cmdline *line, GError **error)
+static bool files_exist(const struct line *line, GError **error)
 {
     for (guint i = 0; i < line->files->len; i++) {
         const char *file = g_ptr_array_index(line->files, i);
@@ -263,27 +262,27 @@ static bool has_room(uint64_t ram_bytes, GError **error)
     return false;
 }
 
-static bool has_accel(const struct cmdline *line, GError **error)
+static bool has_accel(const struct line *line, GError **error)
 {
-    if (strcmp(line->accel, "kvm") != 0 || line->accel_or_tcg || host_has_kvm())
+    if (strcmp(line->accel, "kvm") != 0 || line->accel_otherwise || host_has_kvm())
         return true;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                "KVM does not work on this host: mend /dev/kvm, or use -accel tcg");
+                "KVM does not work on this host: mend /dev/kvm, or use %s", line->without_kvm);
     return false;
 }
 
 /* What the VM looks like to this host: the part of a request that can be refused without asking anybody. */
-static struct cmdline *check_here(char **argv, GError **error)
+static struct line *check_here(char **argv, GError **error)
 {
-    struct cmdline *line = cmdline_parse((const char *const *)argv, error);
+    struct line *line = line_parse((const char *const *)argv, error);
     if (line && files_exist(line, error) && has_room(line->ram_bytes, error))
         return line;
-    cmdline_free(line);
+    line_free(line);
     return NULL;
 }
 
 static void fill_protection(Understudy__Protection *protection, const Understudy__RunRequest *request,
-                            const struct cmdline *line, uint8_t *token)
+                            const struct line *line, uint8_t *token)
 {
     if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN)
         g_error("no random numbers"); /* cannot happen for 16 bytes once the kernel has booted */
@@ -300,7 +299,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->on_peer_loss = request->on_peer_loss;
     protection->tracker = request->tracker;
     protection->transport = request->transport;
-    protection->cpu_must_match = line->cpu_host;
+    protection->cpu_must_match = line->cpu_of_host != NULL;
     protection->network_unchecked = request->network_unchecked;
 }
 
@@ -335,26 +334,6 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
     return true;
 }
 
-/*
- * The line with the machine type's version: "pc" is another machine in each QEMU, and the standby's may be a
- * later one. A second -machine is merged with the first. GLib strv.
- */
-static char **pin_machine(char **argv, const struct cmdline *line, GError **error)
-{
-    g_autofree char *type = qemu_machine_ask(line->binary, line->machine, error);
-    if (!type)
-        return NULL;
-    if (strcmp(type, line->machine) == 0)
-        return g_strdupv(argv);
-    GPtrArray *pinned = g_ptr_array_new();
-    for (char **word = argv; *word; word++)
-        g_ptr_array_add(pinned, g_strdup(*word));
-    g_ptr_array_add(pinned, g_strdup("-machine"));
-    g_ptr_array_add(pinned, g_steal_pointer(&type));
-    g_ptr_array_add(pinned, NULL);
-    return (char **)g_ptr_array_free(pinned, FALSE);
-}
-
 /* The command shows it. */
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
@@ -384,12 +363,12 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
         return false;
     }
     g_auto(GStrv) user_argv = host_argv(request->argv, request->n_argv);
-    g_auto(GStrv) argv = cmdline_absolute((const char *const *)user_argv, request->cwd);
-    struct cmdline *line = check_here(argv, error);
-    g_autofree char *version = line ? host_qemu_version(line->binary, error) : NULL;
+    g_auto(GStrv) argv = line_absolute((const char *const *)user_argv, request->cwd);
+    struct line *line = check_here(argv, error);
+    g_autofree char *version = line ? line_version(line->program, error) : NULL;
     bool ok = version != NULL;
     ok = ok && has_accel(line, error);
-    g_auto(GStrv) pinned = ok ? pin_machine(argv, line, error) : NULL;
+    g_auto(GStrv) pinned = ok ? line_pin(line, (const char *const *)argv, error) : NULL;
     ok = ok && pinned;
     if (ok) {
         Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
@@ -408,49 +387,20 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
         disks_clear(&protection);
         heartbeat_paths_clear(&protection);
     }
-    cmdline_free(line);
+    line_free(line);
     return ok;
 }
 
-/* Whether the guest can go from the QEMU that it runs in to this host's, which is version. */
-static bool can_take_guest_of(const Understudy__Protection *protection, const struct cmdline *line,
-                              const char *version, GError **error)
+static bool same_kind_of_host(Understudy__Protection *protection, const struct line *line, GError **error)
 {
-    enum qemu_relation relation = qemu_version_relate(protection->qemu_version, version);
-    if (relation == QEMU_SAME)
-        return true;
-    if (relation == QEMU_EARLIER || relation == QEMU_UNKNOWN) {
-        g_set_error(
-            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-            "this host has QEMU %s, the guest runs in %s on the other one, and a guest cannot go to an "
-            "earlier QEMU: install that one or a later one here",
-            version, protection->qemu_version);
-        return false;
-    }
-    g_autofree char *type = qemu_machine_ask(line->binary, line->machine, error);
-    if (!type)
-        return false;
-    if (strcmp(type, line->machine) != 0 || !qemu_machine_has_version(type) || line->cpu_max) {
-        g_set_error(
-            error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-            "this host has QEMU %s, the other one %s, and %s is not the same in both: install the same "
-            "version on both",
-            version, protection->qemu_version, line->cpu_max ? "-cpu max" : "the guest's machine type");
-        return false;
-    }
-    return true;
-}
-
-static bool same_kind_of_host(Understudy__Protection *protection, const struct cmdline *line, GError **error)
-{
-    g_autofree char *version = host_qemu_version(line->binary, error), *cpu = host_cpu_model();
-    if (!version || !can_take_guest_of(protection, line, version, error))
+    g_autofree char *version = line_version(line->program, error), *cpu = host_cpu_model();
+    if (!version || !line_can_move(line, protection->qemu_version, version, error))
         return false;
     if (protection->cpu_must_match && strcmp(cpu, protection->cpu_model) != 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                    "-cpu host needs equal processors, but this host has %s and the other one %s: name a CPU "
+                    "%s needs equal processors, but this host has %s and the other one %s: name a CPU "
                     "model that both have",
-                    cpu, protection->cpu_model);
+                    line->cpu_of_host ? line->cpu_of_host : "the guest", cpu, protection->cpu_model);
         return false;
     }
     /* From here on it is what the guest will run in here. */
@@ -464,7 +414,7 @@ static bool same_kind_of_host(Understudy__Protection *protection, const struct c
  * lacks, with a warning only: a guest that is taken over would miss what it has used so far. TCG gives the
  * same everywhere.
  */
-static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const struct cmdline *line)
+static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const struct line *line)
 {
     g_autofree char *cpu = host_cpu_model(), *accel = host_accel(line);
     bool kvm = strcmp(accel, "kvm") == 0 || strcmp(request->accel, "kvm") == 0;
@@ -495,14 +445,14 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     bool ok = job_do_patiently(&job, run_check_existing, &message);
     if (ok && !job.force) {
         g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
-        struct cmdline *line = check_here(argv, error);
+        struct line *line = check_here(argv, error);
         g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
         bool fit = line && same_kind_of_host(protection, line, error) &&
                    disks_can_be_served(protection, config->disk_plugin, error) &&
                    disks_prepare_standby(request, vm_dir, error);
         protection->cpu_enforce = fit && must_enforce_cpu(request, line);
         prepared->qemu_version = protection->qemu_version;
-        cmdline_free(line);
+        line_free(line);
         if (!fit)
             return false;
         ok = job_do(&job, run_reserve, &message) && job_do(&job, run_start, &message);
@@ -555,7 +505,7 @@ static void serve_status(const struct connection *connection, const Understudy__
 static void serve_host(const struct connection *connection)
 {
     struct utsname uts = {0};
-    g_autofree char *version = host_qemu_version("qemu-system-x86_64", NULL), *cpu = host_cpu_model();
+    g_autofree char *version = line_version(line_default_program()->name, NULL), *cpu = host_cpu_model();
     Understudy__Host host = UNDERSTUDY__HOST__INIT;
     uname(&uts);
     host.version = (char *)UNDERSTUDY_VERSION;

@@ -26,15 +26,13 @@
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
-#include "daemon/qemu_version.h"
 #include "failover/standby_backoff.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "proto/term.h"
 
 #define REPLICATOR_FD 3
-#define QEMU_RAM_FD   63 /* hv-hooks/qemu/qemu_process.h */
 #define REPROTECT_S   1
 #define SUN_PATH_MAX  107
 
@@ -165,15 +163,13 @@ static void show(struct vm *vm, const char *state, const char *error)
     vm_table_put(&status);
 }
 
-/* Whether pid is a QEMU that one of our replicators started. */
+/* Whether pid is a hypervisor that one of our replicators started. */
 static bool is_our_qemu(int pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
     g_autofree char *line = NULL;
     gsize len = 0;
-    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) &&
-           g_strstr_len(line, (gssize)len, "qemu") &&
-           memmem(line, len, "understudy-ram", strlen("understudy-ram"));
+    return pid > 1 && g_file_get_contents(path, &line, &len, NULL) && line_was_built(line, len);
 }
 
 /*
@@ -230,7 +226,8 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     status.n_warnings = vm->warnings ? g_strv_length(vm->warnings) : 0;
     status.unprotected_why = alone && vm->unprotected_why ? vm->unprotected_why : (char *)"";
     g_autofree char *warning =
-        has_standby(vm) ? qemu_version_warning(vm->protection->qemu_version, vm->protection->standby_qemu)
+        has_standby(vm) ? line_version_warning(host_program(vm->protection), vm->protection->qemu_version,
+                                               vm->protection->standby_qemu)
                         : NULL;
     if (warning)
         status.warning = warning;
@@ -472,13 +469,13 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     struct vm *vm = lookup(protection->vm);
     if (!vm)
         return false;
-    struct cmdline *line = host_cmdline(protection, error);
+    struct line *line = host_line(protection, error);
     if (!line || !disks_set_formats(line, protection, error)) {
-        cmdline_free(line);
+        line_free(line);
         return false;
     }
     if (protection->cpu_enforce)
-        cmdline_enforce_cpu(line);
+        line_enforce_cpu(line);
     vm->protection = copy_protection(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
@@ -503,11 +500,10 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
         ok = spawn_replicator(vm, error);
     }
     if (ok) {
-        g_auto(GStrv) argv =
-            cmdline_build(line, QEMU_RAM_FD, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
+        g_auto(GStrv) argv = line_build(line, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
         send_start(vm, role, argv, standby);
     }
-    cmdline_free(line);
+    line_free(line);
     return ok;
 }
 

@@ -16,7 +16,7 @@ may_include() {
     hv-hooks) echo "common" ;;
     hv-hooks/qemu) echo "hv-hooks common hv-hooks/qemu/cmdline" ;;
     hv-hooks/qemu/hook) echo "hv-hooks/qemu/hook_shm.h" ;;
-    hv-hooks/qemu/cmdline) echo "common" ;;
+    hv-hooks/qemu/cmdline) echo "hv-hooks common" ;;
     checkpoint/disk) echo "checkpoint proto common" ;;
     checkpoint) echo "hv-hooks proto common" ;;
     heartbeat) echo "proto common" ;;
@@ -30,15 +30,15 @@ may_include() {
         echo "replicator/network replicator/transport replicator/disk replicator/note.h failover checkpoint checkpoint/disk hv-hooks proto common" ;;
     replicator/control)
         echo "replicator/network replicator/transport replicator/transport/rdma replicator/disk replicator/pipeline replicator/note.h" \
-            "failover heartbeat checkpoint checkpoint/disk hv-hooks hv-hooks/qemu hv-hooks/qemu/cmdline/run_events.h proto common" ;;
+            "failover heartbeat checkpoint checkpoint/disk hv-hooks hv-hooks/qemu proto common" ;;
     replicator) echo "replicator/control replicator/transport failover checkpoint hv-hooks proto common" ;;
-    daemon/disk) echo "checkpoint/disk hv-hooks/qemu/cmdline proto common" ;;
+    daemon/disk) echo "checkpoint/disk hv-hooks/line.h proto common" ;;
     daemon/files) echo "proto common" ;;
-    daemon/network) echo "hv-hooks/qemu/cmdline proto common" ;;
+    daemon/network) echo "hv-hooks/line.h proto common" ;;
     daemon)
-        echo "daemon/disk daemon/files daemon/network hv-hooks hv-hooks/qemu/cmdline checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
+        echo "daemon/disk daemon/files daemon/network hv-hooks/line.h checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
             "replicator/transport/transport.h replicator/transport/rdma/limits.h proto common" ;;
-    cli) echo "proto common" ;;
+    cli) echo "hv-hooks/line.h proto common" ;;
     *) return 1 ;;
     esac
 }

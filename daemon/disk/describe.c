@@ -68,14 +68,14 @@ static bool take_peer_paths(Understudy__Protection *protection, const Understudy
     return true;
 }
 
-bool disks_describe(Understudy__Protection *protection, const struct cmdline *line,
+bool disks_describe(Understudy__Protection *protection, const struct line *line,
                     const Understudy__RunRequest *request, GError **error)
 {
     bool ok = true;
     protection->durability = request->durability;
     protection->disks = g_new0(Understudy__Disk *, line->disks->len + 1);
     for (guint i = 0; ok && i < line->disks->len; i++) {
-        const struct cmdline_disk *given = g_ptr_array_index(line->disks, i);
+        const struct line_disk *given = g_ptr_array_index(line->disks, i);
         Understudy__Disk *disk = g_new(Understudy__Disk, 1);
         understudy__disk__init(disk);
         disk->id = g_strdup(given->id);
@@ -141,14 +141,14 @@ void disks_swap_paths(Understudy__Protection *protection)
     }
 }
 
-bool disks_set_formats(struct cmdline *line, const Understudy__Protection *protection, GError **error)
+bool disks_set_formats(struct line *line, const Understudy__Protection *protection, GError **error)
 {
     bool same = line->disks->len == protection->n_disks;
     for (guint i = 0; same && i < line->disks->len; i++) {
-        const struct cmdline_disk *disk = g_ptr_array_index(line->disks, i);
+        const struct line_disk *disk = g_ptr_array_index(line->disks, i);
         same = strcmp(disk->id, protection->disks[i]->id) == 0;
         if (same && disk->probed)
-            cmdline_set_format(line, i, protection->disks[i]->format);
+            line_set_format(line, i, protection->disks[i]->format);
     }
     if (!same)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,

@@ -19,12 +19,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 #include "proto/control.pb-c.h"
 
 /* ---- describe.c ---- */
 /* Fills protection's disks from the command line and the request's options; disks_clear frees them. */
-bool disks_describe(Understudy__Protection *protection, const struct cmdline *line,
+bool disks_describe(Understudy__Protection *protection, const struct line *line,
                     const Understudy__RunRequest *request, GError **error);
 void disks_clear(Understudy__Protection *protection);
 /* Updates the images' sizes, before a standby is asked for again. */
@@ -34,7 +34,7 @@ bool disks_can_be_served(const Understudy__Protection *protection, const char *p
 /* Swaps the two hosts' paths in the message: it then describes this host instead of the peer. */
 void disks_swap_paths(Understudy__Protection *protection);
 /* Sets the formats that were found by probing, for QEMU. False: these are not the disks of that line. */
-bool disks_set_formats(struct cmdline *line, const Understudy__Protection *protection, GError **error);
+bool disks_set_formats(struct line *line, const Understudy__Protection *protection, GError **error);
 
 /* ---- image_info.c ---- */
 /* Fills in format, sizes and backing files of the image at disk->path. format: the user's, or "" to probe. */

@@ -15,7 +15,7 @@
 #include <netlink/route/link.h>
 
 #include "daemon/network/network.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 
 static void free_tap(gpointer opaque)
 {
@@ -26,11 +26,11 @@ static void free_tap(gpointer opaque)
     g_free(tap);
 }
 
-GPtrArray *network_taps(const struct cmdline *line)
+GPtrArray *network_taps(const struct line *line)
 {
     GPtrArray *taps = g_ptr_array_new_with_free_func(free_tap);
     for (guint i = 0; i < MIN(line->taps->len, NETWORK_TAPS_MAX); i++) {
-        const struct cmdline_tap *each = g_ptr_array_index(line->taps, i);
+        const struct line_tap *each = g_ptr_array_index(line->taps, i);
         Understudy__NetworkTap *tap = g_new(Understudy__NetworkTap, 1);
         understudy__network_tap__init(tap);
         tap->id = g_strdup(each->id);

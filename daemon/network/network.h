@@ -24,11 +24,11 @@
 #define NETWORK_TAPS_MAX  16u
 #define NETWORK_NONCE_LEN 16u
 
-struct cmdline;
+struct line;
 
 /* ---- links.c ---- */
 /* The tap devices of a command line, as messages. Array of NetworkTap *, freed with the array. */
-GPtrArray *network_taps(const struct cmdline *line);
+GPtrArray *network_taps(const struct line *line);
 /* What this host has of each tap. Array of NetworkPort *, freed with the array. NULL and error: the kernel
  * does not say. */
 GPtrArray *network_look(Understudy__NetworkTap *const *taps, size_t n, GError **error);

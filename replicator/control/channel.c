@@ -268,7 +268,7 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     for (size_t i = 0; i < p->n_qemu_argv; i++)
         g_ptr_array_add(line, p->qemu_argv[i]);
     g_ptr_array_add(line, NULL);
-    run_actions_read(&r->actions, (const char *const *)line->pdata);
+    line_run_actions((const char *const *)line->pdata, &r->actions);
     config->ram_bytes = p->ram_bytes;
     config->nnics = MIN(p->nnics, REPLICATOR_MAX_NICS);
     memcpy(config->token, p->token.data, WIRE_TOKEN_LEN);

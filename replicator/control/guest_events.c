@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What QEMU tells of the guest's life (it shut down, panicked, its watchdog barked), and the user's buttons.
- * What the user's line says must happen, happens here, since QEMU itself only pauses (run_events.h). Whatever
+ * What the user's line says must happen, happens here, since QEMU itself only pauses (line.h). Whatever
  * makes the guest stand still has a word in guest_state, which status shows; as long as there is one, nothing
  * but the user's resume or reset lets the guest go on, on whichever host it is by then.
  */
 #include <string.h>
 
+#include "hv-hooks/qemu/qemu_events.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 
@@ -48,8 +49,8 @@ static const char *in_words(enum run_verdict verdict)
 static void on_shutdown(struct replicator *r, const json_t *data)
 {
     const char *reason = json_string_value(json_object_get(data, "reason"));
-    enum run_verdict verdict =
-        run_event_shutdown(&r->actions, json_is_true(json_object_get(data, "guest")), reason);
+    bool guest = json_is_true(json_object_get(data, "guest"));
+    enum run_verdict verdict = run_verdict_of(&r->actions, qemu_event_shutdown(guest, reason));
     if (verdict == RUN_LOST) {
         lose(r, reason);
         return;
@@ -60,7 +61,7 @@ static void on_shutdown(struct replicator *r, const json_t *data)
 
 static void on_panicked(struct replicator *r)
 {
-    enum run_verdict verdict = run_event_panicked(&r->actions);
+    enum run_verdict verdict = run_verdict_of(&r->actions, RUN_EVENT_PANICKED);
     tell(r, "the guest's kernel has panicked %s", in_words(verdict));
     carry_out(r, verdict, "panicked", SESSION_END_PANICKED);
 }
@@ -68,7 +69,7 @@ static void on_panicked(struct replicator *r)
 static void on_watchdog(struct replicator *r, const json_t *data)
 {
     const char *action = json_string_value(json_object_get(data, "action"));
-    enum run_verdict verdict = run_event_watchdog(&r->actions, action);
+    enum run_verdict verdict = run_verdict_of(&r->actions, qemu_event_watchdog(action));
     if (verdict == RUN_GOES_ON)
         tell(r, "the guest's watchdog has run out (%s)", action ? action : "no action given");
     else
@@ -108,9 +109,9 @@ void guest_events_taken_over(struct replicator *r, const char *run_state)
     else if (g_str_equal(run_state, "guest-panicked"))
         on_panicked(r);
     else if (g_str_equal(run_state, "shutdown"))
-        carry_out(r, run_event_shutdown(&r->actions, true, NULL), "shut-off", SESSION_END_GUEST_SHUTDOWN);
+        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_SHUTDOWN), "shut-off", SESSION_END_GUEST_SHUTDOWN);
     else if (g_str_equal(run_state, "watchdog"))
-        carry_out(r, run_event_watchdog(&r->actions, "pause"), "watchdog", SESSION_END_GUEST_SHUTDOWN);
+        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_WATCHDOG), "watchdog", SESSION_END_GUEST_SHUTDOWN);
 }
 
 /* ---- buttons ---- */

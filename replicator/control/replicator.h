@@ -25,7 +25,7 @@
 #include "failover/session.h"
 #include "heartbeat/packet.h"
 #include "hv-hooks/hypervisor.h"
-#include "hv-hooks/qemu/cmdline/run_events.h"
+#include "hv-hooks/line.h"
 #include "hv-hooks/qemu/qemu_process.h"
 #include "hv-hooks/qemu/qmp.h"
 #include "proto/control.pb-c.h"

@@ -21,7 +21,7 @@
 struct fixture {
     char *dir, *a, *b; /* image files of the two hosts */
     Understudy__Protection protection;
-    struct cmdline *line;
+    struct line *line;
 };
 
 G_GNUC_PRINTF(1, 2) static void shell(const char *format, ...)
@@ -56,7 +56,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     disks_clear(&f->protection);
-    cmdline_free(f->line);
+    line_free(f->line);
     shell("rm -rf %s", f->dir);
     g_free(f->dir);
     g_free(f->a);
@@ -76,8 +76,8 @@ static bool describe(struct fixture *f, const char *drive_options, GError **erro
     request.peer_disk = peers;
     request.n_peer_disk = 1;
     disks_clear(&f->protection);
-    cmdline_free(f->line);
-    f->line = cmdline_parse(argv, error);
+    line_free(f->line);
+    f->line = line_parse(argv, error);
     return f->line && disks_describe(&f->protection, f->line, &request, error);
 }
 
@@ -145,14 +145,14 @@ static void test_raw_found_by_probing_stays_unsaid_and_qcow2_is_told_to_qemu(voi
     must(describe(f, "", &error), &error);
     assert_string_equal(f->protection.disks[0]->format, "");
     must(disks_set_formats(f->line, &f->protection, &error), &error);
-    g_auto(GStrv) raw = cmdline_build(f->line, 63, "/d", false);
+    g_auto(GStrv) raw = line_build(f->line, "/d", false);
     g_autofree char *raw_text = g_strjoinv(" ", raw);
     assert_null(strstr(raw_text, "format="));
     shell("qemu-img create -q -f qcow2 %s 8M", f->a);
     must(describe(f, "", &error), &error);
     assert_string_equal(f->protection.disks[0]->format, "qcow2");
     must(disks_set_formats(f->line, &f->protection, &error), &error);
-    g_auto(GStrv) qcow2 = cmdline_build(f->line, 63, "/d", false);
+    g_auto(GStrv) qcow2 = line_build(f->line, "/d", false);
     g_autofree char *qcow2_text = g_strjoinv(" ", qcow2);
     assert_non_null(strstr(qcow2_text, ",format=qcow2"));
 }
@@ -387,7 +387,7 @@ static void test_options_that_name_no_disk_are_refused_with_the_names_there_are(
         {"--shared-disk", "disk", "disk0, disk1"},
     };
     shell("truncate -s 8M %s %s", f->a, f->b);
-    f->line = cmdline_parse(argv, NULL);
+    f->line = line_parse(argv, NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
         g_autoptr(GError) error = NULL;
         char *values[] = {(char *)wrong[i][1]};

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "daemon/files/files.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 
 static char *folder;
 
@@ -242,14 +242,14 @@ static void test_files_are_found_on_the_line(void **state)
         g_autofree char *text = g_strconcat("qemu -m 64 -nodefaults ", cases[i][0], NULL);
         g_auto(GStrv) argv = g_strsplit(text, " ", -1);
         g_autoptr(GError) error = NULL;
-        struct cmdline *line = cmdline_parse((const char *const *)argv, &error);
+        struct line *line = line_parse((const char *const *)argv, &error);
         if (!line)
             fail_msg("%s: %s", text, error->message);
         g_ptr_array_add(line->files, NULL);
         g_autofree char *found = g_strjoinv(" ", (char **)line->files->pdata);
         assert_string_equal(found, cases[i][1]);
         g_ptr_array_set_size(line->files, (int)line->files->len - 1);
-        cmdline_free(line);
+        line_free(line);
     }
 }
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "daemon/network/network.h"
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/line.h"
 
 static Understudy__NetworkTap a_tap(void)
 {
@@ -206,7 +206,7 @@ static void test_tap_devices_are_found_on_the_line(void **state)
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autofree char *text = g_strconcat("qemu -m 64 -nodefaults ", cases[i].line, NULL);
         g_auto(GStrv) argv = g_strsplit(text, " ", -1);
-        struct cmdline *line = cmdline_parse((const char *const *)argv, NULL);
+        struct line *line = line_parse((const char *const *)argv, NULL);
         assert_non_null(line);
         g_autoptr(GPtrArray) taps = network_taps(line);
         assert_int_equal(taps->len, cases[i].id ? 1 : 0);
@@ -217,7 +217,7 @@ static void test_tap_devices_are_found_on_the_line(void **state)
             assert_string_equal(tap->bridge, cases[i].bridge);
             assert_int_equal(tap->scripted, cases[i].scripted);
         }
-        cmdline_free(line);
+        line_free(line);
     }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The user's QEMU command line: what it says, whether the VM it describes can be protected, and what must be
- * added to it. Pure: nothing is run, no file is opened.
+ * added to it. Pure: nothing is run, no file is opened. Used outside hv-hooks/qemu/ through
+ * hv-hooks/line.h.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H

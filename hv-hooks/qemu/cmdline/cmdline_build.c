@@ -54,7 +54,7 @@ static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const c
 
 /*
  * Adds -action options, so that QEMU pauses where it would end, and the peer and the last frames come
- * first; what the user's line says is done then (run_events.h). A panic that is to be ignored stays so. The
+ * first; what the user's line says is done then (run_verdict_of). A panic that is to be ignored stays so. The
  * last -action of a key counts.
  */
 static void add_actions(GPtrArray *out, const struct cmdline *cmdline)

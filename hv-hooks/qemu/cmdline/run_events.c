@@ -42,33 +42,3 @@ void run_actions_read(struct run_actions *actions, const char *const *argv)
         }
     }
 }
-
-static enum run_verdict shut_down(const struct run_actions *actions)
-{
-    return actions->shutdown_pauses ? RUN_STANDS : RUN_ENDED;
-}
-
-enum run_verdict run_event_shutdown(const struct run_actions *actions, bool guest, const char *reason)
-{
-    if (g_strcmp0(reason, "guest-panic") == 0)
-        return RUN_ENDED;
-    /* A reset by the monitor is a shutdown where the user's line says so (-no-reboot). */
-    if (guest || g_strcmp0(reason, "host-qmp-system-reset") == 0)
-        return shut_down(actions);
-    return RUN_LOST; /* host-signal, host-qmp-quit, host-ui, host-error */
-}
-
-/* As QEMU decides: a shutdown that pauses makes a panic pause too. */
-enum run_verdict run_event_panicked(const struct run_actions *actions)
-{
-    if (actions->panic_ignored)
-        return RUN_GOES_ON;
-    return actions->panic_pauses || actions->shutdown_pauses ? RUN_STANDS : RUN_ENDED;
-}
-
-enum run_verdict run_event_watchdog(const struct run_actions *actions, const char *action)
-{
-    if (g_strcmp0(action, "pause") != 0)
-        return RUN_GOES_ON; /* reset, shutdown (it is asked), inject-nmi, debug, none: QEMU does them */
-    return actions->watchdog_ends ? RUN_ENDED : RUN_STANDS;
-}

@@ -3,11 +3,15 @@
  * Compares versions as QEMU prints them, and reads machine types from the lines of `-machine help`. Only
  * qemu_machine_ask runs a program; the rest is pure.
  */
-#include "daemon/qemu_version.h"
+#include "hv-hooks/qemu/qemu_version.h"
 
 #include <gio/gio.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "common/words.h"
+
+#define VERSION_MAX 200
 
 /* Major, minor and micro as one number, or -1. */
 static gint64 number_of(const char *version)
@@ -16,6 +20,28 @@ static gint64 number_of(const char *version)
     if (!g_ascii_isdigit(version[0]) || sscanf(version, "%4u.%4u.%4u", &major, &minor, &micro) < 2)
         return -1;
     return ((gint64)major * 10000 + minor) * 10000 + micro;
+}
+
+char *qemu_version_ask(const char *binary, GError **error)
+{
+    g_autofree char *output = NULL;
+    const char *argv[] = {binary, "-version", NULL};
+    int status = 0;
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+                      &output, NULL, &status, NULL) ||
+        status != 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "%s could not be run: install QEMU or give its full path", binary);
+        return NULL;
+    }
+    const char *version = strstr(output, "version ");
+    if (!version) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s is not a QEMU", binary);
+        return NULL;
+    }
+    /* With the packaging's part: two builds of one version may differ in their machines. */
+    version += strlen("version ");
+    return words_make_readable_len(version, strcspn(version, "\r\n"), VERSION_MAX);
 }
 
 enum qemu_relation qemu_version_relate(const char *theirs, const char *ours)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/qemu_version.h"
+#include "hv-hooks/qemu/qemu_version.h"
 
 #define BOOKWORM  "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)"
 #define BACKPORTS "10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)"

@@ -4,8 +4,8 @@
  * other's. The device state of a machine type with a version loads in the same and in any later QEMU, never
  * in an earlier one.
  */
-#ifndef UNDERSTUDY_DAEMON_QEMU_VERSION_H
-#define UNDERSTUDY_DAEMON_QEMU_VERSION_H
+#ifndef UNDERSTUDY_HV_HOOKS_QEMU_VERSION_H
+#define UNDERSTUDY_HV_HOOKS_QEMU_VERSION_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -18,10 +18,11 @@ enum qemu_relation {
     QEMU_UNKNOWN, /* at least one of them says nothing that can be compared */
 };
 
-/*
- * Tells how our QEMU relates to theirs. Both as host_qemu_version returns them: "7.2.22 (Debian
- * 1:7.2+dfsg-7)".
- */
+/* The program's version, with the packaging's part: "7.2.22 (Debian 1:7.2+dfsg-7)". NULL and a sentence. Runs
+ * the program, and waits for it; so does qemu_machine_ask. */
+char *qemu_version_ask(const char *binary, GError **error);
+
+/* What ours is, seen from theirs. Both as qemu_version_ask says them. */
 enum qemu_relation qemu_version_relate(const char *theirs, const char *ours);
 
 /*

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a hypervisor provides so that its command lines can be used (line.h says what each function means).
+ * It has a struct line_ops, declared here, and a place in line_hypervisors (line_table.c).
+ */
+#ifndef UNDERSTUDY_HV_HOOKS_LINE_OPS_H
+#define UNDERSTUDY_HV_HOOKS_LINE_OPS_H
+
+#include "hv-hooks/line.h"
+
+struct line_ops {
+    const char *const *programs; /* patterns ('*', '?') of the base names of its programs, NULL at the end */
+    struct line_program usual;
+
+    /*
+     * line->program is set, and its arrays are there and empty. Fills the rest: accel is a GLib string, the
+     * const char * fields are static. On false, with error, what it has filled is freed like a whole line's.
+     */
+    bool (*parse)(struct line *line, const char *const *argv, GError **error);
+    void (*free_own)(void *own); /* never NULL */
+    char **(*absolute)(const char *const *argv, const char *cwd);
+    /* line->disks has it already. */
+    void (*set_format)(struct line *line, guint disk, const char *format);
+    void (*enforce_cpu)(struct line *line);
+    char **(*build)(const struct line *line, const char *vm_dir, bool standby);
+    bool (*was_built)(const char *bytes, size_t len);
+    void (*run_actions)(const char *const *argv, struct run_actions *actions);
+
+    char *(*version)(const char *program, GError **error);
+    char **(*pin)(const struct line *line, const char *const *argv, GError **error);
+    bool (*can_move)(const struct line *line, const char *theirs, const char *ours, GError **error);
+    char *(*version_warning)(const char *primary, const char *standby);
+};
+
+extern const struct line_ops line_ops_qemu; /* hv-hooks/qemu/qemu_line.c */
+
+/* NULL at the end. The first one also takes each program that no other one claims: users have it under any
+ * name. */
+extern const struct line_ops *const line_hypervisors[];
+
+#endif
