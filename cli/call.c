@@ -83,6 +83,15 @@ Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned tim
     return answer;
 }
 
+void cli_disk_progress(const Understudy__Status *status, uint64_t *done, uint64_t *total)
+{
+    *done = *total = 0;
+    for (size_t i = 0; i < status->n_disks; i++) {
+        *done += MIN(status->disks[i]->done_bytes, status->disks[i]->total_bytes);
+        *total += status->disks[i]->total_bytes;
+    }
+}
+
 bool cli_flush(void)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))

@@ -5,10 +5,10 @@
  */
 #include <gio/gio.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/cli.h"
 #include "proto/framing.h"
+#include "proto/states.h"
 
 #define ORDER_MS 10000
 #define DRAIN_S  120
@@ -43,15 +43,15 @@ static unsigned show(const Understudy__StatusList *list, GHashTable *seen)
     for (size_t i = 0; i < list->n_vms; i++) {
         const Understudy__Status *s = list->vms[i];
         bool primary = s->role == UNDERSTUDY__ROLE__ROLE_PRIMARY;
-        if (!is_here(s) || strcmp(s->state, "ended") == 0)
+        if (!is_here(s) || s->state == UNDERSTUDY__STATE__STATE_ENDED)
             continue;
         left++;
         g_hash_table_add(now, s->vm);
-        if (g_strcmp0(g_hash_table_lookup(seen, s->vm), s->state) == 0)
+        if (g_strcmp0(g_hash_table_lookup(seen, s->vm), state_name(s->state)) == 0)
             continue;
-        print_row(s->vm, primary ? "primary" : "secondary", s->state,
+        print_row(s->vm, primary ? "primary" : "secondary", state_name(s->state),
                   s->unprotected_why[0] ? s->unprotected_why : s->peer);
-        g_hash_table_replace(seen, g_strdup(s->vm), g_strdup(s->state));
+        g_hash_table_replace(seen, g_strdup(s->vm), g_strdup(state_name(s->state)));
     }
     g_hash_table_iter_init(&iter, seen);
     while (g_hash_table_iter_next(&iter, &name, NULL)) {

@@ -6,7 +6,6 @@
  */
 #include <gio/gio.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/cli.h"
 #include "proto/framing.h"
@@ -18,7 +17,7 @@
 /* The guest left a host if nothing of it is there any more, or only its standby. */
 static bool has_left(const Understudy__Status *status)
 {
-    return !status || strcmp(status->state, "ended") == 0 ||
+    return !status || status->state == UNDERSTUDY__STATE__STATE_ENDED ||
            (status->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && !status->guest_here);
 }
 
@@ -38,8 +37,9 @@ static enum outcome forced_outcome(const Understudy__Status *status)
         return FAILED;
     if (status->guest_here)
         return MOVED;
-    bool failed = strcmp(status->state, "promote-failed") == 0 ||
-                  strcmp(status->state, "hypervisor-died") == 0 || strcmp(status->state, "ended") == 0;
+    bool failed = status->state == UNDERSTUDY__STATE__STATE_PROMOTE_FAILED ||
+                  status->state == UNDERSTUDY__STATE__STATE_HYPERVISOR_DIED ||
+                  status->state == UNDERSTUDY__STATE__STATE_ENDED;
     return failed ? FAILED : PENDING;
 }
 

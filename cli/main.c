@@ -20,7 +20,8 @@ static int cmd_help(int argc, char **argv);
 static const struct cli_command commands[] = {
     {"run", cmd_run, "--peer HOST[:PORT] [OPTIONS] -- qemu-system-x86_64 ARGS...",
      "start a VM and protect it"},
-    {"status", cmd_status, "[NAME] [--all] [--watch] [--json] [--check]", "show VMs and their figures"},
+    {"status", cmd_status, "[NAME] [--all] [--watch] [--json] [--figures] [--check]",
+     "show VMs and their figures"},
     {"failover", cmd_failover, "NAME --planned [--force]|--force", "move a VM to the other host"},
     {"stop", cmd_stop, "NAME [--yes] [--no-wait]",
      "pull a VM's plug, on both hosts; on the standby: stop standing by"},

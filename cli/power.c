@@ -117,18 +117,19 @@ int cmd_shutdown(int argc, char **argv)
 
 /* ---- reset, pause, resume ---- */
 
-static bool shows(const char *vm, const char *guest_state)
+static bool shows(const char *vm, Understudy__GuestState guest_state)
 {
     Understudy__Envelope *holder = NULL;
     const Understudy__Status *status = cli_status_of(vm, &holder);
-    bool is_so = status && status->guest_here && strcmp(status->guest_state, guest_state) == 0;
+    bool is_so = status && status->guest_here && status->guest_state == guest_state;
     if (holder)
         understudy__envelope__free_unpacked(holder, NULL);
     return is_so;
 }
 
-/* guest_state: what status must show in the end; NULL: nothing is waited for. */
-static int order(int argc, char **argv, Understudy__PowerAction action, const char *guest_state)
+/* wanted: what status must show in the end, or GUEST_STATE_ANY. */
+#define GUEST_STATE_ANY (-1)
+static int order(int argc, char **argv, Understudy__PowerAction action, int wanted)
 {
     if (!cli_parse(NULL, 1, 1, &argc, &argv))
         return EXIT_USAGE;
@@ -138,7 +139,7 @@ static int order(int argc, char **argv, Understudy__PowerAction action, const ch
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(POWER_REQUEST, power_request, &power);
     int code = cli_call_simple(&request, ORDER_MS);
     gint64 until = g_get_monotonic_time() + SHOWN_S * G_USEC_PER_SEC;
-    while (code == EXIT_OK && guest_state && !shows(argv[1], guest_state)) {
+    while (code == EXIT_OK && wanted != GUEST_STATE_ANY && !shows(argv[1], (Understudy__GuestState)wanted)) {
         if (g_get_monotonic_time() > until)
             return cli_fail("VM %s does not do so: 'understudy status %s' says what it does", argv[1],
                             argv[1]);
@@ -149,15 +150,17 @@ static int order(int argc, char **argv, Understudy__PowerAction action, const ch
 
 int cmd_reset(int argc, char **argv)
 {
-    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESET, NULL);
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESET, GUEST_STATE_ANY);
 }
 
 int cmd_pause(int argc, char **argv)
 {
-    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_PAUSE, "paused");
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_PAUSE,
+                 UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED);
 }
 
 int cmd_resume(int argc, char **argv)
 {
-    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESUME, "");
+    return order(argc, argv, UNDERSTUDY__POWER_ACTION__POWER_RESUME,
+                 UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS);
 }

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "proto/defaults.h"
 #include "proto/framing.h"
+#include "proto/states.h"
 
 #define RUN_MS       60000
 #define POLL_US      100000
@@ -51,18 +52,19 @@ static int wait_protected(const char *vm, unsigned seconds)
             return cli_fail("VM %s ended before it was protected%s%s; see console.log in %s/%s", vm,
                             ending ? ": " : "", ending ? ending : "", cli_run_dir, vm);
         }
-        bool is_protected = strcmp(status->state, "protected") == 0;
-        bool failed = strcmp(status->state, "failed") == 0 || strcmp(status->state, "hypervisor-died") == 0 ||
-                      strcmp(status->state, "ended") == 0;
+        bool is_protected = status->state == UNDERSTUDY__STATE__STATE_PROTECTED;
+        bool failed = status->state == UNDERSTUDY__STATE__STATE_FAILED ||
+                      status->state == UNDERSTUDY__STATE__STATE_HYPERVISOR_DIED ||
+                      status->state == UNDERSTUDY__STATE__STATE_ENDED;
         draw_bar(status, is_protected);
         if (is_protected && isatty(STDERR_FILENO))
             fputc('\n', stderr);
         if (is_protected)
             printf("VM %s is protected by %s\n", vm, status->peer);
-        if (is_protected && status->warning[0])
-            fprintf(stderr, "understudy: warning: %s\n", status->warning);
+        for (size_t i = 0; is_protected && i < status->n_warnings; i++)
+            fprintf(stderr, "understudy: warning: %s\n", status->warnings[i]);
         if (failed)
-            cli_fail("VM %s: %s", vm, status->last_error[0] ? status->last_error : status->state);
+            cli_fail("VM %s: %s", vm, status->last_error[0] ? status->last_error : state_name(status->state));
         g_free(why);
         why = g_strdup(status->unprotected_why);
         understudy__envelope__free_unpacked(holder, NULL);

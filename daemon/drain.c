@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib/gstdio.h>
-#include <string.h>
 
 #include "daemon/daemon.h"
 
@@ -38,8 +37,9 @@ static bool is_due(const char *vm)
 static bool stands_by(const Understudy__Status *status)
 {
     return status->role == UNDERSTUDY__ROLE__ROLE_SECONDARY &&
-           (strcmp(status->state, "listening") == 0 || strcmp(status->state, "following") == 0 ||
-            strcmp(status->state, "standby") == 0);
+           (status->state == UNDERSTUDY__STATE__STATE_LISTENING ||
+            status->state == UNDERSTUDY__STATE__STATE_FOLLOWING ||
+            status->state == UNDERSTUDY__STATE__STATE_STANDBY);
 }
 
 static gboolean step(gpointer opaque)
@@ -48,8 +48,8 @@ static gboolean step(gpointer opaque)
     (void)opaque;
     for (guint i = 0; i < all->len; i++) {
         Understudy__Status *status = g_ptr_array_index(all, i);
-        bool is_protected =
-            status->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && strcmp(status->state, "protected") == 0;
+        bool is_protected = status->role == UNDERSTUDY__ROLE__ROLE_PRIMARY &&
+                            status->state == UNDERSTUDY__STATE__STATE_PROTECTED;
         if (is_protected && is_due(status->vm))
             vm_failover(status->vm, false, NULL);
         else if (stands_by(status) && is_due(status->vm))

@@ -30,10 +30,12 @@
 #include "hv-hooks/line.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/states.h"
 #include "proto/term.h"
 
 #define REPLICATOR_FD 3
 #define REPROTECT_S   1
+#define WARNINGS_MAX  32
 #define SUN_PATH_MAX  107
 
 struct vm {
@@ -45,8 +47,8 @@ struct vm {
     uint16_t peer_daemon_port;
     struct framing *framing; /* NULL: no replicator */
     GSubprocess *process;
-    Understudy__Role role; /* as the replicator last said */
-    char *state;
+    Understudy__Role role;   /* as the replicator last said */
+    Understudy__State state; /* UNKNOWN: it is being started, and has no replicator yet */
     uint64_t term;
     uint16_t data_port, udp_port;
     int qemu_pid, qemu_pidfd; /* pidfd: -1 if there is none */
@@ -67,6 +69,16 @@ struct vm {
 static const struct daemon_config *config;
 static GHashTable *vms; /* name -> struct vm */
 static uint64_t last_serial;
+
+static bool is_being_started(const struct vm *vm)
+{
+    return vm->state == UNDERSTUDY__STATE__STATE_UNKNOWN;
+}
+
+static const char *state_in_words(const struct vm *vm)
+{
+    return state_name(is_being_started(vm) ? UNDERSTUDY__STATE__STATE_STARTING : vm->state);
+}
 
 static void forget_qemu(struct vm *vm)
 {
@@ -89,7 +101,6 @@ static void free_vm(void *opaque)
     g_free(vm->vm_dir);
     g_free(vm->state_dir);
     g_free(vm->peer_host);
-    g_free(vm->state);
     g_free(vm->accel);
     g_free(vm->unprotected_why);
     g_free(vm->failure);
@@ -145,12 +156,12 @@ static void answer_listening(struct vm *vm, bool ok, const char *message)
         listening(ok, message, vm->data_port, vm->udp_port, vm->opaque);
 }
 
-static void show(struct vm *vm, const char *state, const char *error)
+static void show(struct vm *vm, Understudy__State state, const char *error)
 {
     Understudy__Status status = UNDERSTUDY__STATUS__INIT;
     status.vm = vm->name;
     status.role = vm->role;
-    status.state = (char *)state;
+    status.state = vm->state = state;
     status.term = vm->term;
     status.peer = vm->peer_host ? vm->peer_host : (char *)"";
     status.last_error = (char *)error;
@@ -158,8 +169,6 @@ static void show(struct vm *vm, const char *state, const char *error)
     status.accel = vm->accel ? vm->accel : (char *)"";
     status.memory_mib = vm->protection ? vm->protection->ram_bytes >> 20 : 0;
     status.detect_ms = status.promote_ms = -1;
-    g_free(vm->state);
-    vm->state = g_strdup(state);
     vm_table_put(&status);
 }
 
@@ -194,26 +203,27 @@ static void watch_qemu(struct vm *vm, int pid)
 /* Whether this is the primary's side, and what QEMU its standby has is known. */
 static bool has_standby(const struct vm *vm)
 {
-    return vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && strcmp(vm->state, "protected") == 0 &&
+    return vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->state == UNDERSTUDY__STATE__STATE_PROTECTED &&
            vm->protection && vm->protection->standby_qemu[0];
 }
 
 static void on_status(struct vm *vm, const Understudy__Status *said)
 {
     Understudy__Status status = *said;
+    status_read_names(&status);
     bool alone = said->role == UNDERSTUDY__ROLE__ROLE_PRIMARY &&
-                 (strcmp(said->state, "connecting") == 0 || strcmp(said->state, "peer-lost") == 0);
+                 (status.state == UNDERSTUDY__STATE__STATE_CONNECTING ||
+                  status.state == UNDERSTUDY__STATE__STATE_PEER_LOST);
     vm->role = said->role;
     vm->term = said->term;
     watch_qemu(vm, said->qemu_pid);
-    g_free(vm->state);
-    vm->state = g_strdup(said->state);
+    vm->state = status.state;
     if (said->split[0]) {
         g_free(vm->split);
         vm->split = g_strdup(said->split);
     }
     status.split = vm->split ? vm->split : (char *)"";
-    if (strcmp(said->state, "protected") == 0)
+    if (vm->state == UNDERSTUDY__STATE__STATE_PROTECTED)
         g_clear_pointer(&vm->unprotected_why, g_free);
     if (!alone)
         vm->alone_since_us = 0;
@@ -222,15 +232,18 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     status.vm = vm->name;
     status.accel = vm->accel ? vm->accel : (char *)"";
     status.peer = vm->peer_host ? vm->peer_host : (char *)"";
-    status.warnings = vm->warnings;
-    status.n_warnings = vm->warnings ? g_strv_length(vm->warnings) : 0;
     status.unprotected_why = alone && vm->unprotected_why ? vm->unprotected_why : (char *)"";
     g_autofree char *warning =
         has_standby(vm) ? line_version_warning(host_program(vm->protection), vm->protection->qemu_version,
                                                vm->protection->standby_qemu)
                         : NULL;
+    char *warnings[WARNINGS_MAX];
+    status.warnings = warnings;
+    status.n_warnings = 0;
     if (warning)
-        status.warning = warning;
+        warnings[status.n_warnings++] = warning;
+    for (char **one = vm->warnings; one && *one && status.n_warnings < WARNINGS_MAX; one++)
+        warnings[status.n_warnings++] = *one;
     vm_table_put(&status);
 }
 
@@ -269,9 +282,9 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
     }
     answer_listening(vm, false, said[0] ? said : ending_in_words(reason));
     if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
-        show(vm, vm->never_began ? "failed" : reason, said);
+        show(vm, vm->never_began ? UNDERSTUDY__STATE__STATE_FAILED : state_from_name(reason), said);
     else
-        show(vm, "ended", ending_in_words(reason));
+        show(vm, UNDERSTUDY__STATE__STATE_ENDED, ending_in_words(reason));
 }
 
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
@@ -317,7 +330,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         if (vm->qemu_pidfd >= 0)
             syscall(SYS_pidfd_send_signal, vm->qemu_pidfd, SIGKILL, NULL, 0);
         forget_qemu(vm);
-        show(vm, "failed", "the replicator of this VM died; its QEMU was stopped");
+        show(vm, UNDERSTUDY__STATE__STATE_FAILED, "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
     if (vm->never_began)
@@ -325,7 +338,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     waiters_tell(vm->name, vm->end_reason ? vm->end_reason : "failed");
     /* One that fails again and again is shown, and not tried without a pause. */
     bool again = vm->backoff.failures > 1;
-    bool quiet = (vm->never_began && !again) || (vm->ended && strcmp(vm->state, "ended") == 0);
+    bool quiet = (vm->never_began && !again) || (vm->ended && vm->state == UNDERSTUDY__STATE__STATE_ENDED);
     if (quiet)
         g_hash_table_remove(vms, vm->name);
 }
@@ -392,10 +405,10 @@ bool vm_reserve(const char *name, GError **error)
     if (vm && vm->framing) {
         g_set_error(error, G_IO_ERROR, vm->ended ? G_IO_ERROR_BUSY : G_IO_ERROR_EXISTS,
                     "VM %s is already here (%s): stop it first, or use another name", name,
-                    vm->state ? vm->state : "starting");
+                    state_in_words(vm));
         return false;
     }
-    if (vm && !vm->ended && !vm->state) {
+    if (vm && !vm->ended && is_being_started(vm)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is being started", name);
         return false;
     }
@@ -496,7 +509,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
         clear_sockets(vm->vm_dir);
         g_autofree char *log = g_build_filename(vm->vm_dir, "console.log", NULL);
         g_unlink(log);
-        show(vm, "starting", "");
+        show(vm, UNDERSTUDY__STATE__STATE_STARTING, "");
         ok = spawn_replicator(vm, error);
     }
     if (ok) {
@@ -511,7 +524,8 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
 static bool waits_for(const struct vm *vm, const uint8_t *token)
 {
     return vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
-           (g_strcmp0(vm->state, "listening") == 0 || g_strcmp0(vm->state, "starting") == 0) &&
+           (vm->state == UNDERSTUDY__STATE__STATE_LISTENING ||
+            vm->state == UNDERSTUDY__STATE__STATE_STARTING) &&
            vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
            wire_token_equal(vm->protection->token.data, token);
 }
@@ -554,7 +568,7 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
                          vm->protection->token.len == WIRE_TOKEN_LEN &&
                          !wire_token_equal(vm->protection->token.data, wanted->token.data);
         *why = g_strdup_printf("VM %s is busy on this host (%s): stop it there, or use another name",
-                               vm->name, vm->state ? vm->state : "starting");
+                               vm->name, state_in_words(vm));
         return vm->ended || other_run ? VM_ENDING : VM_REFUSED;
     }
     *data_port = vm->data_port;
@@ -570,12 +584,12 @@ static struct vm *lookup_running(const char *name, GError **error)
     if (!vm)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "there is no VM %s on this host: 'understudy status' lists those there are", name);
-    else if (!vm->framing && !vm->state)
+    else if (!vm->framing && is_being_started(vm))
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "VM %s is being started: try again when it runs",
                     name);
     else if (!vm->framing)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "VM %s does not run on this host any more (%s)",
-                    name, vm->state);
+                    name, state_name(vm->state));
     return vm && vm->framing ? vm : NULL;
 }
 
@@ -584,17 +598,17 @@ bool vm_failover(const char *name, bool force, GError **error)
     struct vm *vm = lookup_running(name, error);
     if (!vm)
         return false;
-    if (!force && g_strcmp0(vm->state, "protected") != 0) {
+    if (!force && vm->state != UNDERSTUDY__STATE__STATE_PROTECTED) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
                     "VM %s is %s here: a planned failover starts on the host where it runs, protected", name,
-                    vm->state);
+                    state_name(vm->state));
         return false;
     }
-    if (force && g_strcmp0(vm->state, "standby") != 0) {
+    if (force && vm->state != UNDERSTUDY__STATE__STATE_STANDBY) {
         g_set_error(
             error, G_IO_ERROR, G_IO_ERROR_FAILED,
             "VM %s is %s here: a forced failover is ordered on the host that stands by with a whole image",
-            name, vm->state);
+            name, state_name(vm->state));
         return false;
     }
     Understudy__Failover failover = UNDERSTUDY__FAILOVER__INIT;
@@ -607,7 +621,7 @@ bool vm_failover(const char *name, bool force, GError **error)
 bool vm_stop(const char *name, GError **error)
 {
     struct vm *vm = lookup(name);
-    if (vm && !vm->framing && vm->state) {
+    if (vm && !vm->framing && !is_being_started(vm)) {
         g_hash_table_remove(vms, name); /* a failed one: forget it */
         return true;
     }
@@ -625,10 +639,10 @@ bool vm_power(const char *name, Understudy__PowerAction action, GError **error)
     struct vm *vm = lookup_running(name, error);
     if (!vm)
         return false;
-    if (vm->role != UNDERSTUDY__ROLE__ROLE_PRIMARY || g_strcmp0(vm->state, "starting") == 0 || vm->ended) {
+    if (vm->role != UNDERSTUDY__ROLE__ROLE_PRIMARY || vm->state == UNDERSTUDY__STATE__STATE_STARTING ||
+        vm->ended) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                    "VM %s is %s here: give this order on the host where it runs", name,
-                    vm->state ? vm->state : "starting");
+                    "VM %s is %s here: give this order on the host where it runs", name, state_in_words(vm));
         return false;
     }
     Understudy__Power power = UNDERSTUDY__POWER__INIT;
@@ -808,7 +822,7 @@ void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque
             .runs_here = primary,
             .has_standby = primary && !vm->alone_since_us,
         };
-        if (vm->framing && vm->protection && g_strcmp0(vm->state, "starting") != 0)
+        if (vm->framing && vm->protection && vm->state != UNDERSTUDY__STATE__STATE_STARTING)
             each(&view, opaque);
     }
 }
@@ -819,7 +833,7 @@ void vm_set_warnings(const char *name, const GPtrArray *warnings)
     if (!vm)
         return;
     GPtrArray *copy = g_ptr_array_new();
-    for (guint i = 0; i < warnings->len; i++) {
+    for (guint i = 0; i < warnings->len && i < WARNINGS_MAX; i++) {
         const char *text = g_ptr_array_index(warnings, i);
         if (!vm->warnings || !g_strv_contains((const char *const *)vm->warnings, text))
             g_message("VM %s: %s", name, text);

@@ -292,7 +292,7 @@ static gboolean on_moment(gpointer opaque)
 
 int main(int argc, char **argv)
 {
-    struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1, .guest_state = ""};
+    struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1};
     if (argc != 3 || strcmp(argv[1], "--control-fd") != 0) {
         fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
         return 2;

@@ -11,6 +11,7 @@
 #include "proto/framing.h"
 #include "replicator/control/adoption.h"
 #include "replicator/control/replicator.h"
+#include "replicator/control/session_state.h"
 
 #define REPORT_MS      250
 #define REPORT_SOON_MS 5
@@ -60,21 +61,21 @@ static uint64_t bytes_on_link(const struct replicator *r)
     return stats.bytes_sent + stats.bytes_received;
 }
 
-static const char *disk_state(const struct replicator *r, const struct disk_figures *figures)
+static Understudy__DiskState disk_state(const struct replicator *r, const struct disk_figures *figures)
 {
     if (!figures->server_runs)
-        return "failed";
+        return UNDERSTUDY__DISK_STATE__DISK_STATE_FAILED;
     switch (r->session.state) {
     case SESSION_SYNCHRONISING:
     case SESSION_FOLLOWING:
-        return "synchronising";
+        return UNDERSTUDY__DISK_STATE__DISK_STATE_SYNCHRONISING;
     case SESSION_ARMING:
     case SESSION_PROTECTED:
     case SESSION_STANDBY:
     case SESSION_HANDING_OVER:
-        return "protected";
+        return UNDERSTUDY__DISK_STATE__DISK_STATE_PROTECTED;
     default:
-        return "unprotected";
+        return UNDERSTUDY__DISK_STATE__DISK_STATE_UNPROTECTED;
     }
 }
 
@@ -88,7 +89,7 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
         understudy__disk_status__init(&disks[i]);
         disks[i].id = (char *)figures.id;
         disks[i].path = (char *)figures.path;
-        disks[i].state = (char *)disk_state(r, &figures);
+        disks[i].state = disk_state(r, &figures);
         disks[i].dirty_bytes = figures.dirty_bytes;
         disks[i].log_bytes = figures.log_bytes;
         disks[i].total_bytes = figures.len;
@@ -146,7 +147,7 @@ static void report(struct channel *channel)
 
     status.vm = r->config.vm_name;
     status.role = primary ? UNDERSTUDY__ROLE__ROLE_PRIMARY : UNDERSTUDY__ROLE__ROLE_SECONDARY;
-    status.state = (char *)(r->hv_ready ? session_state_name(r->session.state) : "starting");
+    status.state = r->hv_ready ? state_of_session(r->session.state) : UNDERSTUDY__STATE__STATE_STARTING;
     status.term = r->session.term;
     status.peer = r->config.peer_host ? r->config.peer_host : (char *)"";
     status.qemu_version = (char *)(r->hv ? hypervisor_version(r->hv) : "");
@@ -185,7 +186,7 @@ static void report(struct channel *channel)
     status.split = r->split ? r->split : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
-    status.guest_state = (char *)(r->guest_runs_here ? r->guest_state : "");
+    status.guest_state = r->guest_runs_here ? r->guest_state : UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
     status.guest_event = r->guest_event ? r->guest_event : (char *)"";
     Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];
     fill_disks(r, &status, disks, disk_pointers);

@@ -230,7 +230,7 @@ void guest_fence(struct replicator *r)
 void guest_resume(struct replicator *r)
 {
     /* Whoever paused it will resume it. */
-    if (r->qmp && !r->qemu_gone && !r->guest_state[0])
+    if (r->qmp && !r->qemu_gone && r->guest_state == UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS)
         qmp_execute(r->qmp, "cont", NULL, -1, NULL, NULL);
 }
 

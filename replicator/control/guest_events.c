@@ -2,12 +2,13 @@
 /*
  * What QEMU tells of the guest's life (it shut down, panicked, its watchdog barked), and the user's buttons.
  * What the user's line says must happen, happens here, since QEMU itself only pauses (line.h). Whatever
- * makes the guest stand still has a word in guest_state, which status shows; as long as there is one, nothing
+ * makes the guest stand still is in guest_state, which status shows; as long as there is one, nothing
  * but the user's resume or reset lets the guest go on, on whichever host it is by then.
  */
 #include <string.h>
 
 #include "hv-hooks/qemu/qemu_events.h"
+#include "proto/states.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 
@@ -22,6 +23,11 @@ G_GNUC_PRINTF(2, 3) static void tell(struct replicator *r, const char *format, .
     channel_report_soon(r->channel);
 }
 
+static bool stands_still(const struct replicator *r)
+{
+    return r->guest_state != UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
+}
+
 static void lose(struct replicator *r, const char *reason)
 {
     replicator_error(r, "VM %s: this host's QEMU was told to quit (%s)", r->config.vm_name,
@@ -29,7 +35,7 @@ static void lose(struct replicator *r, const char *reason)
     child_process_kill(r->qemu); /* unless it exits by itself; the session hears of either */
 }
 
-static void carry_out(struct replicator *r, enum run_verdict verdict, const char *state,
+static void carry_out(struct replicator *r, enum run_verdict verdict, Understudy__GuestState state,
                       enum session_end_reason reason)
 {
     const struct session_event event = {.type = SESSION_EVENT_GUEST_SHUTDOWN, .reason = reason};
@@ -56,14 +62,14 @@ static void on_shutdown(struct replicator *r, const json_t *data)
         return;
     }
     tell(r, "the guest has shut down (%s) %s", reason ? reason : "no reason given", in_words(verdict));
-    carry_out(r, verdict, "shut-off", SESSION_END_GUEST_SHUTDOWN);
+    carry_out(r, verdict, UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF, SESSION_END_GUEST_SHUTDOWN);
 }
 
 static void on_panicked(struct replicator *r)
 {
     enum run_verdict verdict = run_verdict_of(&r->actions, RUN_EVENT_PANICKED);
     tell(r, "the guest's kernel has panicked %s", in_words(verdict));
-    carry_out(r, verdict, "panicked", SESSION_END_PANICKED);
+    carry_out(r, verdict, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED, SESSION_END_PANICKED);
 }
 
 static void on_watchdog(struct replicator *r, const json_t *data)
@@ -74,7 +80,7 @@ static void on_watchdog(struct replicator *r, const json_t *data)
         tell(r, "the guest's watchdog has run out (%s)", action ? action : "no action given");
     else
         tell(r, "the guest's watchdog has run out %s", in_words(verdict));
-    carry_out(r, verdict, "watchdog", SESSION_END_GUEST_SHUTDOWN);
+    carry_out(r, verdict, UNDERSTUDY__GUEST_STATE__GUEST_STATE_WATCHDOG, SESSION_END_GUEST_SHUTDOWN);
 }
 
 /* A guest that stood still for good begins anew. */
@@ -83,7 +89,7 @@ static void on_reset(struct replicator *r)
     if (!r->cont_after_reset)
         return;
     r->cont_after_reset = false;
-    r->guest_state = "";
+    r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
     guest_resume(r);
     channel_report_soon(r->channel);
 }
@@ -105,13 +111,15 @@ void guest_events_heard(struct replicator *r, const char *name, const json_t *da
 void guest_events_taken_over(struct replicator *r, const char *run_state)
 {
     if (g_str_equal(run_state, "paused"))
-        r->guest_state = "paused";
+        r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
     else if (g_str_equal(run_state, "guest-panicked"))
         on_panicked(r);
     else if (g_str_equal(run_state, "shutdown"))
-        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_SHUTDOWN), "shut-off", SESSION_END_GUEST_SHUTDOWN);
+        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_SHUTDOWN),
+                  UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF, SESSION_END_GUEST_SHUTDOWN);
     else if (g_str_equal(run_state, "watchdog"))
-        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_WATCHDOG), "watchdog", SESSION_END_GUEST_SHUTDOWN);
+        carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_WATCHDOG),
+                  UNDERSTUDY__GUEST_STATE__GUEST_STATE_WATCHDOG, SESSION_END_GUEST_SHUTDOWN);
 }
 
 /* ---- buttons ---- */
@@ -141,13 +149,14 @@ static void on_refused(struct qmp *qmp, json_t *value, const GError *error, void
 
 static void resume(struct replicator *r)
 {
-    bool for_good = g_str_equal(r->guest_state, "panicked") || g_str_equal(r->guest_state, "shut-off");
+    bool for_good = r->guest_state == UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED ||
+                    r->guest_state == UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF;
     if (for_good) {
         replicator_error(r, "VM %s is %s and cannot be resumed: 'understudy reset %s' starts its guest anew",
-                         r->config.vm_name, r->guest_state, r->config.vm_name);
+                         r->config.vm_name, guest_state_name(r->guest_state), r->config.vm_name);
         return;
     }
-    r->guest_state = "";
+    r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
     guest_resume(r);
 }
 
@@ -161,14 +170,15 @@ void guest_button(struct replicator *r, Understudy__PowerAction action)
         qmp_execute(r->qmp, "system_powerdown", NULL, -1, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_RESET:
-        r->cont_after_reset = r->guest_state[0] && !g_str_equal(r->guest_state, "paused");
+        r->cont_after_reset =
+            stands_still(r) && r->guest_state != UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
         tell(r, "the guest was reset");
         qmp_execute(r->qmp, "system_reset", NULL, -1, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_PAUSE:
-        if (r->guest_state[0])
+        if (stands_still(r))
             break;
-        r->guest_state = "paused";
+        r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
         qmp_execute(r->qmp, "stop", NULL, -1, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_RESUME:

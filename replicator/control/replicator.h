@@ -105,9 +105,9 @@ struct replicator {
     GThread *ready_thread;
     uint64_t promote_term;
     bool hv_ready, qemu_gone, quitting, guest_runs_here;
-    struct run_actions actions; /* what the user's line says */
-    const char *guest_state;    /* why the guest stands still: "paused", "panicked", ...; "": it does not */
-    char *guest_event;          /* the last thing told of it, a sentence, or NULL */
+    struct run_actions actions;         /* what the user's line says */
+    Understudy__GuestState guest_state; /* why the guest stands still */
+    char *guest_event;                  /* the last thing told of it, a sentence, or NULL */
     bool cont_after_reset;
 
     struct disks *disks;             /* NULL: the VM has none */

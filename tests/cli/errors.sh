@@ -155,6 +155,9 @@ echo "-- status for people, scripts and monitors"
 says "VM web is protected" understudy a status web --check
 says "VM web is protected" understudy b status --check
 says '"protected": true' understudy a status web --json
+[ "$(understudy a status web --json | jq '.version, .state' | xargs)" = "1 protected" ] || fail "the JSON document has no version"
+[ "$(understudy a status --json | jq '.version, .vms[0].name' | xargs)" = "1 web" ] || fail "the JSON document of all VMs has no version"
+says "^pause_us +p50 [0-9]+  p99 [0-9]+  max [0-9]+ us" understudy a status web --figures
 watch() { timeout $PATIENCE_S "$BUILD/cli/understudy" --run-dir "$(hosts_run_dir "$prefix" a)" status --watch "$@"; }
 watch | head -n 1 >"$work/out" || [ "${PIPESTATUS[0]}" -ne 124 ] || fail "status --watch goes on when nobody reads it"
 grep -q "^web .*protected" "$work/out" || fail "status --watch says nothing: $(cat "$work/out")"

@@ -58,7 +58,7 @@ static void write_replicator(void)
 {
     Understudy__Status status = UNDERSTUDY__STATUS__INIT;
     status.role = UNDERSTUDY__ROLE__ROLE_PRIMARY;
-    status.state = (char *)"connecting";
+    status.state = UNDERSTUDY__STATE__STATE_CONNECTING;
     Understudy__Envelope message = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
     guint32 len = (guint32)understudy__envelope__get_packed_size(&message);
     g_autofree guint8 *bytes = g_malloc(4 + len);

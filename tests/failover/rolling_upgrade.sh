@@ -29,7 +29,7 @@ upgrade b "$from"
 in_daemon_a=(env "PATH=$work/bin-a:$PATH") in_daemon_b=(env "PATH=$work/bin-b:$PATH")
 unset UNDERSTUDY_QEMU
 
-warning() { understudy "$1" status web --json | sed -n 's/^ *"warning": *"\(.*\)",\{0,1\}$/\1/p'; }
+warning() { understudy "$1" status web --json | jq -r '.warnings[]'; }
 is_refused() { understudy b status web --json | grep -q '"unprotected_why": .*earlier QEMU'; }
 is_warned() { field_is a state protected && [[ $(warning a) == *"$to_version"*"cannot come back"* ]]; }
 guest_here() { [ "$(field "$1" guest_here)" = true ]; }

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The table of figures: all that `status` can say of a VM, its disks and its networks. The JSON document, the
+ * text of `understudy status` and the list in understudy(1) come from it, and so does whatever else exports
+ * figures. A new figure is a field of the message in control.proto and a row in figures.c.
+ *
+ * Names and units are promised (understudy(1)): a row is not renamed, its unit does not change. Pure; any
+ * thread.
+ */
+#ifndef UNDERSTUDY_PROTO_FIGURES_H
+#define UNDERSTUDY_PROTO_FIGURES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/control.pb-c.h"
+
+/* Of the JSON documents of `status` and `events`. It grows when a figure goes or changes its meaning. */
+#define FIGURES_JSON_VERSION 1
+
+enum figure_kind {
+    FIGURE_COUNTER,      /* grows as long as the replicator runs */
+    FIGURE_GAUGE,        /* goes up and down */
+    FIGURE_DISTRIBUTION, /* p50, p99 and max since the last reset */
+    FIGURE_TEXT,         /* for people, or a name; "warnings" is a list of them */
+    FIGURE_STATE,        /* one of a few words, or true and false */
+};
+
+/* What a figure is about: the message that it is read from. */
+enum figure_scope {
+    FIGURES_OF_VM,        /* Understudy__Status */
+    FIGURES_OF_DISK,      /* Understudy__DiskStatus: an element of "disks" */
+    FIGURES_OF_HEARTBEAT, /* Understudy__HeartbeatStatus: an element of "heartbeats" */
+    FIGURES_OF_ENDING,    /* Understudy__Ending: an element of "ended" */
+    FIGURES_NSCOPES
+};
+
+struct figure_value {
+    enum { VALUE_NUMBER, VALUE_REAL, VALUE_TRUTH, VALUE_WORDS, VALUE_LIST, VALUE_PERCENTILES } type;
+    int64_t number;
+    double real;
+    bool truth;
+    const char *words; /* the message's, or in room */
+    char *const *list;
+    size_t nlist;
+    const Understudy__Percentiles *percentiles; /* never NULL */
+    char room[40];
+};
+
+struct figure {
+    const char *name; /* "sync.ms": ms in the object sync */
+    const char *unit; /* "": none */
+    enum figure_kind kind;
+    const char *field; /* of the message; NULL: read has it */
+    void (*read)(const void *message, struct figure_value *value);
+    const char *title; /* of its column in the table of `status`, or NULL */
+    const char *label; /* of its line below the VM, where it says something, or NULL */
+    const char *help;
+};
+
+/* The rows about that, *n of them. */
+const struct figure *figures_of(enum figure_scope scope, size_t *n);
+const char *figure_kind_name(enum figure_kind kind);
+/* message: of the scope that the figure is of. The value points into it. */
+void figure_read(const struct figure *figure, const void *message, struct figure_value *value);
+/* The value without its unit, in one line: "" if it says nothing. GLib string. */
+char *figure_text(const struct figure_value *value);
+
+#endif

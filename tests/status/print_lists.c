@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Prints a list of the manual page from the table that the programs use: `print_lists figures` and the like.
+ * scripts/man-lists.sh puts it between its markers.
+ */
+#include <glib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/figures.h"
+#include "proto/states.h"
+
+/* As roff wants it: a hyphen that is typed is \-, a line does not begin with a dot. */
+static void print_text(const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '-')
+            fputs("\\-", stdout);
+        else if (*text == '\\')
+            fputs("\\e", stdout);
+        else
+            putchar(*text);
+    }
+}
+
+static void print_item(const char *before, const char *name, const char *kind, const char *unit,
+                       const char *help)
+{
+    printf(".TP\n\\fB%s", before);
+    print_text(name);
+    printf("\\fR (%s%s%s)\n", kind, unit[0] ? ", " : "", unit);
+    print_text(help);
+    putchar('\n');
+}
+
+static void print_figures(void)
+{
+    static const char *const before[FIGURES_NSCOPES] = {"", "disks[].", "heartbeats[].", "ended[]."};
+    for (int scope = 0; scope < FIGURES_NSCOPES; scope++) {
+        size_t n;
+        const struct figure *figures = figures_of((enum figure_scope)scope, &n);
+        for (size_t i = 0; i < n; i++)
+            print_item(before[scope], figures[i].name, figure_kind_name(figures[i].kind), figures[i].unit,
+                       figures[i].help);
+    }
+}
+
+static void print_states(void)
+{
+    const ProtobufCEnumDescriptor *all = &understudy__state__descriptor;
+    for (unsigned i = 1; i < all->n_values; i++) {
+        printf("%s", i > 1 ? ", " : "");
+        print_text(state_name((Understudy__State)all->values[i].value));
+        printf("%s", i % 7 == 0 ? "\n" : "");
+    }
+    printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "figures") == 0)
+        print_figures();
+    else if (argc == 2 && strcmp(argv[1], "states") == 0)
+        print_states();
+    else
+        return 2;
+    return 0;
+}
