@@ -13,6 +13,7 @@
 #include "common/words.h"
 #include "proto/framing.h"
 #include "proto/readable.h"
+#include "proto/status_answer.h"
 
 const char *cli_run_dir = "/run/understudy";
 
@@ -53,6 +54,11 @@ static void show_progress(const Understudy__Progress *progress)
             progress->done >> 20, progress->total >> 20);
 }
 
+static void free_envelope(Understudy__Envelope *envelope)
+{
+    understudy__envelope__free_unpacked(envelope, NULL);
+}
+
 Understudy__Envelope *cli_ask(const Understudy__Envelope *request, unsigned timeout_ms, char **why)
 {
     g_autoptr(GError) error = NULL;
@@ -60,6 +66,9 @@ Understudy__Envelope *cli_ask(const Understudy__Envelope *request, unsigned time
     if (fd < 0)
         return NULL;
     Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, &error);
+    if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS_LIST &&
+        !status_answer_read_rest(fd, answer->status_list, timeout_ms, &error))
+        g_clear_pointer(&answer, free_envelope);
     while (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PROGRESS) {
         envelope_make_readable(answer, WORDS_PATH_MAX);
         show_progress(answer->progress);

@@ -28,6 +28,7 @@
 #include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/status_answer.h"
 #include "proto/term.h"
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
@@ -494,8 +495,7 @@ static void serve_status(const struct connection *connection, const Understudy__
     list.endings = (Understudy__Ending **)ended->pdata;
     list.n_endings = ended->len;
     list.drained = drain_is_on();
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, &list);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    status_answer_write(connection->fd, &list, ANSWER_MS, NULL);
     for (guint i = 0; i < all->len; i++)
         understudy__status__free_unpacked(g_ptr_array_index(all, i), NULL);
     for (guint i = 0; i < ended->len; i++)

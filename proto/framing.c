@@ -207,6 +207,11 @@ gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned tim
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     append(bytes, message);
+    if (bytes->len > HEAD_LEN + FRAMING_MAX_LEN) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
+                    "the message has %u bytes, and %u are the limit", bytes->len - HEAD_LEN, FRAMING_MAX_LEN);
+        return FALSE;
+    }
     if (send_blocking(fd, bytes, g_get_monotonic_time() + (gint64)timeout_ms * 1000))
         return TRUE;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the other side closed the connection");

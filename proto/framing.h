@@ -39,6 +39,7 @@ Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, 
  * whole.
  */
 Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
+/* A message that is longer than its reader would take is not sent: FALSE and error. */
 gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);
 
 /* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used.
