@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "proto/defaults.h"
 #include "proto/framing.h"
+#include "proto/limits.h"
 #include "proto/states.h"
 
 #define RUN_MS       60000
@@ -93,19 +93,24 @@ struct numbers {
     const char *epoch_ms, *deadline_ms, *silence_ms, *heartbeat_ms, *wait_s;
 };
 
+static bool read_number(int which, const char *given, uint32_t *value)
+{
+    const struct limit *limit = &limits[which];
+    return cli_number(limit->option, given, limit->least, limit->most, value);
+}
+
 /* False after a message. What was not given stays 0, for the daemon to choose. */
 static bool read_numbers(const struct numbers *given, Understudy__RunRequest *run, uint32_t *wait_s)
 {
-    if (!cli_number("--epoch-ms", given->epoch_ms, 1, 1000, &run->epoch_ms) ||
-        !cli_number("--deadline-ms", given->deadline_ms, 1, 60000, &run->deadline_ms) ||
-        !cli_number("--silence-ms", given->silence_ms, 1, 3600000, &run->silence_ms) ||
-        !cli_number("--heartbeat-ms", given->heartbeat_ms, 1, 1000000, &run->heartbeat_ms) ||
+    if (!read_number(LIMIT_EPOCH_MS, given->epoch_ms, &run->epoch_ms) ||
+        !read_number(LIMIT_DEADLINE_MS, given->deadline_ms, &run->deadline_ms) ||
+        !read_number(LIMIT_SILENCE_MS, given->silence_ms, &run->silence_ms) ||
+        !read_number(LIMIT_HEARTBEAT_MS, given->heartbeat_ms, &run->heartbeat_ms) ||
         !cli_number("--wait-s", given->wait_s, 0, 1000000, wait_s))
         return false;
-    /* A silence of fewer heartbeats would be a lost packet or two. */
-    uint32_t beat = run->heartbeat_ms ? run->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
-    uint32_t silence = run->silence_ms ? run->silence_ms : DEFAULT_SILENCE_MS;
-    if (silence >= 3 * beat)
+    uint32_t beat = run->heartbeat_ms ? run->heartbeat_ms : limits[LIMIT_HEARTBEAT_MS].usual;
+    uint32_t silence = run->silence_ms ? run->silence_ms : limits[LIMIT_SILENCE_MS].usual;
+    if (silence >= LIMIT_BEATS * beat)
         return true;
     cli_wrong("--silence-ms %u: give three heartbeats (--heartbeat-ms %u) or more", silence, beat);
     return false;

@@ -15,6 +15,7 @@
 #include "common/address.h"
 #include "common/log.h"
 #include "daemon/daemon.h"
+#include "proto/limits.h"
 
 #define LEAVE_MS   60000
 #define LEAVING_MS 50
@@ -118,8 +119,9 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         printf("understudyd %s\n", UNDERSTUDY_VERSION);
         exit(0);
     }
-    if (config->nice < -20 || config->nice > 19) {
-        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--nice is from -20 to 19");
+    if (config->nice < LIMIT_NICE_MIN || config->nice > LIMIT_NICE_MAX) {
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--nice %d: give a number from %d to %d",
+                    config->nice, LIMIT_NICE_MIN, LIMIT_NICE_MAX);
         return false;
     }
     config->port = DEFAULT_PORT;

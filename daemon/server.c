@@ -25,9 +25,9 @@
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
 #include "hv-hooks/line.h"
-#include "proto/defaults.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/limits.h"
 #include "proto/status_answer.h"
 #include "proto/term.h"
 #include "replicator/transport/rdma/limits.h"
@@ -293,10 +293,11 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->token.data = token;
     protection->token.len = TOKEN_LEN;
     protection->term = TERM_FIRST;
-    protection->epoch_ms = request->epoch_ms ? request->epoch_ms : DEFAULT_EPOCH_MS;
-    protection->deadline_ms = request->deadline_ms ? request->deadline_ms : DEFAULT_DEADLINE_MS;
-    protection->silence_ms = request->silence_ms ? request->silence_ms : DEFAULT_SILENCE_MS;
-    protection->heartbeat_ms = request->heartbeat_ms ? request->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
+    protection->epoch_ms = request->epoch_ms ? request->epoch_ms : limits[LIMIT_EPOCH_MS].usual;
+    protection->deadline_ms = request->deadline_ms ? request->deadline_ms : limits[LIMIT_DEADLINE_MS].usual;
+    protection->silence_ms = request->silence_ms ? request->silence_ms : limits[LIMIT_SILENCE_MS].usual;
+    protection->heartbeat_ms =
+        request->heartbeat_ms ? request->heartbeat_ms : limits[LIMIT_HEARTBEAT_MS].usual;
     protection->on_peer_loss = request->on_peer_loss;
     protection->tracker = request->tracker;
     protection->transport = request->transport;
@@ -379,7 +380,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
         protection.qemu_version = version;
         protection.cpu_model = cpu;
         ok =
-            heartbeat_paths_describe(&protection, request, error) &&
+            heartbeat_paths_describe(&protection, request, error) && limits_hold(&protection, error) &&
             disks_describe(&protection, line, request, error) &&
             disks_can_be_served(&protection, config->disk_plugin, error) &&
             (protection.network_unchecked || pair_network_is_fit(&protection, peer_host, peer_port, error)) &&
@@ -436,6 +437,8 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
     }
+    if (!limits_hold(protection, error))
+        return false;
     disks_swap_paths(protection);
     heartbeat_paths_swap(protection);
     struct job job = {.name = protection->vm,
@@ -533,20 +536,27 @@ static void serve_host(const struct connection *connection)
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
 
+static bool wait_is_fit(uint32_t wait_ms, char **message)
+{
+    if (wait_ms <= WAIT_MAX_MS)
+        return true;
+    *message = g_strdup_printf("a wait of %u ms: give a number from 0 to %u", wait_ms, WAIT_MAX_MS);
+    return false;
+}
+
 static void serve_stop(const struct connection *connection, const Understudy__StopRequest *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {.name = request->vm, .wait_ms = MIN(request->wait_ms, WAIT_MAX_MS)};
-    bool ok = job_do(&job, run_stop, &message);
+    struct job job = {.name = request->vm, .wait_ms = request->wait_ms};
+    bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_stop, &message);
     answer(connection, ok, message);
 }
 
 static void serve_power(const struct connection *connection, const Understudy__PowerRequest *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {
-        .name = request->vm, .action = request->action, .wait_ms = MIN(request->wait_ms, WAIT_MAX_MS)};
-    bool ok = job_do(&job, run_power, &message);
+    struct job job = {.name = request->vm, .action = request->action, .wait_ms = request->wait_ms};
+    bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_power, &message);
     answer(connection, ok, message);
 }
 

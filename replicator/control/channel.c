@@ -5,10 +5,12 @@
  */
 #include "replicator/control/channel.h"
 
+#include <gio/gio.h>
 #include <string.h>
 
 #include "checkpoint/tracker.h"
 #include "proto/framing.h"
+#include "proto/limits.h"
 #include "replicator/control/adoption.h"
 #include "replicator/control/replicator.h"
 #include "replicator/control/session_state.h"
@@ -248,13 +250,32 @@ static void take_disks(struct replicator_config *config, const Understudy__Start
     config->disk_plugin = g_strdup(start->disk_plugin);
 }
 
+_Static_assert(LIMIT_NICS == REPLICATOR_MAX_NICS && LIMIT_HEARTBEAT_PATHS == HEARTBEAT_PATHS_MAX,
+               "what is promised is what there is room for");
+
+static bool is_within_limits(const Understudy__Start *start, GError **error)
+{
+    if (start->nice < LIMIT_NICE_MIN || start->nice > LIMIT_NICE_MAX) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "--nice %d: give a number from %d to %d",
+                    start->nice, LIMIT_NICE_MIN, LIMIT_NICE_MAX);
+        return false;
+    }
+    return limits_hold(start->protection, error);
+}
+
 static void take_start(struct replicator *r, const Understudy__Start *start)
 {
     const Understudy__Protection *p = start->protection;
     struct replicator_config *config = &r->config;
+    g_autoptr(GError) error = NULL;
     if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0 ||
         p->n_disks > DISK_MAX) {
         replicator_error(r, "the daemon sent an order that was not understood");
+        replicator_give_up(r);
+        return;
+    }
+    if (!is_within_limits(start, &error)) {
+        replicator_error(r, "%s", error->message);
         replicator_give_up(r);
         return;
     }
@@ -271,14 +292,14 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     g_ptr_array_add(line, NULL);
     line_run_actions((const char *const *)line->pdata, &r->actions);
     config->ram_bytes = p->ram_bytes;
-    config->nnics = MIN(p->nnics, REPLICATOR_MAX_NICS);
+    config->nnics = p->nnics;
     memcpy(config->token, p->token.data, WIRE_TOKEN_LEN);
     config->term = p->term;
-    config->epoch_ms = CLAMP(p->epoch_ms, 1, 1000);
-    config->deadline_ms = CLAMP(p->deadline_ms, 1, 1000);
-    config->silence_ms = CLAMP(p->silence_ms, 10, 60000);
-    config->heartbeat_ms = CLAMP(p->heartbeat_ms, 1, 10000);
-    config->nheartbeat_paths = (unsigned)MIN(p->n_heartbeat_paths, HEARTBEAT_PATHS_MAX);
+    config->epoch_ms = p->epoch_ms;
+    config->deadline_ms = p->deadline_ms;
+    config->silence_ms = p->silence_ms;
+    config->heartbeat_ms = p->heartbeat_ms;
+    config->nheartbeat_paths = (unsigned)p->n_heartbeat_paths;
     for (unsigned i = 0; i < config->nheartbeat_paths; i++) {
         config->heartbeat_paths[i].here = g_strdup(p->heartbeat_paths[i]->here);
         config->heartbeat_paths[i].there = g_strdup(p->heartbeat_paths[i]->there);
@@ -290,7 +311,7 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->peer_host = start->peer_host[0] ? g_strdup(start->peer_host) : NULL;
     config->peer_data_port = (uint16_t)start->peer_data_port;
     config->peer_udp_port = (uint16_t)start->peer_udp_port;
-    config->nice = CLAMP(start->nice, -20, 19);
+    config->nice = start->nice;
     config->tracker = g_strcmp0(p->tracker, "uffd") == 0 ? HV_TRACKER_UFFD : HV_TRACKER_QEMU_LOG;
     config->transport = g_strcmp0(p->transport, "tcp") == 0    ? TRANSPORT_TCP
                         : g_strcmp0(p->transport, "rdma") == 0 ? TRANSPORT_RDMA

@@ -67,6 +67,8 @@ wrong "run: --epoch-ms 0: give a number from 1 to 1000" a run --peer 10.77.0.2 -
 wrong "run: --epoch-ms 1001: " a run --peer 10.77.0.2 --epoch-ms 1001 -- "${vm[@]}"
 wrong "run: --epoch-ms 5ms: " a run --peer 10.77.0.2 --epoch-ms=5ms -- "${vm[@]}"
 wrong "run: --deadline-ms -1: give a number" a run --peer 10.77.0.2 --deadline-ms -1 -- "${vm[@]}"
+wrong "run: --deadline-ms 1001: give a number from 1 to 1000" a run --peer 10.77.0.2 --deadline-ms 1001 -- "${vm[@]}"
+wrong "run: --silence-ms 9: give a number from 10 to 60000" a run --peer 10.77.0.2 --silence-ms 9 -- "${vm[@]}"
 wrong "run: --wait-s soon: give a number" a run --peer 10.77.0.2 --wait-s soon -- "${vm[@]}"
 wrong "three heartbeats" a run --name bad --peer 10.77.0.2 --silence-ms 20 -- "${vm[@]}"
 wrong "run: --on-peer-loss wait: give one of continue, hold" a run --peer 10.77.0.2 --on-peer-loss=wait -- "${vm[@]}"
@@ -97,7 +99,7 @@ daemon_wrong() {
 }
 daemon_wrong "nonsense is not an option" nonsense
 daemon_wrong "Unknown option --nonsense" --nonsense
-daemon_wrong "nice is from" --nice 99
+daemon_wrong "--nice 99: give a number from -20 to 19" --nice 99
 try_wrong() {
     local got=0
     "$(dirname "$0")/../../try.sh" "${@:2}" 2>"$work/err.txt" || got=$?

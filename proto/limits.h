@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a VM's options may be: one table for the command, the daemons of both hosts and the replicator, each
+ * of which refuses what is outside, with the option's name, its value and its limits. Pure; any thread.
+ */
+#ifndef UNDERSTUDY_PROTO_LIMITS_H
+#define UNDERSTUDY_PROTO_LIMITS_H
+
+#include <glib.h>
+
+#include "proto/control.pb-c.h"
+
+struct limit {
+    const char *option; /* "--epoch-ms" */
+    unsigned least, most;
+    unsigned usual; /* when it is not given */
+};
+
+enum { LIMIT_EPOCH_MS, LIMIT_DEADLINE_MS, LIMIT_SILENCE_MS, LIMIT_HEARTBEAT_MS, LIMITS_N };
+extern const struct limit limits[LIMITS_N];
+
+#define LIMIT_BEATS           3u /* of silence: fewer would be a lost packet or two */
+#define LIMIT_NICS            16u
+#define LIMIT_HEARTBEAT_PATHS 3u
+#define LIMIT_NICE_MIN        (-20)
+#define LIMIT_NICE_MAX        19
+
+/* FALSE with a sentence for the user. Options that are not given must have been filled in. */
+gboolean limits_hold(const Understudy__Protection *protection, GError **error);
+
+#endif
