@@ -13,8 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define FILTERS_VARIABLE "UNDERSTUDY_NBDKIT_FILTERS"
-#define BACKLOG          8 /* QEMU has one connection, a tool that looks has another */
+#define BACKLOG 8 /* QEMU has one connection, a tool that looks has another */
 
 /* Inside nbdkit: a socket of systemd's protocol is at 3. */
 enum { NBDKIT_FD_LISTEN = 3, NBDKIT_FD_SHM = 4, NBDKIT_FD_IMAGE, NBDKIT_FD_MAP, NBDKIT_FD_ATTENTION };
@@ -45,29 +44,10 @@ static void add_number(GPtrArray *argv, const char *key, int value)
     g_ptr_array_add(argv, g_strdup_printf("%s=%d", key, value));
 }
 
-/* The arguments for tests: filters come before the plugin, their parameters behind it, in nbdkit's order. */
-static bool split_filters(char ***filters, GError **error)
-{
-    const char *text = g_getenv(FILTERS_VARIABLE);
-    *filters = NULL;
-    if (!text || !text[0])
-        return true;
-    return g_shell_parse_argv(text, NULL, filters, error);
-}
-
-static void add_filters(GPtrArray *argv, char *const *filters, bool options)
-{
-    for (; filters && *filters; filters++) {
-        if (g_str_has_prefix(*filters, "-") == options)
-            g_ptr_array_add(argv, g_strdup(*filters));
-    }
-}
-
 struct child_process *nbdkit_process_start(const struct nbdkit_start *start, child_process_exited exited,
                                            void *opaque, GError **error)
 {
     g_autofree char *path = g_find_program_in_path("nbdkit");
-    g_auto(GStrv) filters = NULL;
     if (!path) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "nbdkit was not found: install nbdkit, which serves the VM's disks");
@@ -78,13 +58,10 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
                     start->plugin, g_strerror(errno));
         return NULL;
     }
-    if (!split_filters(&filters, error))
-        return NULL;
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(argv, g_strdup("nbdkit"));
     g_ptr_array_add(argv, g_strdup("--foreground"));
     g_ptr_array_add(argv, g_strdup("--log=stderr"));
-    add_filters(argv, filters, true);
     g_ptr_array_add(argv, g_strdup(start->plugin));
     add_number(argv, "shm", NBDKIT_FD_SHM);
     add_number(argv, "image", NBDKIT_FD_IMAGE);
@@ -92,7 +69,6 @@ struct child_process *nbdkit_process_start(const struct nbdkit_start *start, chi
     add_number(argv, "attention", NBDKIT_FD_ATTENTION);
     add_number(argv, "parent", getpid());
     g_ptr_array_add(argv, g_strdup_printf("name=%s", start->disk));
-    add_filters(argv, filters, false);
     g_ptr_array_add(argv, NULL);
     const struct child_start child = {
         .argv = (const char *const *)argv->pdata,

@@ -31,9 +31,6 @@ int nbdkit_listen(const char *path, GError **error);
 /*
  * Starts it; exited is called once when it has ended. NULL and error: it could not be run (not installed, no
  * plugin). A plugin that does not like what it is given ends at once and says why in the log.
- *
- * For tests: UNDERSTUDY_NBDKIT_FILTERS in the environment is a string of further arguments, in shell quoting:
- * "--filter=error error-pwrite=EIO error-pwrite-rate=100% error-file=/tmp/inject".
  */
 struct child_process *nbdkit_process_start(const struct nbdkit_start *start, child_process_exited exited,
                                            void *opaque, GError **error);

@@ -35,7 +35,7 @@ end() {
     ! grep -q "/us-$prefix/" /proc/mounts || fail "mounts are left"
     [ ! -e "/run/us-$prefix" ] || fail "files are left in /run"
     spoil() { :; }
-    unset UNDERSTUDY_NBDKIT_FILTERS
+    in_daemon_a=() in_daemon_b=()
     rm -f "$work"/*.log "$work/trigger"
     echo "   $((SECONDS - began)) s"
 }
@@ -315,7 +315,12 @@ the_standbys_disk_fails() {
 
 both_disks_are_slow() {
     begin || return 0
-    export UNDERSTUDY_NBDKIT_FILTERS="--filter=delay delay-read=5ms delay-write=10ms"
+    # The daemons find another nbdkit first.
+    mkdir -p "$work/slow"
+    printf '#!/bin/sh\nexec %s --filter=delay "$@" delay-read=5ms delay-write=10ms\n' "$(command -v nbdkit)" >"$work/slow/nbdkit"
+    chmod +x "$work/slow/nbdkit"
+    # shellcheck disable=SC2034 # used by name
+    in_daemon_a=(env "PATH=$work/slow:$PATH") in_daemon_b=(env "PATH=$work/slow:$PATH")
     start_disk_pair
     start_disk_client
     survives

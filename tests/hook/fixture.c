@@ -110,7 +110,7 @@ G_NORETURN static void run_qemu(const struct guest *guest, const struct guest_op
     dup2(guest->fds.kick, inside.kick);
     dup2(guest->fds.ram, inside.ram);
     g_setenv("UNDERSTUDY_HOOK", environment, TRUE);
-    g_setenv("LD_PRELOAD", options->fault ? HOOK_CHAOS_LIBRARY : HOOK_LIBRARY, TRUE);
+    g_setenv("LD_PRELOAD", options->fault || options->hide ? HOOK_CHAOS_LIBRARY : HOOK_LIBRARY, TRUE);
     if (options->fault)
         g_setenv("UNDERSTUDY_HOOK_CHAOS", options->fault, TRUE);
     if (options->hide)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The install target: every file in its place, programs that run from there, manual pages without warnings, a unit that systemd
-# takes, a completion that knows every option. What programs say of their options has to be in the pages and the completion.
+# takes, a completion that knows every option, and nothing that only tests want. What programs say of their options has to be in the
+# pages and the completion.
 #   install.sh BUILD PREFIX
 set -euo pipefail
 build=$1 prefix=$2
@@ -21,6 +22,12 @@ for file in bin/understudy sbin/understudyd libexec/understudy/understudy-replic
 done
 [ -n "$(find "$root" -name libunderstudy-qemu.so)" ] || fail "the hook is not installed"
 [ -z "$(find "$root" -name '*chaos*')" ] || fail "what has planted faults is installed: $(find "$root" -name '*chaos*')"
+# Environment variables that installed code obeys. Planted faults, and whatever else only tests want, are for the chaos builds.
+known=" UNDERSTUDY_RUN_DIR UNDERSTUDY_HOOK "
+while read -r program name; do
+    [[ $known == *" $name "* ]] || fail "$program holds the name $name: what only tests want must not be installed"
+done < <(cd "$root" && find . -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 grep -aoE '\bUNDERSTUDY_[A-Z][A-Z_]*' | sort -u | tr ':' ' ')
+grep -qa UNDERSTUDY_RUN_DIR "$root/bin/understudy" || fail "the look at the programs' variables sees nothing"
 "$root/bin/understudy" version >/dev/null || fail "understudy does not run"
 "$root/sbin/understudyd" --version >/dev/null || fail "understudyd does not run"
 

@@ -77,10 +77,24 @@ static const struct wanted wanted[] = {
     OPTIONAL(qapi_enum_lookup),
 };
 
-static void *find(const char *name)
+#ifdef UNDERSTUDY_CHAOS
+/* For tests: a QEMU that lacks one of them. */
+static bool is_hidden(const char *name)
 {
     const char *hide = getenv("UNDERSTUDY_HOOK_TEST_HIDE");
-    return !name || (hide && strcmp(hide, name) == 0) ? NULL : dlsym(RTLD_DEFAULT, name);
+    return hide && strcmp(hide, name) == 0;
+}
+#else
+static bool is_hidden(const char *name)
+{
+    (void)name;
+    return false;
+}
+#endif
+
+static void *find(const char *name)
+{
+    return !name || is_hidden(name) ? NULL : dlsym(RTLD_DEFAULT, name);
 }
 
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing)
