@@ -13,7 +13,7 @@
  * Both sides decide, by the same rule, from the same two HELLOs. What each said itself counts, not what has
  * become of it since: where that differs, the link is made again with other HELLOs.
  */
-#include "failover/session_internal.h"
+#include "failover/session_step.h"
 
 static bool is_same(const struct session_origin *a, const struct session_origin *b)
 {

@@ -11,7 +11,7 @@
  * Output that no standby holds is dropped where a standby may go on (I1); a guest that nobody else has is
  * ended with all that it has sent.
  */
-#include "failover/session_internal.h"
+#include "failover/session_parts.h"
 
 /* Nothing here runs any more when the peer reads the goodbye. */
 static void leave_to_standby(struct step *step)
@@ -62,11 +62,11 @@ static void on_overdue(struct step *step)
         end_alone(step);
 }
 
-bool step_leave(struct step *step)
+bool leave_handle(struct step *step)
 {
     struct session *s = step->s;
     if (step->event->type == SESSION_EVENT_LEAVE) {
-        s->leaving = true; /* the rest follows, in step_go_on_leaving */
+        s->leaving = true; /* the rest follows, in leave_go_on */
         return true;
     }
     if (step->event->type != SESSION_EVENT_TICK || s->leave_due_ms == 0 || step->now_ms < s->leave_due_ms)
@@ -82,7 +82,7 @@ static bool is_alone(const struct session *s)
            (s->state == SESSION_PEER_LOST && !s->loss_query && !s->asked_term);
 }
 
-void step_go_on_leaving(struct step *step)
+void leave_go_on(struct step *step)
 {
     struct session *s = step->s;
     if (!s->leaving || s->role != SESSION_PRIMARY)
@@ -94,7 +94,7 @@ void step_go_on_leaving(struct step *step)
     if (!s->leave_due_ms)
         s->leave_due_ms = step->now_ms + s->config.leave_timeout_ms;
     if (s->state == SESSION_PROTECTED)
-        step_begin_handover(step);
+        handover_begin(step);
     else if (is_alone(s) && !s->powering_down)
         power_down(step);
 }

@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The secondary's half of the session: it holds an image, acks what it holds whole, and takes over.
+ * The secondary's half of the session: it holds an image and acks what it holds whole.
  *
  *   listening -> following -> standby -> asking -> promoting -> (connecting, as the primary)
  *
- * I2 is kept here: only the epoch after the last one is acked, and nothing is promoted before all that was
- * acked is applied. I5: from the moment it asks to run, it acks nothing more.
+ * I2 is kept here: only the epoch after the last one is acked. takeover.c has the last two states.
  */
-#include "failover/session_internal.h"
-
-static void listen_again(struct step *step)
-{
-    step_enter(step, SESSION_LISTENING);
-    step->s->deadline_ms = step->now_ms + step->s->config.listen_timeout_ms;
-    step_act(step, SESSION_DO_CONNECT);
-}
+#include "failover/session_parts.h"
 
 static void follow(struct step *step)
 {
@@ -49,45 +41,12 @@ static void follow(struct step *step)
     step_enter(step, SESSION_FOLLOWING);
 }
 
-static void promote(struct step *step)
-{
-    step_enter(step, SESSION_PROMOTING);
-    struct session_action *action = step_act(step, SESSION_DO_PROMOTE);
-    action->term = step->s->term;
-    action->epoch = step->s->acked_epoch;
-    step->s->promoting = true;
-    step_forget_image(step); /* the guest that runs from it is another run */
-}
-
-static void promote_when_applied(struct step *step)
-{
-    struct session *s = step->s;
-    if (!s->promoting && (s->applied_epoch >= s->acked_epoch || s->config.chaos_apply_unacked))
-        promote(step);
-}
-
-/* From here on nothing is acked. */
-static void want_to_run(struct step *step, bool keep_link)
-{
-    if (!keep_link)
-        step_disconnect(step);
-    step->s->promoting = false;
-    step_enter(step, SESSION_ASKING);
-    if (step->s->config.chaos_promote_without_grant) {
-        step->s->term = term_next(step->s->term, step->s->host);
-        step_enter(step, SESSION_PROMOTING);
-        promote_when_applied(step);
-        return;
-    }
-    step_ask_grant(step);
-}
-
 /* What was acked stays whole and may be promoted; the primary has to synchronise again. */
 static void refuse_stream(struct step *step)
 {
     step_disconnect(step);
     if (step->s->state == SESSION_FOLLOWING)
-        listen_again(step);
+        step_listen_again(step);
     else
         step_act(step, SESSION_DO_CONNECT);
 }
@@ -145,7 +104,7 @@ static void outdated(struct step *step)
     if (step->s->config.chaos_keep_image)
         return;
     step_disconnect(step);
-    listen_again(step);
+    step_listen_again(step);
 }
 
 /*
@@ -223,12 +182,12 @@ static void in_following(struct step *step)
     case SESSION_EVENT_LINK_DOWN:
     case SESSION_EVENT_GOODBYE:
         step_disconnect(step);
-        listen_again(step);
+        step_listen_again(step);
         break;
     case SESSION_EVENT_TICK:
         if (step_is_silent(step)) {
             step_disconnect(step);
-            listen_again(step);
+            step_listen_again(step);
         }
         break;
     default:
@@ -260,85 +219,25 @@ static void in_standby(struct step *step)
     case SESSION_EVENT_GOODBYE:
         /* The primary's own word that its guest is dead: no need to wait for silence. */
         if (step->event->term == s->term && step->event->reason == SESSION_END_HYPERVISOR_DIED)
-            want_to_run(step, false);
+            takeover_begin(step, false);
         break;
     case SESSION_EVENT_HANDOVER:
         if (step->event->term == s->term && step->event->epoch == s->acked_epoch) {
             s->handed_over = true;
-            want_to_run(step, true);
+            takeover_begin(step, true);
         }
         break;
     case SESSION_EVENT_FAILOVER_FORCE:
-        want_to_run(step, true);
+        takeover_begin(step, true);
         break;
     case SESSION_EVENT_TICK:
         step_ask_if_beat_is_missed(step);
         if (step_is_silent(step))
-            want_to_run(step, false);
+            takeover_begin(step, false);
         break;
     default:
         break;
     }
-}
-
-static void in_asking(struct step *step)
-{
-    struct session *s = step->s;
-    if (s->config.chaos_ack_while_asking && step->event->type == SESSION_EVENT_EPOCH_DURABLE)
-        on_durable(step);
-    if (step_is_our_grant(step)) {
-        if (!step->event->ok) {
-            /* The other side runs alone: this image is history, unless that side brings it up to date. */
-            s->asked_term = 0;
-            s->handed_over = false;
-            step_disconnect(step);
-            listen_again(step);
-            return;
-        }
-        s->term = s->asked_term;
-        s->asked_term = 0;
-        /* A primary that still lives (forced failover) hears it before the link goes. */
-        if (s->link_up && !s->handed_over)
-            step_act(step, SESSION_DO_SEND_FENCED);
-        step_enter(step, SESSION_PROMOTING);
-        promote_when_applied(step);
-    } else if (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step)) {
-        step_ask_grant(step);
-    }
-}
-
-static void become_primary(struct step *step)
-{
-    struct session *s = step->s;
-    /* After a handover the old primary closes the link, once it has read that it may quit. */
-    if (s->handed_over && s->link_up)
-        step_act(step, SESSION_DO_SEND_HANDOVER_DONE);
-    else
-        step_disconnect(step);
-    s->link_up = false;
-    s->role = SESSION_PRIMARY;
-    s->handed_over = s->promoting = s->held = s->handover_sent = false;
-    s->cut_epoch = s->released_epoch = s->sent_epoch = s->acked_epoch;
-    s->ack_due_ms = s->query_ms = s->deaf_since_ms = 0;
-    s->first_epoch = s->cut_epoch + 1;
-    step_act(step, SESSION_DO_RELEASE_ALL);
-    step_connect_again(step);
-}
-
-static void in_promoting(struct step *step)
-{
-    if (step->event->type == SESSION_EVENT_PROMOTED) {
-        if (step->event->ok) {
-            become_primary(step);
-            return;
-        }
-        /* After a handover the old primary still has the guest, and takes it back. */
-        if (step->s->handed_over && step->s->link_up)
-            step_say_goodbye(step, SESSION_END_PROMOTE_FAILED);
-        step_end(step, SESSION_END_PROMOTE_FAILED);
-        return;
-    }
-    promote_when_applied(step);
 }
 
 /* In every state: without its hypervisor, or with an image that is no whole epoch, it can never run the
@@ -376,10 +275,12 @@ void session_handle_secondary(struct step *step)
         in_standby(step);
         break;
     case SESSION_ASKING:
-        in_asking(step);
+        if (step->s->config.chaos_ack_while_asking && step->event->type == SESSION_EVENT_EPOCH_DURABLE)
+            on_durable(step);
+        takeover_handle_asking(step);
         break;
     case SESSION_PROMOTING:
-        in_promoting(step);
+        takeover_handle_promoting(step);
         break;
     default:
         break;

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See session.h and docs/session.md. Here: what both sides share, the step of an event and what it may do.
- * primary.c and secondary.c have the two roles, one handler a state; what a handler does not
- * name is ignored, for a late or repeated event is normal.
+ * See session.h and docs/session.md. Here: how a session begins, where an event goes, and when the next tick
+ * is wanted. primary.c and secondary.c have the two roles, one handler a state; what a handler does not name
+ * is ignored, for a late or repeated event is normal. The steps that both roles take are in session_step.c.
  *
  * The rules that keep the invariants stand where they act:
  *
- *   I1 (primary.c): release() is the only place that releases one epoch. It is called for an ack
- *   of a cut epoch of this term, over a live link; output is held before the first epoch is cut.
+ *   I1 (output_commit.c): output is released for an ack of a cut epoch of this term, over a live link; it is
+ * held before the first epoch is cut.
  *
- *   I2 (secondary.c): only the epoch that follows the last one is acked, and nothing is promoted
- *   before all that was acked is applied.
+ *   I2 (secondary.c, takeover.c): only the epoch that follows the last one is acked, and nothing is promoted
+ * before all that was acked is applied.
  *
- *   I5: a side runs alone only after a grant for its term (step_ask_grant, step_is_our_grant); from the
- *   moment it asks, a secondary acks nothing more.
+ *   I5 (peer_loss.c, takeover.c): a side runs alone only after a grant for its term (step_ask_grant,
+ *   step_is_our_grant); from the moment it asks, a secondary acks nothing more.
  */
-#include "failover/session_internal.h"
+#include "failover/session_parts.h"
 
 #include <string.h>
 
@@ -26,179 +26,6 @@
 #define DEFAULT_LISTEN_TIMEOUT_MS   60000
 #define DEFAULT_LEAVE_TIMEOUT_MS    2000
 #define DEFAULT_POWER_DOWN_MS       60000
-
-struct session_action *step_act(struct step *step, enum session_action_type type)
-{
-    /* Every path stays far below the limit; the last slot absorbs a mistake instead of memory. */
-    size_t at = step->out->n < SESSION_MAX_ACTIONS ? step->out->n++ : SESSION_MAX_ACTIONS - 1;
-    struct session_action *action = &step->out->list[at];
-    memset(action, 0, sizeof *action);
-    action->type = type;
-    action->term = step->s->term;
-    return action;
-}
-
-void step_enter(struct step *step, enum session_state state)
-{
-    step->s->state = state;
-    step->s->deadline_ms = 0;
-}
-
-void step_end(struct step *step, enum session_end_reason reason)
-{
-    step->s->end_reason = reason;
-    step_enter(step, SESSION_ENDED);
-    step_act(step, SESSION_DO_END)->reason = reason;
-}
-
-void step_disconnect(struct step *step)
-{
-    step->s->link_up = false;
-    step_act(step, SESSION_DO_DISCONNECT);
-}
-
-void step_say_goodbye(struct step *step, enum session_end_reason reason)
-{
-    step_act(step, SESSION_DO_SEND_GOODBYE)->reason = reason;
-}
-
-/*
- * How long nothing may be heard. Whoever finds the link closed by the peer (which a dying process's kernel
- * does, and a cut network or a host that merely stands still does not) needs only a third of the silence to
- * believe it.
- */
-static uint64_t silence_limit_ms(const struct session *s)
-{
-    /* It was told to go on, and may be too busy with that for a beat. */
-    if (s->state == SESSION_HANDOVER_UNSURE)
-        return 5 * s->config.silence_ms;
-    bool link_counts = s->state == SESSION_STANDBY || s->state == SESSION_PEER_LOST;
-    return link_counts && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
-}
-
-bool session_watches_peer(const struct session *s)
-{
-    switch (s->state) {
-    case SESSION_ARMING:
-    case SESSION_PROTECTED:
-    case SESSION_HANDING_OVER:
-    case SESSION_STANDBY:
-        return true;
-    case SESSION_PEER_LOST:
-    case SESSION_HANDOVER_UNSURE:
-        return s->asked_term == 0 && s->loss_query != 0;
-    default:
-        return false;
-    }
-}
-
-/* An answer needs no longer than this: a part of the third of a silence that is the shortest limit. */
-static uint64_t answer_ms(const struct session *s)
-{
-    return s->config.silence_ms / 8;
-}
-
-static uint64_t missed_beat_ms(const struct session *s)
-{
-    uint64_t beats_ms = 2 * s->config.heartbeat_ms, most_ms = s->config.silence_ms * 2 / 3;
-    return s->last_heard_ms + (beats_ms < most_ms ? beats_ms : most_ms);
-}
-
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t later(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* When the peer counts as silent if nothing is heard meanwhile. UINT64_MAX: it has to be asked first. */
-static uint64_t silent_at_ms(const struct session *s)
-{
-    uint64_t at = s->last_heard_ms + silence_limit_ms(s);
-    if (!session_watches_peer(s) || s->config.chaos_ask_nobody)
-        return at;
-    if (!s->query_ms)
-        return UINT64_MAX;
-    return later(later(at, s->query_ms + answer_ms(s)), s->listens_until_ms);
-}
-
-bool step_is_silent(const struct step *step)
-{
-    return step->now_ms >= silent_at_ms(step->s);
-}
-
-void step_ask_peer(struct step *step)
-{
-    struct session *s = step->s;
-    if (s->query_ms)
-        return;
-    s->query++;
-    s->query_ms = step->now_ms;
-    step_act(step, SESSION_DO_ASK_PEER)->epoch = s->query;
-}
-
-void step_ask_if_beat_is_missed(struct step *step)
-{
-    if (step->now_ms >= missed_beat_ms(step->s))
-        step_ask_peer(step);
-}
-
-void step_heard(struct step *step)
-{
-    struct session *s = step->s;
-    s->last_heard_ms = step->now_ms;
-    if (!s->loss_query)
-        s->query_ms = 0;
-}
-
-void step_answer(struct step *step)
-{
-    if (step->event->query && !step->answered)
-        step_act(step, SESSION_DO_SEND_ANSWER)->epoch = step->event->query;
-    step->answered = true;
-}
-
-bool step_timer_ran_out(const struct step *step)
-{
-    return step->s->deadline_ms != 0 && step->now_ms >= step->s->deadline_ms;
-}
-
-/* A newer term exists: whatever this side holds back must never come out. */
-void step_fence(struct step *step)
-{
-    step_act(step, SESSION_DO_STOP_CAPTURE);
-    step_act(step, SESSION_DO_DROP_OUTPUT);
-    step_act(step, SESSION_DO_FENCE_GUEST);
-    step_disconnect(step);
-    step_enter(step, SESSION_FENCED);
-    step_end(step, SESSION_END_FENCED);
-}
-
-void step_ask_grant(struct step *step)
-{
-    struct session *s = step->s;
-    s->asked_term = term_next(later(s->term, s->seen_term), s->host);
-    if (s->config.chaos_equal_terms)
-        s->asked_term = term_next(s->term, 0);
-    s->query_ms = s->loss_query = 0;
-    step_act(step, SESSION_DO_ASK_GRANT)->term = s->asked_term;
-    s->deadline_ms = step->now_ms + s->config.grant_retry_ms;
-}
-
-bool step_is_our_grant(const struct step *step)
-{
-    return step->event->type == SESSION_EVENT_GRANT && step->s->asked_term != 0 &&
-           step->event->term == step->s->asked_term;
-}
-
-void step_connect_again(struct step *step)
-{
-    step_enter(step, SESSION_CONNECTING);
-    step_act(step, SESSION_DO_CONNECT);
-}
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms)
 {
@@ -297,7 +124,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         session_handle_primary(&step);
     else
         session_handle_secondary(&step);
-    step_go_on_leaving(&step);
+    leave_go_on(&step);
     if (event->type == SESSION_EVENT_HEARTBEAT && s->state != SESSION_ENDED)
         step_answer(&step);
 }
@@ -331,6 +158,11 @@ void session_beat(const struct session *s, uint64_t now_ms, struct session_beat 
     };
 }
 
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 uint64_t session_next_tick_ms(const struct session *s)
 {
     uint64_t next = s->deadline_ms ? s->deadline_ms : UINT64_MAX;
@@ -340,13 +172,13 @@ uint64_t session_next_tick_ms(const struct session *s)
     if (s->state == SESSION_ENDED)
         return UINT64_MAX;
     if (watches && !s->query_ms)
-        next = sooner(next, missed_beat_ms(s));
+        next = sooner(next, session_missed_beat_at_ms(s));
     else if (watches || s->state == SESSION_SYNCHRONISING || s->state == SESSION_FOLLOWING)
-        next = sooner(next, silent_at_ms(s));
+        next = sooner(next, session_silent_at_ms(s));
     bool awaits_acks = s->state == SESSION_ARMING || s->state == SESSION_PROTECTED;
     if (awaits_acks && s->ack_due_ms)
         next = sooner(next, s->ack_due_ms);
     if (awaits_acks || s->state == SESSION_HANDING_OVER)
-        next = sooner(next, session_path_is_cut_at_ms(s));
+        next = sooner(next, commit_path_is_cut_at_ms(s));
     return next;
 }

@@ -13,8 +13,8 @@
  *
  * Not thread-safe: one thread owns a session.
  */
-#ifndef UNDERSTUDY_REPLICATOR_SESSION_H
-#define UNDERSTUDY_REPLICATOR_SESSION_H
+#ifndef UNDERSTUDY_FAILOVER_SESSION_H
+#define UNDERSTUDY_FAILOVER_SESSION_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -86,14 +86,15 @@ enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOL
 
 enum session_event_type {
     SESSION_EVENT_START,
-    SESSION_EVENT_TICK,           /* time passed */
-    SESSION_EVENT_LINK_UP,        /* transport connected and HELLO exchanged: peer_term, peer_role */
-    SESSION_EVENT_LINK_DOWN,      /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT,      /* any authenticated sign of life: the fields of struct session_beat */
-    SESSION_EVENT_STALLED,        /* this side itself did not run for stalled_ms, until now */
-    SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
-    SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
-    SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */
+    SESSION_EVENT_TICK,         /* time passed */
+    SESSION_EVENT_LINK_UP,      /* transport connected and HELLO exchanged: peer_term, peer_role */
+    SESSION_EVENT_LINK_DOWN,    /* transport closed or failed */
+    SESSION_EVENT_HEARTBEAT,    /* any authenticated sign of life: the fields of struct session_beat */
+    SESSION_EVENT_STALLED,      /* this side itself did not run for stalled_ms, until now: fed after what came
+                                   meanwhile,      before the next TICK */
+    SESSION_EVENT_SYNCHRONISED, /* primary: what is left of pre-copy fits into one epoch */
+    SESSION_EVENT_EPOCH_CUT,    /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
+    SESSION_EVENT_EPOCH_SENT,   /* primary: handed to the link in full */
     SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
     SESSION_EVENT_EPOCH_DURABLE,  /* secondary: epoch's disk writes are on stable storage */
     SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
@@ -262,11 +263,6 @@ void session_handle(struct session *s, const struct session_event *event, uint64
                     struct session_actions *out);
 /* What this side's next beat says. */
 void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
-/*
- * This side itself did not run for stalled_ms, until now: the peer's silence in that time says nothing about
- * the peer. To be called after what came meanwhile was heard, before the next TICK.
- */
-void session_excuse_silence(struct session *s, uint64_t stalled_ms, uint64_t now_ms);
 /* What a HELLO has to say now. */
 void session_hello(const struct session *s, struct session_hello *hello);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */

@@ -5,7 +5,9 @@ script=$(dirname "$0")/../../scripts/check-layers.sh
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 mkdir -p "$tree"/{scripts,failover,proto,attic,build}
-cp "$script" "$tree/scripts/"
+# A file that is in no circle, on the list.
+sed 's#^known_circles="$#&\nproto/straight#' "$script" >"$tree/scripts/check-layers.sh"
+chmod +x "$tree/scripts/check-layers.sh"
 git -C "$tree" init -q
 echo '#include "replicator/note.h"' >"$tree/failover/upwards.c"
 echo '#include "proto/b.h"' >"$tree/attic/lost.c"
@@ -20,6 +22,6 @@ if said=$("$tree/scripts/check-layers.sh" build 2>&1); then
     exit 1
 fi
 for sentence in "failover/upwards.c includes replicator/note.h" "does not know the folder attic" "a calls, through others, itself" \
-    "failover/session is in no circle any more"; do
+    "proto/straight is in no circle any more"; do
     grep -qF "$sentence" <<<"$said" || { echo "FAILED: nothing was said of: $sentence; but: $said" >&2; exit 1; }
 done

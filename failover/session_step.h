@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the session's files share: one step, which is one event at one time and the actions that answer it.
- * Only session*.c include this. Nothing here calls out, reads a clock or allocates.
+ * The ground floor of the session: one step, which is one event at one time and the actions that answer it,
+ * and what both roles do in one. Only failover/ includes this. Nothing here calls out, reads a clock or
+ * allocates.
  */
-#ifndef UNDERSTUDY_REPLICATOR_SESSION_INTERNAL_H
-#define UNDERSTUDY_REPLICATOR_SESSION_INTERNAL_H
+#ifndef UNDERSTUDY_FAILOVER_SESSION_STEP_H
+#define UNDERSTUDY_FAILOVER_SESSION_STEP_H
 
 #include "failover/session.h"
 #include "proto/term.h"
@@ -27,8 +28,12 @@ void step_disconnect(struct step *step);
 void step_say_goodbye(struct step *step, enum session_end_reason reason);
 /* A newer term exists: this side's guest and what it holds back end here. */
 void step_fence(struct step *step);
+/* Looks for a peer, with a HELLO of now. */
+void step_look_for_peer(struct step *step);
 /* A primary without a peer looks for one. */
 void step_connect_again(struct step *step);
+/* A secondary without a primary waits for one. */
+void step_listen_again(struct step *step);
 /* Asks the arbiter for the next term, and again when the state's timer runs out. */
 void step_ask_grant(struct step *step);
 /* The event is the arbiter's answer (ok: granted) to what was asked last. */
@@ -43,14 +48,16 @@ void step_heard(struct step *step);
 void step_answer(struct step *step);
 /* This state judges the peer by its silence: it asks first. */
 bool session_watches_peer(const struct session *s);
+/* When an unheard peer has missed a beat. */
+uint64_t session_missed_beat_at_ms(const struct session *s);
+/* When the peer counts as silent if nothing is heard meanwhile. UINT64_MAX: it has to be asked first. */
+uint64_t session_silent_at_ms(const struct session *s);
 /* Nothing was heard for longer than this state allows, and where that means that the guest runs on alone, the
  * peer was asked and did not answer either. */
 bool step_is_silent(const struct step *step);
 /* The state's own timer ran out. */
 bool step_timer_ran_out(const struct step *step);
 
-/* Primary: when the checkpoints' own network counts as cut if nothing comes by it, UINT64_MAX: never. */
-uint64_t session_path_is_cut_at_ms(const struct session *s);
 /* image_origin.c. LINK_UP: what becomes of the secondary's image. UNSURE: the link has to be made again. */
 enum image_fate { IMAGE_NEW, IMAGE_KEPT, IMAGE_UNSURE };
 enum image_fate step_image_fate(const struct step *step);
@@ -60,15 +67,5 @@ void step_new_image(struct step *step);
 void step_image_is_whole(struct step *step);
 /* What the image lacks is not known any more; or the image is none any more. */
 void step_forget_image(struct step *step);
-/* What the event means for a primary whose host goes down. True if nothing else looks at it. */
-bool step_leave(struct step *step);
-/* After each event of a session that leaves: the next step towards the door. */
-void step_go_on_leaving(struct step *step);
-/* A planned failover: the last epoch is ordered. */
-void step_begin_handover(struct step *step);
-
-/* One event for a session of that role. */
-void session_handle_primary(struct step *step);
-void session_handle_secondary(struct step *step);
 
 #endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Output commit: I1 as one file. What the guest sends waits until the peer holds the epoch that it belongs
+ * to. release() is the only place that releases an epoch. It is called for the ack of a cut epoch of this
+ * term and synchronisation, over a live link, and by nothing else; output is held before the first epoch is
+ * cut.
+ *
+ * Also: when an ack is overdue, and when the network that brings acks counts as cut.
+ */
+#include "failover/session_parts.h"
+
+static void release(struct step *step, uint64_t epoch)
+{
+    struct session *s = step->s;
+    if (epoch > s->cut_epoch || epoch <= s->released_epoch)
+        return;
+    s->released_epoch = epoch;
+    step_act(step, SESSION_DO_RELEASE)->epoch = epoch;
+}
+
+void commit_on_cut(struct step *step)
+{
+    struct session *s = step->s;
+    /* Numbers grow, not always by one: an epoch that was cut while capture was being stopped is never heard
+     * of. */
+    if (step->event->epoch <= s->cut_epoch)
+        return;
+    s->cut_epoch = step->event->epoch;
+    if (s->config.chaos_release_before_ack)
+        release(step, s->cut_epoch);
+}
+
+/*
+ * A peer whose heart beats but that takes or acks nothing more (a path that swallows the link, a stuck disk)
+ * is as good as lost: output would wait for it for ever. How long an epoch takes to send is the link's
+ * affair.
+ */
+void commit_on_sent(struct step *step)
+{
+    struct session *s = step->s;
+    if (step->event->epoch > s->cut_epoch || step->event->epoch <= s->sent_epoch)
+        return;
+    s->sent_epoch = step->event->epoch;
+    if (!s->ack_due_ms && s->sent_epoch > s->acked_epoch)
+        s->ack_due_ms = step->now_ms + s->config.ack_timeout_ms;
+}
+
+void commit_on_ack(struct step *step)
+{
+    struct session *s = step->s;
+    uint64_t epoch = step->event->epoch;
+    if (!s->link_up || step->event->term != s->term || epoch > s->cut_epoch || epoch < s->first_epoch)
+        return;
+    step_heard(step);
+    s->path_heard_ms = step->now_ms;
+    if (epoch > s->acked_epoch) {
+        s->acked_epoch = epoch;
+        s->ack_due_ms = s->sent_epoch > epoch ? step->now_ms + s->config.ack_timeout_ms : 0;
+    }
+    release(step, epoch);
+}
+
+bool commit_ack_is_overdue(const struct step *step)
+{
+    return step->s->ack_due_ms != 0 && step->now_ms >= step->s->ack_due_ms;
+}
+
+/*
+ * The checkpoints' own network, and the peer lives: it is heard by another one. Nothing has come by it for
+ * twice a silence, or the peer says for a silence that nothing reaches it. A standby that is merely slow is
+ * heard by that network all the time.
+ */
+uint64_t commit_path_is_cut_at_ms(const struct session *s)
+{
+    uint64_t cut_ms = s->path_heard_ms + 2 * s->config.silence_ms;
+    bool awaits = s->cut_epoch > s->acked_epoch || s->state == SESSION_HANDING_OVER;
+    if (!s->config.other_paths || s->config.chaos_wait_for_acks || !awaits)
+        return UINT64_MAX;
+    if (s->deaf_since_ms && s->deaf_since_ms + s->config.silence_ms < cut_ms)
+        return s->deaf_since_ms + s->config.silence_ms;
+    return cut_ms;
+}
+
+bool commit_path_is_cut(const struct step *step)
+{
+    return step->now_ms >= commit_path_is_cut_at_ms(step->s);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See session_step.h. */
+#include "failover/session_step.h"
+
+#include <string.h>
+
+struct session_action *step_act(struct step *step, enum session_action_type type)
+{
+    /* Every path stays far below the limit; the last slot absorbs a mistake instead of memory. */
+    size_t at = step->out->n < SESSION_MAX_ACTIONS ? step->out->n++ : SESSION_MAX_ACTIONS - 1;
+    struct session_action *action = &step->out->list[at];
+    memset(action, 0, sizeof *action);
+    action->type = type;
+    action->term = step->s->term;
+    return action;
+}
+
+void step_enter(struct step *step, enum session_state state)
+{
+    step->s->state = state;
+    step->s->deadline_ms = 0;
+}
+
+void step_end(struct step *step, enum session_end_reason reason)
+{
+    step->s->end_reason = reason;
+    step_enter(step, SESSION_ENDED);
+    step_act(step, SESSION_DO_END)->reason = reason;
+}
+
+void step_disconnect(struct step *step)
+{
+    step->s->link_up = false;
+    step_act(step, SESSION_DO_DISCONNECT);
+}
+
+void step_say_goodbye(struct step *step, enum session_end_reason reason)
+{
+    step_act(step, SESSION_DO_SEND_GOODBYE)->reason = reason;
+}
+
+/*
+ * How long nothing may be heard. Whoever finds the link closed by the peer (which a dying process's kernel
+ * does, and a cut network or a host that merely stands still does not) needs only a third of the silence to
+ * believe it.
+ */
+static uint64_t silence_limit_ms(const struct session *s)
+{
+    /* It was told to go on, and may be too busy with that for a beat. */
+    if (s->state == SESSION_HANDOVER_UNSURE)
+        return 5 * s->config.silence_ms;
+    bool link_counts = s->state == SESSION_STANDBY || s->state == SESSION_PEER_LOST;
+    return link_counts && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
+}
+
+bool session_watches_peer(const struct session *s)
+{
+    switch (s->state) {
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_HANDING_OVER:
+    case SESSION_STANDBY:
+        return true;
+    case SESSION_PEER_LOST:
+    case SESSION_HANDOVER_UNSURE:
+        return s->asked_term == 0 && s->loss_query != 0;
+    default:
+        return false;
+    }
+}
+
+/* An answer needs no longer than this: a part of the third of a silence that is the shortest limit. */
+static uint64_t answer_ms(const struct session *s)
+{
+    return s->config.silence_ms / 8;
+}
+
+uint64_t session_missed_beat_at_ms(const struct session *s)
+{
+    uint64_t beats_ms = 2 * s->config.heartbeat_ms, most_ms = s->config.silence_ms * 2 / 3;
+    return s->last_heard_ms + (beats_ms < most_ms ? beats_ms : most_ms);
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+uint64_t session_silent_at_ms(const struct session *s)
+{
+    uint64_t at = s->last_heard_ms + silence_limit_ms(s);
+    if (!session_watches_peer(s) || s->config.chaos_ask_nobody)
+        return at;
+    if (!s->query_ms)
+        return UINT64_MAX;
+    return later(later(at, s->query_ms + answer_ms(s)), s->listens_until_ms);
+}
+
+bool step_is_silent(const struct step *step)
+{
+    return step->now_ms >= session_silent_at_ms(step->s);
+}
+
+void step_ask_peer(struct step *step)
+{
+    struct session *s = step->s;
+    if (s->query_ms)
+        return;
+    s->query++;
+    s->query_ms = step->now_ms;
+    step_act(step, SESSION_DO_ASK_PEER)->epoch = s->query;
+}
+
+void step_ask_if_beat_is_missed(struct step *step)
+{
+    if (step->now_ms >= session_missed_beat_at_ms(step->s))
+        step_ask_peer(step);
+}
+
+void step_heard(struct step *step)
+{
+    struct session *s = step->s;
+    s->last_heard_ms = step->now_ms;
+    if (!s->loss_query)
+        s->query_ms = 0;
+}
+
+void step_answer(struct step *step)
+{
+    if (step->event->query && !step->answered)
+        step_act(step, SESSION_DO_SEND_ANSWER)->epoch = step->event->query;
+    step->answered = true;
+}
+
+bool step_timer_ran_out(const struct step *step)
+{
+    return step->s->deadline_ms != 0 && step->now_ms >= step->s->deadline_ms;
+}
+
+/* A newer term exists: whatever this side holds back must never come out. */
+void step_fence(struct step *step)
+{
+    step_act(step, SESSION_DO_STOP_CAPTURE);
+    step_act(step, SESSION_DO_DROP_OUTPUT);
+    step_act(step, SESSION_DO_FENCE_GUEST);
+    step_disconnect(step);
+    step_enter(step, SESSION_FENCED);
+    step_end(step, SESSION_END_FENCED);
+}
+
+void step_ask_grant(struct step *step)
+{
+    struct session *s = step->s;
+    s->asked_term = term_next(later(s->term, s->seen_term), s->host);
+    if (s->config.chaos_equal_terms)
+        s->asked_term = term_next(s->term, 0);
+    s->query_ms = s->loss_query = 0;
+    step_act(step, SESSION_DO_ASK_GRANT)->term = s->asked_term;
+    s->deadline_ms = step->now_ms + s->config.grant_retry_ms;
+}
+
+bool step_is_our_grant(const struct step *step)
+{
+    return step->event->type == SESSION_EVENT_GRANT && step->s->asked_term != 0 &&
+           step->event->term == step->s->asked_term;
+}
+
+/*
+ * Looks for a peer. A standby that has not been found after the time for which it listens has ended, and
+ * tracking what its image lacks costs the guest something.
+ */
+void step_look_for_peer(struct step *step)
+{
+    if (step->s->origin_kept)
+        step->s->deadline_ms = step->now_ms + step->s->config.listen_timeout_ms;
+    step_act(step, SESSION_DO_CONNECT);
+}
+
+void step_connect_again(struct step *step)
+{
+    step_enter(step, SESSION_CONNECTING);
+    step_look_for_peer(step);
+}
+
+void step_listen_again(struct step *step)
+{
+    step_enter(step, SESSION_LISTENING);
+    step->s->deadline_ms = step->now_ms + step->s->config.listen_timeout_ms;
+    step_act(step, SESSION_DO_CONNECT);
+}
