@@ -52,7 +52,7 @@ void commit_on_ack(struct step *step)
     if (!s->link_up || step->event->term != s->term || epoch > s->cut_epoch || epoch < s->first_epoch)
         return;
     step_heard(step);
-    s->path_heard_ms = step->now_ms;
+    detector_heard_by_path(&s->detector, step->now_ms);
     if (epoch > s->acked_epoch) {
         s->acked_epoch = epoch;
         s->ack_due_ms = s->sent_epoch > epoch ? step->now_ms + s->config.ack_timeout_ms : 0;
@@ -72,13 +72,10 @@ bool commit_ack_is_overdue(const struct step *step)
  */
 uint64_t commit_path_is_cut_at_ms(const struct session *s)
 {
-    uint64_t cut_ms = s->path_heard_ms + 2 * s->config.silence_ms;
     bool awaits = s->cut_epoch > s->acked_epoch || s->state == SESSION_HANDING_OVER;
     if (!s->config.other_paths || s->config.chaos_wait_for_acks || !awaits)
         return UINT64_MAX;
-    if (s->deaf_since_ms && s->deaf_since_ms + s->config.silence_ms < cut_ms)
-        return s->deaf_since_ms + s->config.silence_ms;
-    return cut_ms;
+    return detector_path_cut_at_ms(&s->detector);
 }
 
 bool commit_path_is_cut(const struct step *step)

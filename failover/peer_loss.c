@@ -28,7 +28,7 @@ void peer_loss_inquire(struct step *step, bool gone)
         stop_inquiring(step);
         return;
     }
-    s->query_ms = 0;
+    detector_answered(&s->detector);
     step_ask_peer(step);
     s->loss_query = s->query;
     s->deadline_ms = step->now_ms + s->config.ack_timeout_ms;
@@ -95,7 +95,8 @@ void peer_loss_run_alone(struct step *step)
 {
     struct session *s = step->s;
     s->term = s->asked_term;
-    s->asked_term = s->loss_query = s->query_ms = s->seen_term = 0;
+    s->asked_term = s->loss_query = s->seen_term = 0;
+    detector_answered(&s->detector);
     s->held = false;
     step_act(step, SESSION_DO_RELEASE_ALL);
     step_connect_again(step);

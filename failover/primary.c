@@ -16,8 +16,8 @@ static void start_synchronising(struct step *step)
     bool kept = step_image_fate(step) == IMAGE_KEPT;
     s->link_up = true;
     step_heard(step);
-    s->path_heard_ms = step->now_ms;
-    s->deaf_since_ms = 0;
+    detector_heard_by_path(&s->detector, step->now_ms);
+    detector_told_deaf(&s->detector, false, step->now_ms);
     s->ack_due_ms = 0;
     s->first_epoch = s->cut_epoch + 1; /* acks of older epochs speak of an image that is gone */
     step_enter(step, SESSION_SYNCHRONISING);

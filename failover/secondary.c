@@ -29,7 +29,7 @@ static void follow(struct step *step)
     s->host = !term_host(s->term);
     s->link_up = true;
     step_heard(step);
-    s->path_heard_ms = step->now_ms;
+    detector_heard_by_path(&s->detector, step->now_ms);
     s->acked_epoch = s->applied_epoch = 0;
     s->asked_term = 0;
     if (fate == IMAGE_KEPT) {
@@ -58,7 +58,7 @@ static void on_epoch_received(struct step *step)
     if (step->event->term != s->term || !s->link_up)
         return;
     step_heard(step);
-    s->path_heard_ms = step->now_ms;
+    detector_heard_by_path(&s->detector, step->now_ms);
     /* The link is ordered: anything but the next epoch is the peer's mistake. */
     if (epoch == 0 || (s->acked_epoch != 0 && epoch != s->acked_epoch + 1)) {
         if (epoch == 0 || epoch > s->acked_epoch + 1)

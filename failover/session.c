@@ -54,7 +54,7 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->host = config->role == SESSION_PRIMARY ? term_host(config->term) : !term_host(config->term);
     s->first_epoch = 1;
     s->query = config->query_base;
-    s->last_heard_ms = s->path_heard_ms = now_ms;
+    detector_init(&s->detector, s->config.silence_ms, s->config.heartbeat_ms, now_ms);
     if (s->state == SESSION_LISTENING)
         s->deadline_ms = now_ms + s->config.listen_timeout_ms;
 }
@@ -67,38 +67,24 @@ static void hear(struct step *step)
     if (event->query > s->peer_query)
         s->peer_query = event->query;
     if (event->by_link)
-        s->path_heard_ms = step->now_ms;
+        detector_heard_by_path(&s->detector, step->now_ms);
     if (event->standing == SESSION_STANDING_UNKNOWN)
         return;
-    if (!event->deaf)
-        s->deaf_since_ms = 0;
-    else if (!s->deaf_since_ms)
-        s->deaf_since_ms = step->now_ms;
-}
-
-static uint64_t excused(uint64_t heard_ms, uint64_t stalled_ms, uint64_t now_ms)
-{
-    uint64_t until = heard_ms + stalled_ms;
-    return until > now_ms || until < heard_ms ? now_ms : until;
+    detector_told_deaf(&s->detector, event->deaf, step->now_ms);
 }
 
 /*
- * Time in which nobody listened here is no silence of the peer's: without this, two sides that wake from one
- * stall take each other for dead. And the peer may have taken this side for dead meanwhile: it is asked
- * before anything is concluded, and is given as long to answer as it had to wait.
+ * This side stood still. The peer may have taken it for dead meanwhile: it is asked before anything is
+ * concluded.
  */
 static void wake(struct step *step)
 {
     struct session *s = step->s;
-    uint64_t stalled_ms = step->event->stalled_ms, now_ms = step->now_ms;
-    s->last_heard_ms = excused(s->last_heard_ms, stalled_ms, now_ms);
-    s->path_heard_ms = excused(s->path_heard_ms, stalled_ms, now_ms);
-    s->deaf_since_ms = 0;
+    detector_stalled(&s->detector, step->event->stalled_ms, step->now_ms);
     if (s->ack_due_ms)
-        s->ack_due_ms += stalled_ms;
-    s->listens_until_ms = now_ms + (stalled_ms < s->config.silence_ms ? stalled_ms : s->config.silence_ms);
+        s->ack_due_ms += step->event->stalled_ms;
     if (session_watches_peer(s)) {
-        s->query_ms = 0;
+        detector_answered(&s->detector);
         step_ask_peer(step);
     }
 }
@@ -150,11 +136,11 @@ void session_beat(const struct session *s, uint64_t now_ms, struct session_beat 
     bool hears_link = s->state == SESSION_FOLLOWING || s->state == SESSION_STANDBY;
     *beat = (struct session_beat){
         .term = s->term,
-        .query = s->query_ms ? s->query : 0,
+        .query = s->detector.asked ? s->query : 0,
         .answer = s->peer_query,
         .role = s->role,
         .standing = standing_of(s),
-        .deaf = hears_link && s->config.other_paths && now_ms >= s->path_heard_ms + s->config.silence_ms,
+        .deaf = hears_link && s->config.other_paths && detector_is_deaf(&s->detector, now_ms),
     };
 }
 
@@ -171,8 +157,8 @@ uint64_t session_next_tick_ms(const struct session *s)
         next = sooner(next, s->leave_due_ms);
     if (s->state == SESSION_ENDED)
         return UINT64_MAX;
-    if (watches && !s->query_ms)
-        next = sooner(next, session_missed_beat_at_ms(s));
+    if (watches && !s->detector.asked)
+        next = sooner(next, detector_missed_beat_at_ms(&s->detector));
     else if (watches || s->state == SESSION_SYNCHRONISING || s->state == SESSION_FOLLOWING)
         next = sooner(next, session_silent_at_ms(s));
     bool awaits_acks = s->state == SESSION_ARMING || s->state == SESSION_PROTECTED;

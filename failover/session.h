@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "heartbeat/detector.h"
+
 enum session_role { SESSION_PRIMARY, SESSION_SECONDARY };
 
 enum session_state {
@@ -224,23 +226,18 @@ struct session {
     enum session_role role;
     enum session_state state;
     uint64_t term;
-    unsigned host;           /* this host's bit in the terms that it asks for */
-    uint64_t cut_epoch;      /* primary: newest epoch cut */
-    uint64_t acked_epoch;    /* primary: newest acked; secondary: newest it acked */
-    uint64_t released_epoch; /* primary */
-    uint64_t applied_epoch;  /* secondary */
-    uint64_t last_heard_ms;
-    uint64_t path_heard_ms; /* by the checkpoints' own network */
-    uint64_t deaf_since_ms; /* the peer says that it hears nothing by that network, 0: it does */
-    uint64_t query;         /* newest query of ours */
-    uint64_t query_ms;      /* when it was asked, 0: no answer is awaited */
-    uint64_t loss_query;    /* peer lost: the first query since then, which the peer has to answer */
-    uint64_t peer_query;    /* newest query of the peer's */
-    uint64_t
-        listens_until_ms; /* this side stood still: it judges nobody before it has listened for as long */
-    uint64_t let_go_term; /* secondary: its primary of this term was told that it may run alone */
-    uint64_t seen_term;   /* primary: newest term that the peer was granted and did not use */
-    uint64_t deadline_ms; /* of the state's own timer, 0 = none */
+    unsigned host;            /* this host's bit in the terms that it asks for */
+    uint64_t cut_epoch;       /* primary: newest epoch cut */
+    uint64_t acked_epoch;     /* primary: newest acked; secondary: newest it acked */
+    uint64_t released_epoch;  /* primary */
+    uint64_t applied_epoch;   /* secondary */
+    struct detector detector; /* when the peer was heard */
+    uint64_t query;           /* newest query of ours */
+    uint64_t loss_query;      /* peer lost: the first query since then, which the peer has to answer */
+    uint64_t peer_query;      /* newest query of the peer's */
+    uint64_t let_go_term;     /* secondary: its primary of this term was told that it may run alone */
+    uint64_t seen_term;       /* primary: newest term that the peer was granted and did not use */
+    uint64_t deadline_ms;     /* of the state's own timer, 0 = none */
     bool link_up;
     enum session_end_reason end_reason;
     uint64_t first_epoch; /* primary: first epoch of the present synchronisation; older acks do not count */

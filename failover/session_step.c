@@ -40,17 +40,15 @@ void step_say_goodbye(struct step *step, enum session_end_reason reason)
 }
 
 /*
- * How long nothing may be heard. Whoever finds the link closed by the peer (which a dying process's kernel
- * does, and a cut network or a host that merely stands still does not) needs only a third of the silence to
- * believe it.
+ * Who finds the link closed by the peer (which a dying process's kernel does, and a cut network or a host
+ * that merely stands still does not) believes in silence sooner.
  */
-static uint64_t silence_limit_ms(const struct session *s)
+static enum detector_limit limit_of(const struct session *s)
 {
-    /* It was told to go on, and may be too busy with that for a beat. */
     if (s->state == SESSION_HANDOVER_UNSURE)
-        return 5 * s->config.silence_ms;
+        return DETECTOR_BUSY; /* it was told to go on */
     bool link_counts = s->state == SESSION_STANDBY || s->state == SESSION_PEER_LOST;
-    return link_counts && !s->link_up ? s->config.silence_ms / 3 : s->config.silence_ms;
+    return link_counts && !s->link_up ? DETECTOR_LINK_CLOSED : DETECTOR_SILENCE;
 }
 
 bool session_watches_peer(const struct session *s)
@@ -69,18 +67,6 @@ bool session_watches_peer(const struct session *s)
     }
 }
 
-/* An answer needs no longer than this: a part of the third of a silence that is the shortest limit. */
-static uint64_t answer_ms(const struct session *s)
-{
-    return s->config.silence_ms / 8;
-}
-
-uint64_t session_missed_beat_at_ms(const struct session *s)
-{
-    uint64_t beats_ms = 2 * s->config.heartbeat_ms, most_ms = s->config.silence_ms * 2 / 3;
-    return s->last_heard_ms + (beats_ms < most_ms ? beats_ms : most_ms);
-}
-
 static uint64_t later(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -88,12 +74,9 @@ static uint64_t later(uint64_t a, uint64_t b)
 
 uint64_t session_silent_at_ms(const struct session *s)
 {
-    uint64_t at = s->last_heard_ms + silence_limit_ms(s);
-    if (!session_watches_peer(s) || s->config.chaos_ask_nobody)
-        return at;
-    if (!s->query_ms)
-        return UINT64_MAX;
-    return later(later(at, s->query_ms + answer_ms(s)), s->listens_until_ms);
+    bool asks = session_watches_peer(s) && !s->config.chaos_ask_nobody;
+    return asks ? detector_silent_at_ms(&s->detector, limit_of(s))
+                : detector_unheard_at_ms(&s->detector, limit_of(s));
 }
 
 bool step_is_silent(const struct step *step)
@@ -104,25 +87,25 @@ bool step_is_silent(const struct step *step)
 void step_ask_peer(struct step *step)
 {
     struct session *s = step->s;
-    if (s->query_ms)
+    if (s->detector.asked)
         return;
     s->query++;
-    s->query_ms = step->now_ms;
+    detector_asked(&s->detector, step->now_ms);
     step_act(step, SESSION_DO_ASK_PEER)->epoch = s->query;
 }
 
 void step_ask_if_beat_is_missed(struct step *step)
 {
-    if (step->now_ms >= session_missed_beat_at_ms(step->s))
+    if (step->now_ms >= detector_missed_beat_at_ms(&step->s->detector))
         step_ask_peer(step);
 }
 
 void step_heard(struct step *step)
 {
     struct session *s = step->s;
-    s->last_heard_ms = step->now_ms;
+    detector_heard(&s->detector, step->now_ms);
     if (!s->loss_query)
-        s->query_ms = 0;
+        detector_answered(&s->detector);
 }
 
 void step_answer(struct step *step)
@@ -154,7 +137,8 @@ void step_ask_grant(struct step *step)
     s->asked_term = term_next(later(s->term, s->seen_term), s->host);
     if (s->config.chaos_equal_terms)
         s->asked_term = term_next(s->term, 0);
-    s->query_ms = s->loss_query = 0;
+    s->loss_query = 0;
+    detector_answered(&s->detector);
     step_act(step, SESSION_DO_ASK_GRANT)->term = s->asked_term;
     s->deadline_ms = step->now_ms + s->config.grant_retry_ms;
 }

@@ -48,8 +48,6 @@ void step_heard(struct step *step);
 void step_answer(struct step *step);
 /* This state judges the peer by its silence: it asks first. */
 bool session_watches_peer(const struct session *s);
-/* When an unheard peer has missed a beat. */
-uint64_t session_missed_beat_at_ms(const struct session *s);
 /* When the peer counts as silent if nothing is heard meanwhile. UINT64_MAX: it has to be asked first. */
 uint64_t session_silent_at_ms(const struct session *s);
 /* Nothing was heard for longer than this state allows, and where that means that the guest runs on alone, the

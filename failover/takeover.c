@@ -76,7 +76,9 @@ static void become_primary(struct step *step)
     s->role = SESSION_PRIMARY;
     s->handed_over = s->promoting = s->held = s->handover_sent = false;
     s->cut_epoch = s->released_epoch = s->sent_epoch = s->acked_epoch;
-    s->ack_due_ms = s->query_ms = s->deaf_since_ms = 0;
+    s->ack_due_ms = 0;
+    detector_answered(&s->detector);
+    detector_told_deaf(&s->detector, false, step->now_ms);
     s->first_epoch = s->cut_epoch + 1;
     step_act(step, SESSION_DO_RELEASE_ALL);
     step_connect_again(step);

@@ -102,7 +102,7 @@ static void on_granted(bool granted, uint64_t term, void *opaque)
     struct session_event event = {.type = SESSION_EVENT_GRANT, .term = term, .ok = granted};
     r->granted_us = g_get_monotonic_time();
     if (granted && r->session.role == SESSION_SECONDARY)
-        r->detect_ms = (double)(r->asked_us - r->last_heard_us) / 1000;
+        r->detect_ms = (double)r->silent_ms;
     r->asked_us = 0;
     replicator_event(r, &event);
 }
@@ -193,8 +193,10 @@ static void do_action(struct replicator *r, const struct session_action *action,
         heartbeats_send_now(r, true);
         break;
     case SESSION_DO_ASK_GRANT:
-        if (!r->asked_us)
+        if (!r->asked_us) {
             r->asked_us = g_get_monotonic_time();
+            r->silent_ms = replicator_now_ms() - r->session.detector.peer.heard_ms;
+        }
         arbiter_ask(r->arbiter, action->term, on_granted, r);
         break;
     case SESSION_DO_PROMOTE:
@@ -332,7 +334,6 @@ void replicator_event_simple(struct replicator *r, enum session_event_type type)
 
 void replicator_heard(struct replicator *r, const struct session_event *event)
 {
-    r->last_heard_us = g_get_monotonic_time();
     split_heard(r, event);
     handle(r, event, NULL);
 }
@@ -345,7 +346,6 @@ static void on_message(struct replicator *r, const struct note *note)
         .peer_role = r->session.role == SESSION_PRIMARY ? SESSION_SECONDARY : SESSION_PRIMARY,
         .by_link = true,
     };
-    r->last_heard_us = g_get_monotonic_time();
     switch ((enum message_type)note->arg) {
     case MESSAGE_ACK:
         event.type = SESSION_EVENT_ACK;
@@ -417,7 +417,6 @@ static void on_link_up(struct replicator *r, struct note *note)
         g_free(r->transport_why);
         r->transport_why = g_strdup((const char *)note->payload);
     }
-    r->last_heard_us = g_get_monotonic_time();
     disk_sync_connected(r->disk_sync);
     handle(r, &event, NULL);
     if (r->connection && r->session.state == SESSION_FOLLOWING)
@@ -427,7 +426,6 @@ static void on_link_up(struct replicator *r, struct note *note)
 static void on_epoch_received(struct replicator *r, struct note *note)
 {
     struct staged_epoch *staged = g_steal_pointer(&note->staged);
-    r->last_heard_us = g_get_monotonic_time();
     if (image_check(r->image, staged) < 0 || disks_check(r->disks, r->staging, staged) < 0) {
         applier_post_discard(r->applier, staged);
         replicator_error(

@@ -20,12 +20,11 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "heartbeat/detector.h"
 #include "heartbeat/packet.h"
 #include "replicator/control/replicator.h"
 
 _Static_assert(HEARTBEAT_STANDINGS == SESSION_NSTANDINGS, "numbers on the wire");
-
-#define STALL_INTERVALS 2 /* intervals by which our own timer is late before it counts as a stall */
 
 struct path {
     struct replicator *r;
@@ -44,9 +43,9 @@ struct heartbeats {
     struct path paths[1 + HEARTBEAT_PATHS_MAX];
     unsigned npaths;
     guint timer;
-    gint64 interval_us;      /* when the timer last ran */
-    uint64_t sequence;       /* ours, the same on every path */
-    uint64_t heard_sequence; /* newest of the peer's, by any path */
+    struct own_timer own_timer; /* this side may have stood still itself */
+    uint64_t sequence;          /* ours, the same on every path */
+    uint64_t heard_sequence;    /* newest of the peer's, by any path */
 };
 
 static void hear(struct replicator *r, const struct heartbeat *beat, bool by_link)
@@ -105,26 +104,18 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/*
- * A timer that comes late says that this process, or the whole machine, did not run. Time in which nobody
- * listened is no silence: without this, two replicators that wake from one stall take each other for dead. It
- * delays a takeover by no more than the stall itself.
- */
+/* Delays a takeover by no more than the stall itself. */
 static void notice_own_stall(struct replicator *r)
 {
-    struct heartbeats *h = r->heartbeats;
-    gint64 now = g_get_monotonic_time(), due = h->interval_us + (gint64)r->config.heartbeat_ms * 1000;
-    if (h->interval_us && now - due > STALL_INTERVALS * (gint64)r->config.heartbeat_ms * 1000) {
-        struct session_event event = {.type = SESSION_EVENT_STALLED,
-                                      .stalled_ms = (uint64_t)(now - due) / 1000};
-        if (now - due > (gint64)r->config.silence_ms * 1000 / 2)
-            g_warning("%s: this process did not run for %" G_GINT64_FORMAT
-                      " ms; a longer stall looks like death to the peer (see --silence-ms)",
-                      r->config.vm_name, (now - due) / 1000);
-        h->interval_us = now;
-        replicator_event(r, &event);
-    }
-    h->interval_us = now;
+    uint64_t stalled_ms = own_timer_ran(&r->heartbeats->own_timer, replicator_now_ms());
+    struct session_event event = {.type = SESSION_EVENT_STALLED, .stalled_ms = stalled_ms};
+    if (!stalled_ms)
+        return;
+    if (stalled_ms > r->config.silence_ms / 2)
+        g_warning("%s: this process did not run for %" G_GUINT64_FORMAT
+                  " ms; a longer stall looks like death to the peer (see --silence-ms)",
+                  r->config.vm_name, stalled_ms);
+    replicator_event(r, &event);
 }
 
 /* A full socket, a refused port or a network that is down is a lost packet, which status tells of. */
@@ -214,6 +205,7 @@ bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error)
 {
     struct heartbeats *h = r->heartbeats = g_new0(struct heartbeats, 1);
     h->sequence = (uint64_t)g_get_real_time();
+    own_timer_init(&h->own_timer, r->config.heartbeat_ms);
     *port = 0;
     bool ok = open_path(r, r->config.listen_address, port, error);
     for (unsigned i = 0; ok && i < r->config.nheartbeat_paths; i++)

@@ -141,12 +141,13 @@ struct replicator {
     /* Figures for status. Histograms have one writer each: the thread named. */
     struct histogram *epoch_bytes; /* sender */
     uint64_t sync_done_pages, sync_total_pages;
-    bool sync_difference; /* the last synchronisation was one of what the standby lacked */
-    gint64 sync_began_us; /* of the one under way, 0: none */
-    double sync_ms;       /* from its link to protection, < 0: none yet */
-    gint64 asked_us, granted_us, last_heard_us; /* CLOCK_MONOTONIC */
-    double detect_ms, promote_ms;               /* of the takeover, < 0: none */
-    uint16_t data_port, udp_port;               /* ours: where the link listens (0: it dials), heartbeats */
+    bool sync_difference;         /* the last synchronisation was one of what the standby lacked */
+    gint64 sync_began_us;         /* of the one under way, 0: none */
+    double sync_ms;               /* from its link to protection, < 0: none yet */
+    gint64 asked_us, granted_us;  /* CLOCK_MONOTONIC; asked_us 0: no grant is awaited */
+    uint64_t silent_ms;           /* for how long the peer had been silent when the grant was asked for */
+    double detect_ms, promote_ms; /* of the takeover, < 0: none */
+    uint16_t data_port, udp_port; /* ours: where the link listens (0: it dials), heartbeats */
     gint64 since_us;
     /* Since output flows without a standby: when that began, and what the figures were. */
     gint64 alone_us;

@@ -247,6 +247,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     memset(host->image_memory, 0, sizeof host->image_memory);
     memset(host->epoch_serial, 0, sizeof host->epoch_serial);
     session_init(&host->session, &config, clock_ms(w, h));
+    own_timer_init(&host->own_timer, config.heartbeat_ms);
     feed_simple(w, h, SESSION_EVENT_START);
     schedule(w, between(w, 100, 10000),
              (struct event){.kind = HEARTBEAT_SEND, .host = h, .a = host->generation});
@@ -337,20 +338,16 @@ static void stand_still(struct world *w, int h)
     uint64_t us = between(w, 20000, chance(w, 70) ? 100000 : 400000);
     if (!host->alive || stands_still(w, h) || !death_is_told(w, h))
         return;
-    host->stands_since = w->now;
     host->stands_until = w->now + us;
     schedule(w, us + 50, (struct event){.kind = WAKE, .host = h, .a = host->generation});
 }
 
-/* Its heartbeats' timer is late: the first thing after the beats that wait, and before the session's timer.
- */
-static void on_wake(struct world *w, const struct event *event)
+/* The own timer of host h runs: it notices that the host stood still. */
+static void run_own_timer(struct world *w, int h)
 {
-    struct host *host = &w->hosts[event->host];
-    uint64_t late = (host->stands_until - host->stands_since) / 1000, early = between(w, 0, 10);
-    if (event->a == host->generation && late > 30)
-        feed(w, event->host,
-             (struct session_event){.type = SESSION_EVENT_STALLED, .stalled_ms = late - early});
+    uint64_t stalled_ms = own_timer_ran(&w->hosts[h].own_timer, clock_ms(w, h));
+    if (stalled_ms)
+        feed(w, h, (struct session_event){.type = SESSION_EVENT_STALLED, .stalled_ms = stalled_ms});
 }
 
 /* What reaches a host that stands still waits. Beats are read first when it wakes. */
@@ -482,6 +479,7 @@ static void on_heartbeat_send(struct world *w, const struct event *event)
     if (event->a != w->hosts[event->host].generation)
         return;
     schedule(w, 10000, *event);
+    run_own_timer(w, event->host);
     send_beat(w, event->host);
 }
 
@@ -543,8 +541,10 @@ void step(struct world *w, const struct event *event)
     check_waiting(w);
     switch (event->kind) {
     case TICK:
-        if (mine && event->b == host->tick_serial)
+        if (mine && event->b == host->tick_serial) {
+            run_own_timer(w, event->host);
             feed_simple(w, event->host, SESSION_EVENT_TICK);
+        }
         break;
     case HEARTBEAT_SEND:
         on_heartbeat_send(w, event);
@@ -552,8 +552,10 @@ void step(struct world *w, const struct event *event)
     case HEARTBEAT:
         on_heartbeat(w, event);
         break;
-    case WAKE:
-        on_wake(w, event);
+    case WAKE: /* its timer is late: the first thing after the beats that wait, and before the session's timer
+                */
+        if (mine)
+            run_own_timer(w, event->host);
         break;
     case JOURNALLED:
         if (mine && host->linked && event->beat.query == w->connection)

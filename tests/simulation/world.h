@@ -91,9 +91,10 @@ struct host {
     double clock_rate;
     uint64_t clock_offset;
     uint64_t tick_serial;
-    uint64_t sequence, heard_sequence;   /* of beats */
-    uint64_t stands_since, stands_until; /* it stands still meanwhile; what arrives waits */
-    uint64_t granted;                    /* without an arbiter: the term asked for */
+    uint64_t sequence, heard_sequence; /* of beats */
+    uint64_t stands_until;             /* it stands still meanwhile; what arrives waits */
+    struct own_timer own_timer;        /* as the replicator's heartbeats have one */
+    uint64_t granted;                  /* without an arbiter: the term asked for */
     /* guest */
     bool runs, paused;
     uint64_t branch, seq;
