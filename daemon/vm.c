@@ -266,7 +266,8 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 
 static void on_ended(struct vm *vm, const char *reason, const char *said)
 {
-    bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0;
+    bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
+                  strcmp(reason, "bug") == 0;
     vm->ended = true;
     if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
         g_warning("VM %s ended here: %s%s%s", vm->name, ending_in_words(reason), said[0] ? ": " : "", said);

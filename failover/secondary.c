@@ -70,7 +70,8 @@ static void on_epoch_received(struct step *step)
     step_act(step, SESSION_DO_APPLY)->epoch = epoch;
     if (!s->config.durable_acks)
         step_act(step, SESSION_DO_SEND_ACK)->epoch = epoch;
-    step_enter(step, SESSION_STANDBY);
+    if (s->state != SESSION_STANDBY)
+        step_enter(step, SESSION_STANDBY);
 }
 
 /* Of an epoch that came by an older link, the replicator says nothing. */
@@ -185,7 +186,9 @@ static void in_following(struct step *step)
         step_listen_again(step);
         break;
     case SESSION_EVENT_TICK:
-        if (step_is_silent(step)) {
+        if (step_is_silent(step) && step->s->config.chaos_ask_while_following) {
+            takeover_begin(step, false);
+        } else if (step_is_silent(step)) {
             step_disconnect(step);
             step_listen_again(step);
         }

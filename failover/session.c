@@ -89,6 +89,24 @@ static void wake(struct step *step)
     }
 }
 
+/*
+ * This side does not know any more what it is. What it was about to do is not done: nothing is released,
+ * acked or promoted. It ends without a goodbye, as in a crash, since the peer's rules for that hold whatever
+ * this side was.
+ */
+static void crash(struct step *step)
+{
+    struct session *s = step->s;
+    step->out->n = 0;
+    step_act(step, SESSION_DO_STOP_CAPTURE);
+    step_act(step, SESSION_DO_DROP_OUTPUT);
+    step_act(step, SESSION_DO_FENCE_GUEST);
+    step_disconnect(step);
+    s->state = SESSION_ENDED;
+    s->end_reason = SESSION_END_BUG;
+    step_act(step, SESSION_DO_END)->reason = SESSION_END_BUG;
+}
+
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
                     struct session_actions *out)
 {
@@ -113,6 +131,8 @@ void session_handle(struct session *s, const struct session_event *event, uint64
     leave_go_on(&step);
     if (event->type == SESSION_EVENT_HEARTBEAT && s->state != SESSION_ENDED)
         step_answer(&step);
+    if (step.bug)
+        crash(&step);
 }
 
 static enum session_standing standing_of(const struct session *s)

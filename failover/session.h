@@ -60,6 +60,7 @@ enum session_end_reason {
     SESSION_END_IMAGE_FAILED, /* a secondary whose memory image or disks could not be written */
     SESSION_END_PANICKED,     /* the guest's kernel panicked, and the user's line ends the VM then */
     SESSION_END_LEFT,         /* its host goes down: the guest was left to the standby, as in a crash */
+    SESSION_END_BUG,          /* a transition that transitions.c does not know: treated as a crash */
 };
 
 /* What a side is, as its beats say: what the other may conclude from them. */
@@ -219,6 +220,7 @@ struct session_config {
     bool chaos_ack_while_asking; /* secondary */
     bool chaos_equal_terms;      /* both hosts ask for the same terms */
     bool chaos_keep_any_image;
+    bool chaos_ask_while_following; /* secondary: silence makes one ask that has no whole image */
 };
 
 struct session {
@@ -250,8 +252,10 @@ struct session {
     bool origin_kept;             /* it may be brought up to date when a link returns */
     uint64_t syncs;               /* primary: full synchronisations begun */
     bool handover_sent, handed_over, promoting;
-    bool leaving, powering_down; /* LEAVE was heard; the guest was asked to shut down */
-    uint64_t leave_due_ms;       /* primary: when a leaving host does not wait any longer, 0: not leaving */
+    uint64_t transitions;                /* made so far, by their place in transitions.c */
+    enum session_state bug_from, bug_to; /* SESSION_END_BUG: what this session was about to do */
+    bool leaving, powering_down;         /* LEAVE was heard; the guest was asked to shut down */
+    uint64_t leave_due_ms; /* primary: when a leaving host does not wait any longer, 0: not leaving */
 };
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);
@@ -264,6 +268,7 @@ void session_beat(const struct session *s, uint64_t now_ms, struct session_beat 
 void session_hello(const struct session *s, struct session_hello *hello);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
+const char *session_role_name(enum session_role role);
 const char *session_state_name(enum session_state state);
 const char *session_event_name(enum session_event_type type);
 const char *session_action_name(enum session_action_type type);

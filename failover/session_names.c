@@ -11,6 +11,12 @@ static const char *name_of(const char *const *names, size_t n, size_t i)
 }
 #define NAME_OF(names, i) name_of(names, sizeof(names) / sizeof *(names), (size_t)(i))
 
+const char *session_role_name(enum session_role role)
+{
+    static const char *const names[] = {[SESSION_PRIMARY] = "primary", [SESSION_SECONDARY] = "secondary"};
+    return NAME_OF(names, role);
+}
+
 const char *session_state_name(enum session_state state)
 {
     static const char *const names[] = {
@@ -91,8 +97,8 @@ const char *session_standing_name(enum session_standing standing)
 
 const char *session_end_reason_name(enum session_end_reason reason)
 {
-    static const char *const names[] = {
-        "none",           "guest-shutdown", "stopped",      "handed-over",    "fenced", "hypervisor-died",
-        "promote-failed", "abandoned",      "image-failed", "guest-panicked", "left"};
+    static const char *const names[] = {"none",         "guest-shutdown",  "stopped",        "handed-over",
+                                        "fenced",       "hypervisor-died", "promote-failed", "abandoned",
+                                        "image-failed", "guest-panicked",  "left",           "bug"};
     return NAME_OF(names, reason);
 }

@@ -2,6 +2,8 @@
 /* See session_step.h. */
 #include "failover/session_step.h"
 
+#include "failover/transitions.h"
+
 #include <string.h>
 
 struct session_action *step_act(struct step *step, enum session_action_type type)
@@ -17,8 +19,17 @@ struct session_action *step_act(struct step *step, enum session_action_type type
 
 void step_enter(struct step *step, enum session_state state)
 {
-    step->s->state = state;
-    step->s->deadline_ms = 0;
+    struct session *s = step->s;
+    int place = transition_find(s->state, state, s->role);
+    if (place >= 0) {
+        s->transitions |= 1ull << place;
+    } else if (!step->bug) {
+        step->bug = true;
+        s->bug_from = s->state;
+        s->bug_to = state;
+    }
+    s->state = state;
+    s->deadline_ms = 0;
 }
 
 void step_end(struct step *step, enum session_end_reason reason)

@@ -16,11 +16,16 @@ struct step {
     uint64_t now_ms;
     struct session_actions *out;
     bool answered;
+    bool bug; /* a transition was wanted that there is none: nothing of this step is done */
 };
 
 /* Adds an action, with the session's term; the caller fills in the rest. */
 struct session_action *step_act(struct step *step, enum session_action_type type);
-/* Enters a state; its timer is not set. */
+/*
+ * Enters a state; its timer is not set. The role is already that which the side has there. A transition that
+ * transitions.c does not know is a bug, here or in memory: the step is marked, and session_handle() ends the
+ * session.
+ */
 void step_enter(struct step *step, enum session_state state);
 /* Ends the session for good. */
 void step_end(struct step *step, enum session_end_reason reason);

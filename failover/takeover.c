@@ -9,7 +9,6 @@
 
 static void promote(struct step *step)
 {
-    step_enter(step, SESSION_PROMOTING);
     struct session_action *action = step_act(step, SESSION_DO_PROMOTE);
     action->term = step->s->term;
     action->epoch = step->s->acked_epoch;

@@ -112,6 +112,14 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
     if (r->ended)
         return;
     r->ended = true;
+    if (reason == SESSION_END_BUG)
+        replicator_error(
+            r,
+            "VM %s ended here because understudy itself went wrong: its session was %s and would have "
+            "become %s. Nothing of that was done; the other host goes on as after a crash of this one. "
+            "Please report this sentence",
+            r->config.vm_name, session_state_name(r->session.bug_from),
+            session_state_name(r->session.bug_to));
     channel_ended(r->channel, reason, r->last_error);
     g_main_loop_quit(r->loop);
 }
@@ -221,7 +229,8 @@ static void do_action(struct replicator *r, const struct session_action *action,
         guest_disks_resume(r);
         break;
     case SESSION_DO_FENCE_GUEST:
-        split_fenced(r);
+        if (r->session.end_reason == SESSION_END_FENCED)
+            split_fenced(r);
         guest_disks_fence(r);
         guest_fence(r);
         break;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "failover/session.h"
+#include "failover/transitions.h"
 #include "proto/term.h"
 
 #define SILENCE_MS     60
@@ -1001,9 +1002,93 @@ static void test_every_state_and_event_has_a_name(void **state)
         assert_non_null(session_standing_name((enum session_standing)i));
 }
 
+/* ---- transitions ---- */
+
+static void test_a_transition_that_is_in_no_table_ends_the_session_and_does_nothing_else(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    /* As if memory had been overwritten: no primary promotes, so nobody stops a guest there. */
+    side.session.state = SESSION_PROMOTING;
+    feed_simple(&side, SESSION_EVENT_STOP);
+    assert_state(&side, SESSION_ENDED);
+    assert_int_equal(side.session.end_reason, SESSION_END_BUG);
+    assert_int_equal(side.session.bug_from, SESSION_PROMOTING);
+    assert_int_equal(side.session.bug_to, SESSION_LEAVING);
+    /* No goodbye: the peer could take it for the guest's end. */
+    const enum session_action_type wanted[] = {SESSION_DO_STOP_CAPTURE, SESSION_DO_DROP_OUTPUT,
+                                               SESSION_DO_FENCE_GUEST, SESSION_DO_DISCONNECT, SESSION_DO_END};
+    assert_int_equal(side.did.n, sizeof wanted / sizeof *wanted);
+    for (size_t i = 0; i < side.did.n; i++)
+        assert_int_equal(side.did.list[i].type, wanted[i]);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_BUG);
+    assert_true(session_next_tick_ms(&side.session) == UINT64_MAX);
+}
+
+/* The same without a link: output that is not held is let out, then the session ends. */
+static void test_a_wrong_transition_takes_back_what_its_step_had_decided(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    side.session.state = SESSION_PROMOTING;
+    side.session.link_up = side.session.held = false;
+    assert_true(transition_find(SESSION_PROMOTING, SESSION_ENDED, SESSION_PRIMARY) < 0);
+    feed_simple(&side, SESSION_EVENT_STOP);
+    assert_int_equal(side.session.end_reason, SESSION_END_BUG);
+    assert_did_not(&side, SESSION_DO_RELEASE_ALL);
+    assert_did(&side, SESSION_DO_DROP_OUTPUT);
+}
+
+/* The real session, with a rule broken on purpose: what the table is for. */
+static void test_a_secondary_without_a_whole_image_cannot_ask(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    side.session.config.chaos_ask_while_following = true;
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_PRIMARY});
+    assert_state(&side, SESSION_FOLLOWING);
+    side.now_ms += 10 * SILENCE_MS;
+    feed_simple(&side, SESSION_EVENT_TICK);
+    assert_int_equal(side.session.end_reason, SESSION_END_BUG);
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
+}
+
+static void test_no_transition_is_listed_twice(void **state)
+{
+    size_t n;
+    const struct transition *table = transitions(&n);
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(transition_find(table[i].from, table[i].to, table[i].role), (int)i);
+}
+
+static void test_no_secondary_comes_from_a_primary_and_nothing_comes_from_the_end(void **state)
+{
+    size_t n;
+    const struct transition *table = transitions(&n);
+    (void)state;
+    for (size_t i = 0; i < n; i++) {
+        bool was_primary = table[i].from < SESSION_LISTENING || table[i].from == SESSION_FENCED;
+        assert_true(table[i].from != SESSION_ENDED);
+        assert_false(was_primary && table[i].role == SESSION_SECONDARY);
+        /* The only way from a secondary to a primary. */
+        if (!was_primary && table[i].role == SESSION_PRIMARY)
+            assert_true(table[i].from == SESSION_PROMOTING && table[i].to == SESSION_CONNECTING);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_transition_that_is_in_no_table_ends_the_session_and_does_nothing_else),
+        cmocka_unit_test(test_a_wrong_transition_takes_back_what_its_step_had_decided),
+        cmocka_unit_test(test_a_secondary_without_a_whole_image_cannot_ask),
+        cmocka_unit_test(test_no_transition_is_listed_twice),
+        cmocka_unit_test(test_no_secondary_comes_from_a_primary_and_nothing_comes_from_the_end),
         cmocka_unit_test(test_output_is_held_before_the_first_epoch_is_cut),
         cmocka_unit_test(test_an_ack_releases_its_epoch_and_no_later_one),
         cmocka_unit_test(test_an_ack_of_an_epoch_that_was_never_cut_releases_nothing),
