@@ -23,11 +23,18 @@ static bool awake_for(const struct world *w, uint64_t us)
     return w->now >= w->hosts[0].stands_until + us && w->now >= w->hosts[1].stands_until + us;
 }
 
+/* A secondary takes another connection even if it has not noticed yet that the first one is gone. */
+static bool may_be_dialled(const struct world *w, const struct host *host)
+{
+    bool replaces = w->broken && host->session.role == SESSION_SECONDARY;
+    return host->alive && host->wants_link && (!host->linked || replaces);
+}
+
 static void on_dial(struct world *w)
 {
     struct host *a = &w->hosts[0], *b = &w->hosts[1];
-    bool can = a->alive && b->alive && a->wants_link && b->wants_link && !a->linked && !b->linked &&
-               !w->cut[0] && !w->cut[1] && awake_for(w, 0) && !w->dead_since[0] && !w->dead_since[1];
+    bool can = may_be_dialled(w, a) && may_be_dialled(w, b) && !w->cut[0] && !w->cut[1] && awake_for(w, 0) &&
+               !w->dead_since[0] && !w->dead_since[1];
     if (!can) {
         if ((a->alive && a->wants_link && !a->linked) || (b->alive && b->wants_link && !b->linked))
             schedule(w, between(w, 20000, 60000), (struct event){.kind = DIAL});
@@ -231,6 +238,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_wait_for_acks = w->plant && strcmp(w->plant, "wait-for-acks") == 0,
         .chaos_ack_while_asking = w->plant && strcmp(w->plant, "ack-while-asking") == 0,
         .chaos_equal_terms = w->plant && strcmp(w->plant, "equal-terms") == 0,
+        .chaos_ask_while_following = w->plant && strcmp(w->plant, "ask-while-following") == 0,
         .chaos_keep_any_image = w->plant && strcmp(w->plant, "keep-any-image") == 0,
         .run = next_random(w),
     };
@@ -310,7 +318,7 @@ static void guest_fault(struct world *w, int h)
 {
     struct host *host = &w->hosts[h];
     bool primary = host->session.role == SESSION_PRIMARY;
-    if (!host->alive || chance(w, 60) || stands_still(w, h) || !death_is_told(w, h))
+    if (!host->alive || stands_still(w, h) || !death_is_told(w, h))
         return;
     switch (next_random(w) % 3) {
     case 0:
@@ -322,6 +330,8 @@ static void guest_fault(struct world *w, int h)
         break;
     case 1:
         w->done |= primary;
+        /* Whoever stops a standby to which the guest is being left has stopped the guest. */
+        w->crashed |= !primary && (!w->hosts[1 - h].alive || w->hosts[1 - h].session.leaving);
         feed_simple(w, h, SESSION_EVENT_STOP);
         break;
     default:
@@ -450,7 +460,8 @@ static void on_fault(struct world *w)
             feed_simple(w, h, SESSION_EVENT_FAILOVER_FORCE);
         break;
     case 9:
-        guest_fault(w, h);
+        if (chance(w, 40))
+            guest_fault(w, h);
         break;
     case 10:
         w->stalled[h] = !w->broken;
@@ -628,6 +639,10 @@ void step(struct world *w, const struct event *event)
             host->paused = true;
             feed_simple(w, event->host, SESSION_EVENT_GUEST_SHUTDOWN);
         }
+        break;
+    case UPSET:
+        if (mine && !w->healed)
+            guest_fault(w, event->host);
         break;
     case FAULT:
         on_fault(w);

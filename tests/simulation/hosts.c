@@ -310,6 +310,9 @@ static void act(struct world *w, int h, const struct session_action *action)
         send_message(w, h, message);
         break;
     case SESSION_DO_END:
+        if (action->reason == SESSION_END_BUG)
+            FAIL(w, "host %c was about to go from %s to %s, which no table knows", 'a' + h,
+                 session_state_name(host->session.bug_from), session_state_name(host->session.bug_to));
         stop_guest(host);
         host->alive = false;
         host->generation++;
@@ -336,6 +339,16 @@ static void arm_tick(struct world *w, int h)
              (struct event){.kind = TICK, .host = h, .a = host->generation, .b = ++host->tick_serial});
 }
 
+/* States that are rare or short are not left in peace as often as the others. */
+static void plan_upset(struct world *w, int h)
+{
+    enum session_state state = w->hosts[h].session.state;
+    bool rare = state == SESSION_PEER_LOST || state == SESSION_HANDING_OVER || state == SESSION_ASKING;
+    if (chance(w, state == SESSION_HANDOVER_UNSURE ? 30 : rare ? 3 : 1))
+        schedule(w, between(w, 10, 30000),
+                 (struct event){.kind = UPSET, .host = h, .a = w->hosts[h].generation});
+}
+
 void feed(struct world *w, int h, struct session_event event)
 {
     struct host *host = &w->hosts[h];
@@ -346,11 +359,14 @@ void feed(struct world *w, int h, struct session_event event)
     if (!host->alive)
         return;
     session_handle(&host->session, &event, clock_ms(w, h), &actions);
+    w->transitions |= host->session.transitions;
     if (w->trace && event.type != SESSION_EVENT_HEARTBEAT && event.type != SESSION_EVENT_TICK)
         printf("%9.3f %c %s: %s -> %s\n", (double)w->now / 1000, 'a' + h, session_event_name(event.type),
                session_state_name(state), session_state_name(host->session.state));
     if (state != SESSION_PROTECTED && host->session.state == SESSION_PROTECTED)
         w->protections++;
+    if (state != host->session.state)
+        plan_upset(w, h);
     /* The peer hears of a new term before anything is done about it. */
     if (host->session.term != term)
         send_beat(w, h);

@@ -13,7 +13,10 @@
  *   I5: released frames form one chain: no frame of a branch ever passes the point where another one left it.
  *
  *   simulation [--schedules N] [--seed S] [--events N] [--plant BUG] [--expect-failure] [--soak] [--twice]
- *              [--trace]
+ *              [--trace] [--all-transitions]
+ *
+ * --seed alone runs that one; with --schedules, it is the first of N. Prints which transitions of the session
+ * no schedule has made; --all-transitions: that is a failure.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -22,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failover/transitions.h"
 #include "tests/simulation/world.h"
 
 static void begin(struct world *w, uint64_t seed, uint64_t events, const char *plant, bool trace)
@@ -108,18 +112,35 @@ static bool run_schedule(struct world *w, uint64_t seed, uint64_t events, const 
     return !w->failure[0];
 }
 
+/* Which transitions of the table no schedule has made. Returns how many. */
+static unsigned print_unreached(uint64_t reached)
+{
+    size_t n;
+    const struct transition *table = transitions(&n);
+    unsigned missing = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (reached & 1ull << i)
+            continue;
+        missing++;
+        printf("never reached: %s -> %s (%s): %s\n", session_state_name(table[i].from),
+               session_state_name(table[i].to), session_role_name(table[i].role), table[i].when);
+    }
+    printf("%zu of %zu transitions of the session were made\n", n - missing, n);
+    return missing;
+}
+
 int main(int argc, char **argv)
 {
     static struct world world;
-    uint64_t schedules = 1000, seed = 1, events = 1200;
+    uint64_t schedules = 0, seed = 1, events = 1200;
     const char *plant = NULL;
-    bool expect_failure = false, soak = false, twice = false, trace = false, one = false;
+    bool expect_failure = false, soak = false, twice = false, trace = false, one = false, all = false;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--schedules") == 0)
-            schedules = strtoull(value, NULL, 10), i++;
+            schedules = strtoull(value, NULL, 10), one = false, i++;
         else if (strcmp(argv[i], "--seed") == 0)
-            seed = strtoull(value, NULL, 10), one = true, i++;
+            seed = strtoull(value, NULL, 10), one = schedules == 0, i++;
         else if (strcmp(argv[i], "--events") == 0)
             events = strtoull(value, NULL, 10), i++;
         else if (strcmp(argv[i], "--plant") == 0)
@@ -130,6 +151,8 @@ int main(int argc, char **argv)
             soak = true;
         else if (strcmp(argv[i], "--twice") == 0)
             twice = true;
+        else if (strcmp(argv[i], "--all-transitions") == 0)
+            all = true;
         else if (strcmp(argv[i], "--trace") == 0)
             trace = true;
         else
@@ -143,12 +166,14 @@ int main(int argc, char **argv)
         printf("seed %" PRIu64 ": %s\n", seed, same ? "replays exactly" : "DIFFERS");
         return !same;
     }
-    uint64_t promotions = 0, protections = 0, resyncs = 0, first = seed, last = one ? seed : schedules;
+    uint64_t promotions = 0, protections = 0, resyncs = 0, reached = 0, first = seed;
+    uint64_t last = first + (one ? 1 : schedules ? schedules : 1000) - 1;
     for (uint64_t s = first; soak || s <= last; s++) {
         bool ok = run_schedule(&world, s, events, plant, trace);
         promotions += world.promotions;
         protections += world.protections;
         resyncs += world.resyncs;
+        reached |= world.transitions;
         if (ok)
             continue;
         printf("schedule %" PRIu64 " failed after %" PRIu64 " steps: %s\nreplay: simulation --seed %" PRIu64
@@ -159,5 +184,8 @@ int main(int argc, char **argv)
     printf("%" PRIu64 " schedules: %" PRIu64 " times protected, %" PRIu64
            " images brought up to date, %" PRIu64 " promotions, every invariant held\n",
            last - first + 1, protections, resyncs, promotions);
+    unsigned missing = one ? 0 : print_unreached(reached);
+    if (all && missing)
+        return 1;
     return expect_failure ? 1 : 0;
 }

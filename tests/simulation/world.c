@@ -109,9 +109,11 @@ void send_beat(struct world *w, int h)
     for (int path = 0; path < (w->two_paths ? 2 : 1); path++) {
         bool lost = w->mode != REACHABLE && chance(w, 3);
         bool late = w->mode != REACHABLE && chance(w, 2);
+        /* Rarely so late that its sender has died and come back meanwhile. */
+        uint64_t most = !late ? 2000 : chance(w, 10) ? SECOND : 90000;
         event.ok = path == 0;
         if (!lost)
-            schedule(w, between(w, 50, late ? 90000 : 2000), event);
+            schedule(w, between(w, 50, most), event);
     }
 }
 

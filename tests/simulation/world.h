@@ -42,6 +42,7 @@ enum kind {
     PROMOTED,
     POWERED_DOWN, /* a guest that was asked to shut down has done so */
     FAULT,        /* something goes wrong, or right again */
+    UPSET,        /* the guest, the user or the hypervisor ends things just after a state was entered */
     RESTART,
     WAKE,       /* a host that stood still goes on */
     JOURNALLED, /* what an epoch wrote to disks is durable */
@@ -151,6 +152,7 @@ struct world {
     const char *plant;
     char failure[256];
     uint64_t hash, promotions, protections, resyncs;
+    uint64_t transitions; /* that a session made, by their place in failover/transitions.c */
 };
 
 /* The first broken invariant ends the schedule. */
