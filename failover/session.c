@@ -135,6 +135,20 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         crash(&step);
 }
 
+bool session_has_guest(const struct session *s)
+{
+    switch (s->state) {
+    case SESSION_CONNECTING:
+    case SESSION_SYNCHRONISING:
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_PEER_LOST:
+        return s->role == SESSION_PRIMARY;
+    default:
+        return false;
+    }
+}
+
 static enum session_standing standing_of(const struct session *s)
 {
     if (s->role == SESSION_PRIMARY)

@@ -264,6 +264,8 @@ void session_handle(struct session *s, const struct session_event *event, uint64
                     struct session_actions *out);
 /* What this side's next beat says. */
 void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
+/* This side has the guest and lets it run: it is neither handed over nor ending. */
+bool session_has_guest(const struct session *s);
 /* What a HELLO has to say now. */
 void session_hello(const struct session *s, struct session_hello *hello);
 /* When the next TICK is wanted (same clock), UINT64_MAX: never. */

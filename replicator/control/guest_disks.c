@@ -217,16 +217,7 @@ static void carry_on(struct replicator *r)
 /* The guest runs here, but for the disk. */
 static bool may_run(const struct replicator *r)
 {
-    switch (r->session.state) {
-    case SESSION_CONNECTING:
-    case SESSION_SYNCHRONISING:
-    case SESSION_ARMING:
-    case SESSION_PROTECTED:
-    case SESSION_PEER_LOST:
-        return r->session.role == SESSION_PRIMARY && !r->quitting;
-    default:
-        return false;
-    }
+    return session_has_guest(&r->session) && !r->quitting;
 }
 
 /* QEMU tries the request again; if it fails again, the guest stops again. */

@@ -126,16 +126,7 @@ void guest_events_taken_over(struct replicator *r, const char *run_state)
 
 static bool has_the_guest(const struct replicator *r)
 {
-    switch (r->session.state) {
-    case SESSION_CONNECTING:
-    case SESSION_SYNCHRONISING:
-    case SESSION_ARMING:
-    case SESSION_PROTECTED:
-    case SESSION_PEER_LOST:
-        return r->hv_ready && r->session.role == SESSION_PRIMARY && !r->quitting && !r->qemu_gone;
-    default:
-        return false;
-    }
+    return session_has_guest(&r->session) && r->hv_ready && !r->quitting && !r->qemu_gone;
 }
 
 static void on_refused(struct qmp *qmp, json_t *value, const GError *error, void *opaque)

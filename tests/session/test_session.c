@@ -1002,6 +1002,29 @@ static void test_every_state_and_event_has_a_name(void **state)
         assert_non_null(session_standing_name((enum session_standing)i));
 }
 
+static void test_the_guest_is_ours_until_it_is_handed_over(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    assert_true(session_has_guest(&side.session));
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    assert_true(session_has_guest(&side.session));
+    feed_simple(&side, SESSION_EVENT_FAILOVER_PLANNED);
+    assert_state(&side, SESSION_HANDING_OVER);
+    assert_false(session_has_guest(&side.session));
+    stand_by(&side);
+    assert_false(session_has_guest(&side.session));
+    feed_simple(&side, SESSION_EVENT_FAILOVER_FORCE);
+    assert_false(session_has_guest(&side.session));
+    feed(&side,
+         (struct session_event){.type = SESSION_EVENT_GRANT, .term = side.session.asked_term, .ok = true});
+    assert_state(&side, SESSION_PROMOTING);
+    assert_false(session_has_guest(&side.session));
+    feed(&side, (struct session_event){.type = SESSION_EVENT_PROMOTED, .ok = true});
+    assert_true(session_has_guest(&side.session));
+}
+
 /* ---- transitions ---- */
 
 static void test_a_transition_that_is_in_no_table_ends_the_session_and_does_nothing_else(void **state)
@@ -1084,6 +1107,7 @@ static void test_no_secondary_comes_from_a_primary_and_nothing_comes_from_the_en
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_guest_is_ours_until_it_is_handed_over),
         cmocka_unit_test(test_a_transition_that_is_in_no_table_ends_the_session_and_does_nothing_else),
         cmocka_unit_test(test_a_wrong_transition_takes_back_what_its_step_had_decided),
         cmocka_unit_test(test_a_secondary_without_a_whole_image_cannot_ask),
