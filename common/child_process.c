@@ -65,6 +65,15 @@ G_NORETURN static void child_fail(int error_pipe)
     _exit(127);
 }
 
+/* A descriptor out of the way of all numbers that the child is given. -1 and errno. */
+static int move_away(int fd)
+{
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+    if (moved < 0 && errno == EINVAL)
+        errno = EMFILE; /* the limit of open files is below that number */
+    return moved;
+}
+
 /* Without leading zeroes: nbdkit would read an octal number. snprintf is not async-signal-safe. */
 static void write_own_pid(char *text)
 {
@@ -95,11 +104,11 @@ G_NORETURN static void child_run(const struct child_plan *plan)
         getppid() != plan->parent)
         child_fail(plan->error_pipe);
     /* The pipe too must not be where a descriptor is to be put. */
-    int report = fcntl(plan->error_pipe, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+    int report = move_away(plan->error_pipe);
     if (report < 0)
         child_fail(plan->error_pipe);
     for (unsigned i = 0; i < start->nfds; i++) {
-        moved[i] = fcntl(start->fds[i].here, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+        moved[i] = move_away(start->fds[i].here);
         if (moved[i] < 0)
             child_fail(report);
     }
@@ -198,11 +207,20 @@ struct child_process *child_process_start(const struct child_start *start, child
                     start->argv[0], g_strerror(-pid));
         return NULL;
     }
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pidfd < 0) {
+        int saved = errno;
+        kill(pid, SIGKILL); /* not reaped, so the pid is still its */
+        waitpid(pid, NULL, 0);
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved), "%s could not be watched: %s",
+                    start->argv[0], g_strerror(saved));
+        return NULL;
+    }
     /* It has a session of its own by now, and hardly more than one thread. */
     priority_set_nice(pid, start->nice);
     struct child_process *process = g_new0(struct child_process, 1);
     process->pid = pid;
-    process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    process->pidfd = pidfd;
     process->exited = exited;
     process->opaque = opaque;
     process->log_path = g_strdup(start->log_path);

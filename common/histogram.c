@@ -5,10 +5,10 @@
  */
 #include "common/histogram.h"
 
+#include <glib.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdlib.h>
 
 #define SUB_BITS 6
 #define SUB      (1u << SUB_BITS)
@@ -41,12 +41,12 @@ static uint64_t value_of(unsigned bucket)
 
 struct histogram *histogram_new(void)
 {
-    return calloc(1, sizeof(struct histogram));
+    return g_new0(struct histogram, 1);
 }
 
 void histogram_free(struct histogram *histogram)
 {
-    free(histogram);
+    g_free(histogram);
 }
 
 void histogram_record(struct histogram *histogram, uint64_t value)

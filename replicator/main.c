@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -27,6 +28,7 @@
 #define DEVSTATE_CAPACITY (16u << 20)
 #define OTHER_STAGING_LEN (64u << 20) /* about: for RAM blocks beside the main one */
 #define NOTES_A_ROUND     256
+#define DESCRIPTORS_MIN   24 /* GLib ends the process where it gets none for itself */
 /* A busy disk may take seconds to sync: no reason to give the standby up. */
 #define DURABLE_ACK_TIMEOUT_MS 15000
 
@@ -138,8 +140,17 @@ static bool open_parts(struct replicator *r, GError **error)
     };
     r->epoch_bytes = histogram_new();
     r->capture = capture_thread_new(&capture);
-    r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
-    r->applier = applier_new(r->image, r->disks, r->disks && r->config.durable_acks, r->staging, &r->box);
+    if (r->capture)
+        r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
+    if (r->sender)
+        r->applier = applier_new(r->image, r->disks, r->disks && r->config.durable_acks, r->staging, &r->box);
+    if (!r->applier) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+                    "the threads of its data plane cannot be started: %s: raise the limits of understudyd "
+                    "(LimitNOFILE=, TasksMax=)",
+                    g_strerror(errno));
+        return false;
+    }
     r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
     r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier);
     capture_thread_set_disk_sync(r->capture, r->disk_sync);
@@ -200,7 +211,9 @@ void replicator_begin(struct replicator *r)
         goto failed;
     if (!open_endpoints(r, listen_fd, data_port, &error))
         goto failed;
-    r->link = link_new(&r->box, r->staging, r->endpoints, r->nendpoints);
+    r->link = link_new(&r->box, r->staging, r->endpoints, r->nendpoints, &error);
+    if (!r->link)
+        goto failed;
     r->data_port = data_port;
     r->udp_port = udp_port;
     if (r->config.peer_host)
@@ -298,11 +311,21 @@ int main(int argc, char **argv)
         return 2;
     }
     log_open("understudy-replicator");
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < DESCRIPTORS_MIN) {
+        fprintf(stderr,
+                "understudy-replicator: %u open files are too few: raise LimitNOFILE= of understudyd\n",
+                (unsigned)limit.rlim_cur);
+        return 1;
+    }
     signal(SIGPIPE, SIG_IGN);
     setsid(); /* it outlives the daemon, and whatever terminal that was started from */
     r.fds = (struct hv_fds){-1, -1, -1, -1};
-    if (mailbox_open(&r.box) < 0)
+    if (mailbox_open(&r.box) < 0) {
+        fprintf(stderr, "understudy-replicator: no descriptor for its control thread: %s\n",
+                g_strerror(errno));
         return 1;
+    }
     priority_take_real_time();
     /* Not for QEMU and nbdkit: while they had it, the daemon would not hear of this process's end. */
     if (fcntl(atoi(argv[2]), F_SETFD, FD_CLOEXEC) < 0)

@@ -115,8 +115,10 @@ bool guest_start(struct replicator *r, GError **error)
     struct ready_wait *wait = g_new0(struct ready_wait, 1);
     wait->hv = r->hv;
     wait->box = &r->box;
-    r->ready_thread = g_thread_new("ready", wait_ready, wait);
-    return true;
+    r->ready_thread = g_thread_try_new("ready", wait_ready, wait, error);
+    if (!r->ready_thread)
+        g_free(wait);
+    return r->ready_thread != NULL;
 }
 
 void guest_ready(struct replicator *r, const struct note *note)

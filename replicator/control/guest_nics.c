@@ -28,9 +28,13 @@ static int connect_unix(const char *path)
         return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        int saved = errno;
         close(fd);
+        errno = saved;
         return -1;
     }
+    if (fd < 0)
+        return -1;
     int len = NIC_SOCKET_BUFFER;
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &len, sizeof len);
     return fd;
@@ -96,14 +100,28 @@ static void on_chardevs(struct qmp *qmp, json_t *value, const GError *error, voi
     }
 }
 
+static bool connect_nic(struct replicator *r, unsigned nic)
+{
+    static const char *const kinds[] = {"out", "in", "mir", "inj"};
+    int fds[G_N_ELEMENTS(kinds)];
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        fds[i] = connect_nic_socket(r, kinds[i], nic);
+        if (fds[i] >= 0)
+            continue;
+        while (i > 0)
+            close(fds[--i]);
+        return false;
+    }
+    if (gate_add_nic(r->gate, fds[0], fds[1]) == 0 && input_log_add_nic(r->input_log, fds[2], fds[3]) == 0)
+        return true;
+    replicator_error(r, "VM %s: no memory, or more than %u NICs", r->config.vm_name, nic);
+    return false;
+}
+
 bool guest_nics_connect(struct replicator *r)
 {
     for (unsigned i = 0; i < r->config.nnics; i++) {
-        int out = connect_nic_socket(r, "out", i), in = connect_nic_socket(r, "in", i);
-        int mirror = connect_nic_socket(r, "mir", i), inject = connect_nic_socket(r, "inj", i);
-        if (out < 0 || in < 0 || mirror < 0 || inject < 0)
-            return false;
-        if (gate_add_nic(r->gate, out, in) < 0 || input_log_add_nic(r->input_log, mirror, inject) < 0)
+        if (!connect_nic(r, i))
             return false;
     }
     ask_for_chardevs(r);

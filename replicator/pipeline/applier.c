@@ -182,12 +182,15 @@ struct applier *applier_new(struct image *image, struct disks *disks, bool durab
     applier->staging = staging;
     applier->control = control;
     applier->synchronising = true;
-    if (mailbox_open(&applier->box) < 0) {
-        g_free(applier);
-        return NULL;
-    }
-    applier->thread = g_thread_new("applier", applier_run, applier);
-    return applier;
+    int status = mailbox_open(&applier->box);
+    if (status == 0 && !(applier->thread = g_thread_try_new("applier", applier_run, applier, NULL)))
+        status = -EAGAIN;
+    if (status == 0)
+        return applier;
+    mailbox_close(&applier->box);
+    g_free(applier);
+    errno = -status;
+    return NULL;
 }
 
 void applier_free(struct applier *applier)

@@ -21,6 +21,7 @@ struct applier;
 
 /* disks may be NULL. durable_acks: see above. Posts NOTE_EPOCH_APPLIED and NOTE_BATCH_APPLIED to control,
  * with the link they came by. */
+/* NULL and errno: there are no descriptors or no threads left. */
 struct applier *applier_new(struct image *image, struct disks *disks, bool durable_acks,
                             struct staging *staging, struct mailbox *control);
 /* Applies what was posted, then ends the thread. */

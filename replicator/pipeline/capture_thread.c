@@ -475,6 +475,20 @@ static void list_figures(const struct capture_thread *t, struct histogram *all[F
     memcpy(all, list, sizeof list);
 }
 
+/* All but the thread. */
+static void free_parts(struct capture_thread *t)
+{
+    struct histogram *all[FIGURES];
+    capture_close(t->capture);
+    mailbox_close(&t->wake);
+    list_figures(t, all);
+    for (size_t i = 0; i < FIGURES; i++)
+        histogram_free(all[i]);
+    g_mutex_clear(&t->mutex);
+    g_cond_clear(&t->idle);
+    g_free(t);
+}
+
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config)
 {
     struct capture_thread *t = g_new0(struct capture_thread, 1);
@@ -498,12 +512,16 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
     g_mutex_init(&t->mutex);
     g_cond_init(&t->idle);
     t->next_epoch = 1;
-    if (mailbox_open(&t->wake) < 0 || capture_open(&t->capture, &capture) < 0) {
-        g_free(t);
-        return NULL;
-    }
-    t->thread = g_thread_new("capture", capture_thread_run, t);
-    return t;
+    int status = mailbox_open(&t->wake);
+    if (status == 0)
+        status = capture_open(&t->capture, &capture);
+    if (status == 0 && !(t->thread = g_thread_try_new("capture", capture_thread_run, t, NULL)))
+        status = -EAGAIN;
+    if (status == 0)
+        return t;
+    free_parts(t);
+    errno = -status;
+    return NULL;
 }
 
 /* Replaces the order and wakes the thread. Takes over order->connection's reference. */
@@ -523,15 +541,7 @@ void capture_thread_free(struct capture_thread *t)
         return;
     give_order(t, (struct capture_order){.mode = MODE_QUIT, .generation = t->order.generation + 1});
     g_thread_join(t->thread);
-    capture_close(t->capture);
-    mailbox_close(&t->wake);
-    struct histogram *all[FIGURES];
-    list_figures(t, all);
-    for (size_t i = 0; i < FIGURES; i++)
-        histogram_free(all[i]);
-    g_mutex_clear(&t->mutex);
-    g_cond_clear(&t->idle);
-    g_free(t);
+    free_parts(t);
 }
 
 void capture_thread_set_sender(struct capture_thread *t, struct sender *sender)

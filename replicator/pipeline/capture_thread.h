@@ -43,6 +43,7 @@ struct capture_figures {
     _Atomic uint64_t sync_sent_pages; /* by the last synchronisation, its first epoch included */
 };
 
+/* NULL and errno: there are no descriptors, no memory or no threads left. */
 struct capture_thread *capture_thread_new(const struct capture_thread_config *config);
 /* Ends the thread; the hypervisor is free to use by the caller afterwards. */
 void capture_thread_free(struct capture_thread *thread);

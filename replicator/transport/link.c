@@ -12,6 +12,7 @@
 #include "replicator/transport/link.h"
 
 #include <errno.h>
+#include <gio/gio.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -38,7 +39,7 @@ struct link {
     uint64_t next_id;  /* link thread */
     char *complaint;   /* the last one; link thread */
     gint64 refused_us; /* when control was told last; link thread */
-    int wake_fd; /* wakes the link thread where it polls. -1 where there is none: it looks every POLL_MS */
+    int wake_fd;       /* wakes the link thread where it polls */
 
     /* Link thread: connections without a completed HELLO, the oldest first. */
     struct introduction *pending[LINK_MAX_PENDING];
@@ -394,8 +395,21 @@ static gpointer link_run(gpointer opaque)
     return NULL;
 }
 
+/* All but the thread. */
+static void free_parts(struct link *link)
+{
+    if (link->wake_fd >= 0)
+        close(link->wake_fd);
+    g_mutex_clear(&link->mutex);
+    g_cond_clear(&link->changed);
+    g_free(link->complaint);
+    g_free(link->host);
+    g_free(link->port);
+    g_free(link);
+}
+
 struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
-                      unsigned nendpoints)
+                      unsigned nendpoints, GError **error)
 {
     struct link *link = g_new0(struct link, 1);
     link->control = control;
@@ -404,10 +418,17 @@ struct link *link_new(struct mailbox *control, struct staging *staging, struct e
     memcpy(link->endpoints, endpoints, link->nendpoints * sizeof *endpoints);
     g_mutex_init(&link->mutex);
     g_cond_init(&link->changed);
-    link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->refused_us = g_get_monotonic_time() - (gint64)REFUSED_RETRY_MS * 1000;
-    link->thread = g_thread_new("link", link_run, link);
-    return link;
+    link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (link->wake_fd < 0)
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+                    "no descriptor for the link's thread: %s", g_strerror(errno));
+    else
+        link->thread = g_thread_try_new("link", link_run, link, error);
+    if (link->thread)
+        return link;
+    free_parts(link);
+    return NULL;
 }
 
 /* Wakes the link thread from whichever wait it is in. The mutex is held. */
@@ -466,12 +487,5 @@ void link_free(struct link *link)
         return;
     give_up(link, true, true);
     g_thread_join(link->thread);
-    if (link->wake_fd >= 0)
-        close(link->wake_fd);
-    g_mutex_clear(&link->mutex);
-    g_cond_clear(&link->changed);
-    g_free(link->complaint);
-    g_free(link->host);
-    g_free(link->port);
-    g_free(link);
+    free_parts(link);
 }

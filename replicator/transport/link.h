@@ -23,10 +23,12 @@ struct link;
 #define LINK_HELLO_MS 2000u
 /* Most connections without HELLO; when one more comes, the oldest is closed. */
 #define LINK_MAX_PENDING 8u
-/* endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
+/*
+ * endpoints: in the order in which they are to be tried; they must outlive the link and all its connections.
+ * NULL and error: there is no descriptor or no thread left.
  */
 struct link *link_new(struct mailbox *control, struct staging *staging, struct endpoint *const *endpoints,
-                      unsigned nendpoints);
+                      unsigned nendpoints, GError **error);
 /* Ends the thread and drops any connection. */
 void link_free(struct link *link);
 /*

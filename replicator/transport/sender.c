@@ -6,6 +6,7 @@
  */
 #include "replicator/transport/sender.h"
 
+#include <errno.h>
 #include <poll.h>
 
 #include "checkpoint/page_encoding.h"
@@ -195,12 +196,15 @@ struct sender *sender_new(struct staging *staging, struct mailbox *control, stru
     sender->epoch_bytes = epoch_bytes;
     sender->room = room;
     sender->opaque = opaque;
-    if (mailbox_open(&sender->box) < 0) {
-        g_free(sender);
-        return NULL;
-    }
-    sender->thread = g_thread_new("sender", sender_run, sender);
-    return sender;
+    int status = mailbox_open(&sender->box);
+    if (status == 0 && !(sender->thread = g_thread_try_new("sender", sender_run, sender, NULL)))
+        status = -EAGAIN;
+    if (status == 0)
+        return sender;
+    mailbox_close(&sender->box);
+    g_free(sender);
+    errno = -status;
+    return NULL;
 }
 
 void sender_free(struct sender *sender)

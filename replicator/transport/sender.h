@@ -16,6 +16,7 @@ struct sender;
 /* Called on the sender thread each time an epoch's staging pages were returned. */
 typedef void (*sender_room)(void *opaque);
 
+/* NULL and errno: there are no descriptors or no threads left. */
 struct sender *sender_new(struct staging *staging, struct mailbox *control, struct histogram *epoch_bytes,
                           sender_room room, void *opaque);
 /* Sends what was posted, then ends the thread. */

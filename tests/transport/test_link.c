@@ -55,7 +55,8 @@ static void open_side(struct side *side, enum wire_role role)
         assert_true(fd >= 0);
     }
     side->endpoint = endpoint_tcp_new(fd, STALL_MS);
-    side->link = link_new(&side->control, side->staging, &side->endpoint, 1);
+    side->link = link_new(&side->control, side->staging, &side->endpoint, 1, NULL);
+    assert_non_null(side->link);
 }
 
 static void drop_note(struct note *note)
