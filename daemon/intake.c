@@ -83,16 +83,22 @@ static void drop(struct waiting *waiting, const char *why)
     close(stop_waiting(waiting));
 }
 
-static gpointer serve(gpointer opaque)
+/* All but the descriptor. */
+static void served_free(struct served *served)
 {
-    struct served *served = opaque;
-    served->serve(served->fd, served->address, served->request);
-    close(served->fd);
     understudy__envelope__free_unpacked(served->request, NULL);
     g_free(served->address);
     g_atomic_int_add(served->nserved, -1);
     g_atomic_rc_box_release(served->nserved);
     g_free(served);
+}
+
+static gpointer serve(gpointer opaque)
+{
+    struct served *served = opaque;
+    served->serve(served->fd, served->address, served->request);
+    close(served->fd);
+    served_free(served);
     return NULL;
 }
 
@@ -116,6 +122,7 @@ static void begin_serving(struct waiting *waiting, Understudy__Envelope *request
         understudy__envelope__free_unpacked(request, NULL);
         return;
     }
+    g_autoptr(GError) error = NULL;
     struct served *served = g_new0(struct served, 1);
     served->fd = fd;
     served->address = g_steal_pointer(&address);
@@ -123,7 +130,14 @@ static void begin_serving(struct waiting *waiting, Understudy__Envelope *request
     served->serve = intake->rules->serve;
     served->nserved = g_atomic_rc_box_acquire(intake->nserved);
     g_atomic_int_inc(intake->nserved);
-    g_thread_unref(g_thread_new("request", serve, served));
+    GThread *thread = g_thread_try_new("request", serve, served, &error);
+    if (thread) {
+        g_thread_unref(thread);
+        return;
+    }
+    log_seldom(intake, served->address, error->message);
+    refuse(fd, "this understudyd can start no thread: try again, or raise its TasksMax=");
+    served_free(served);
 }
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)

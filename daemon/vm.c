@@ -26,6 +26,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
+#include "daemon/task_thread.h"
 #include "failover/standby_backoff.h"
 #include "hv-hooks/line.h"
 #include "proto/epoch_wire.h"
@@ -785,7 +786,7 @@ static void reprotect(struct vm *vm)
     vm->asking = true;
     GTask *task = g_task_new(NULL, NULL, peer_answered, NULL);
     g_task_set_task_data(task, wish, free_wish);
-    g_task_run_in_thread(task, ask_peer);
+    task_thread_run(task, ask_peer);
     g_object_unref(task);
 }
 

@@ -9,6 +9,7 @@
 #include <gio/gio.h>
 
 #include "daemon/daemon.h"
+#include "daemon/task_thread.h"
 
 #define LOOK_S  2
 #define PROBE_S 300
@@ -52,10 +53,12 @@ static void on_looked(GObject *source, GAsyncResult *result, gpointer opaque)
     g_autoptr(GPtrArray) faults = g_task_propagate_pointer(G_TASK(result), NULL);
     (void)source;
     (void)opaque;
-    if (watch) {
+    if (watch)
         watch->looking = false;
+    if (!faults) /* no thread: what was found last stands */
+        return;
+    if (watch)
         watch->again = faults->len > 0;
-    }
     vm_set_warnings(look->name, faults);
 }
 
@@ -92,7 +95,7 @@ static void look_at(const struct vm_view *vm, void *opaque)
     watch->looking = true;
     g_autoptr(GTask) task = g_task_new(NULL, NULL, on_looked, NULL);
     g_task_set_task_data(task, look, free_look);
-    g_task_run_in_thread(task, look_on_thread);
+    task_thread_run(task, look_on_thread);
 }
 
 static gboolean is_gone(gpointer name, gpointer watch, gpointer seen)
