@@ -29,6 +29,7 @@ struct arbiter;
 /* May be called before arbiter_ask returns. */
 typedef void (*arbiter_answer)(bool granted, uint64_t term, void *opaque);
 
+/* NULL: no memory. */
 struct arbiter *arbiter_none_new(void);
 void arbiter_free(struct arbiter *arbiter);
 void arbiter_ask(struct arbiter *arbiter, uint64_t term, arbiter_answer answer, void *opaque);
