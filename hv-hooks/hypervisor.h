@@ -59,7 +59,8 @@ char *hv_fds_environment(const struct hv_fds *fds);
 /* Maps the memfds (which stay the caller's). pid may be 0 when not known yet. 0 or -errno. */
 int hypervisor_open(struct hypervisor **out, const struct hv_fds *fds, uint64_t ram_len);
 void hypervisor_close(struct hypervisor *hv);
-void hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
+/* 0, or -errno: its end could not be noticed. */
+int hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
 /*

@@ -152,11 +152,15 @@ static bool open_parts(struct replicator *r, GError **error)
         return false;
     }
     r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
-    r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier);
     capture_thread_set_disk_sync(r->capture, r->disk_sync);
-    r->arbiter = arbiter_none_new();
     capture_thread_set_sender(r->capture, r->sender);
-    return true;
+    r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier, error);
+    if (!r->disk_answer)
+        return false;
+    r->arbiter = arbiter_none_new();
+    if (!r->arbiter)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory");
+    return r->arbiter != NULL;
 }
 
 /* RDMA first: the link tries them in this order. Takes listen_fd when it succeeds. */

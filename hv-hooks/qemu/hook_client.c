@@ -155,12 +155,13 @@ void hypervisor_close(struct hypervisor *hv)
     g_free(hv);
 }
 
-void hypervisor_set_pid(struct hypervisor *hv, pid_t pid)
+int hypervisor_set_pid(struct hypervisor *hv, pid_t pid)
 {
     if (hv->pidfd >= 0)
         close(hv->pidfd);
     hv->pid = pid;
     hv->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return hv->pidfd < 0 ? -errno : 0;
 }
 
 pid_t hypervisor_pid(const struct hypervisor *hv)

@@ -3,6 +3,7 @@
 #include "replicator/control/adoption.h"
 
 #include <errno.h>
+#include <gio/gio.h>
 #include <glib-unix.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -29,17 +30,20 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-struct adoption *adoption_new(const char *vm_dir, struct channel *channel)
+struct adoption *adoption_new(const char *vm_dir, struct channel *channel, GError **error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     g_autofree char *path = g_build_filename(vm_dir, "us-replicator", NULL);
-    if (strlen(path) >= sizeof address.sun_path)
-        return NULL;
-    strcpy(address.sun_path, path);
-    g_unlink(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = -1;
+    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path)
+        errno = ENAMETOOLONG;
+    else
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0)
+        g_unlink(path);
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 2) < 0) {
-        g_warning("no daemon can adopt this VM later: %s: %s", path, g_strerror(errno));
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+                    "no later understudyd could find this VM: %s: %s", path, g_strerror(errno));
         if (fd >= 0)
             close(fd);
         return NULL;

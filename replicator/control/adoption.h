@@ -6,13 +6,15 @@
 #ifndef UNDERSTUDY_REPLICATOR_ADOPTION_H
 #define UNDERSTUDY_REPLICATOR_ADOPTION_H
 
+#include <glib.h>
 #include <stdbool.h>
 
 struct adoption;
 struct channel;
 
-/* Listens at vm_dir/us-replicator. Connections go to channel_attach. NULL: it could not; not fatal. */
-struct adoption *adoption_new(const char *vm_dir, struct channel *channel);
+/* Listens at vm_dir/us-replicator. Connections go to channel_attach. NULL and error: no daemon could adopt.
+ */
+struct adoption *adoption_new(const char *vm_dir, struct channel *channel, GError **error);
 void adoption_free(struct adoption *adoption);
 
 #endif

@@ -229,12 +229,13 @@ static void on_closed(struct framing *framing, void *opaque)
 }
 
 /* For a daemon that comes later. */
-static void remember_start(struct channel *channel, const Understudy__Start *start)
+static bool remember_start(struct channel *channel, const Understudy__Start *start, GError **error)
 {
     channel->start_len = understudy__start__get_packed_size(start);
     channel->start = g_malloc(channel->start_len);
     understudy__start__pack(start, channel->start);
-    channel->adoption = adoption_new(start->vm_dir, channel);
+    channel->adoption = adoption_new(start->vm_dir, channel, error);
+    return channel->adoption != NULL;
 }
 
 static void take_disks(struct replicator_config *config, const Understudy__Start *start)
@@ -320,6 +321,17 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     replicator_configured(r);
 }
 
+static void on_start(struct channel *channel, const Understudy__Start *start)
+{
+    g_autoptr(GError) error = NULL;
+    if (channel->start || remember_start(channel, start, &error)) {
+        take_start(channel->r, start);
+        return;
+    }
+    replicator_error(channel->r, "%s", error->message);
+    replicator_give_up(channel->r);
+}
+
 static void reset_figures(struct replicator *r)
 {
     if (r->capture)
@@ -339,9 +351,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         return;
     switch (message->body_case) {
     case UNDERSTUDY__ENVELOPE__BODY_START:
-        if (!channel->start)
-            remember_start(channel, message->start);
-        take_start(r, message->start);
+        on_start(channel, message->start);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_PEER_MOVED:
         replicator_peer_moved(r, message->peer_moved->host, (uint16_t)message->peer_moved->data_port,

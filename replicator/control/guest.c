@@ -111,7 +111,12 @@ bool guest_start(struct replicator *r, GError **error)
                                  r->config.nice, on_qemu_exit, r, error);
     if (!r->qemu)
         return false;
-    hypervisor_set_pid(r->hv, child_process_pid(r->qemu));
+    status = hypervisor_set_pid(r->hv, child_process_pid(r->qemu));
+    if (status < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "QEMU could not be watched: %s",
+                    g_strerror(-status));
+        return false;
+    }
     struct ready_wait *wait = g_new0(struct ready_wait, 1);
     wait->hv = r->hv;
     wait->box = &r->box;

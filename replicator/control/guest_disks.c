@@ -93,14 +93,14 @@ static void on_durable(void *opaque)
     gate_pass_all(r->gate);
 }
 
-/* What is held back of shared disks included. Waits. */
+/* What is held back of shared disks included. Waits, at most twice LAST_WRITES_MS. */
 static bool let_go_now(struct replicator *r)
 {
     gint64 until = g_get_monotonic_time() + LAST_WRITES_MS * 1000;
     disks_let_go(r->disks);
     while (!disks_order_done(r->disks) && g_get_monotonic_time() < until)
         g_usleep(1000);
-    return disks_order_done(r->disks) && disks_sync(r->disks) == 0;
+    return disks_order_done(r->disks) && disks_sync_within(r->disks, LAST_WRITES_MS) == 0;
 }
 
 void guest_disks_release_all(struct replicator *r)

@@ -112,9 +112,18 @@ static bool connect_nic(struct replicator *r, unsigned nic)
             close(fds[--i]);
         return false;
     }
-    if (gate_add_nic(r->gate, fds[0], fds[1]) == 0 && input_log_add_nic(r->input_log, fds[2], fds[3]) == 0)
+    size_t taken = 0;
+    int status = gate_add_nic(r->gate, fds[0], fds[1]);
+    if (status == 0) {
+        taken = 2;
+        status = input_log_add_nic(r->input_log, fds[2], fds[3]);
+    }
+    if (status == 0)
         return true;
-    replicator_error(r, "VM %s: no memory, or more than %u NICs", r->config.vm_name, nic);
+    for (size_t i = taken; i < G_N_ELEMENTS(fds); i++)
+        close(fds[i]);
+    replicator_error(r, "VM %s: network device %u cannot be protected: %s", r->config.vm_name, nic,
+                     status == -E2BIG ? "there are too many" : g_strerror(-status));
     return false;
 }
 

@@ -114,10 +114,9 @@ static void on_nbdkit_exit(struct child_process *process, int status, void *opaq
     disks_mode_look(disks);
 }
 
-static void start_nbdkit(struct disk *disk)
+static bool try_nbdkit(struct disk *disk, GError **error)
 {
     struct disks *disks = disk->disks;
-    g_autoptr(GError) error = NULL;
     g_autofree char *log = g_build_filename(disks->config.vm_dir, "disks.log", NULL);
     const struct nbdkit_start start = {
         .plugin = disks->config.plugin,
@@ -130,13 +129,19 @@ static void start_nbdkit(struct disk *disk)
         .map_fd = disk_map_fd(disk->map),
         .attention_fd = disk->attention_fd,
     };
-    if (disks->closing)
-        return;
     child_process_free(disk->nbdkit);
     disk->started_us = g_get_monotonic_time();
-    disk->nbdkit = nbdkit_process_start(&start, on_nbdkit_exit, disk, &error);
+    disk->nbdkit = nbdkit_process_start(&start, on_nbdkit_exit, disk, error);
     atomic_store(&disk->server_runs, disk->nbdkit != NULL);
-    if (disk->nbdkit) {
+    return disk->nbdkit != NULL;
+}
+
+static void start_nbdkit(struct disk *disk)
+{
+    g_autoptr(GError) error = NULL;
+    if (disk->disks->closing)
+        return;
+    if (try_nbdkit(disk, &error)) {
         trouble_over_soon(disk);
         return;
     }
@@ -278,8 +283,12 @@ static bool open_all(struct disks *disks, GError **error)
     }
     /* The first order stands before the first nbdkit looks. */
     disks_order(disks, config->standby ? 0 : DISK_WRITABLE | DISK_DURABLE, 0, false);
-    for (unsigned i = 0; i < disks->n; i++)
-        start_nbdkit(&disks->disk[i]);
+    for (unsigned i = 0; i < disks->n; i++) {
+        if (!try_nbdkit(&disks->disk[i], error)) {
+            g_prefix_error(error, "the server of disk %s cannot be started: ", disks->disk[i].id);
+            return false;
+        }
+    }
     return true;
 }
 
@@ -287,6 +296,7 @@ struct disks *disks_open(const struct disks_config *config, GError **error)
 {
     struct disks *disks = g_new0(struct disks, 1);
     g_mutex_init(&disks->mutex);
+    g_cond_init(&disks->synced);
     disks->config = *config;
     disks->config.vm_name = g_strdup(config->vm_name);
     disks->config.vm_dir = g_strdup(config->vm_dir);
@@ -299,7 +309,7 @@ struct disks *disks_open(const struct disks_config *config, GError **error)
                     DISK_MAX);
     else if (g_mkdir_with_parents(config->state_dir, 0700) < 0)
         ok = fail(error, -errno, "the folder", config->state_dir);
-    if (ok && open_all(disks, error)) {
+    if (ok && disks_mode_open(disks, error) && open_all(disks, error)) {
         disks->config.list = NULL; /* the caller's */
         return disks;
     }
@@ -339,8 +349,7 @@ void disks_close(struct disks *disks)
         return;
     disks->closing = true;
     disks_cancel_durable(disks);
-    while (disks->syncing)
-        g_main_context_iteration(NULL, TRUE);
+    disks_mode_close(disks);
     /* What the journal has is in the images; they are about to be closed cleanly. */
     if (disks->journal && !atomic_load(&disks->torn) && disks_sync(disks) == 0)
         disk_journal_trim(disks->journal);
@@ -348,6 +357,7 @@ void disks_close(struct disks *disks)
         close_disk(&disks->disk[i]);
     disk_journal_close(disks->journal);
     g_mutex_clear(&disks->mutex);
+    g_cond_clear(&disks->synced);
     g_free(disks->failure);
     disks_forget_held(disks);
     g_free((char *)disks->config.vm_name);

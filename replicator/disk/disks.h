@@ -125,6 +125,8 @@ typedef void (*disks_done)(void *opaque);
 void disks_make_durable(struct disks *disks, disks_done done, void *opaque);
 /* Calls fdatasync for all images, on this thread. 0 or -errno. Any thread. */
 int disks_sync(struct disks *disks);
+/* The same on a thread of its own, which is waited for no longer than that: -ETIMEDOUT. Control thread. */
+int disks_sync_within(struct disks *disks, unsigned timeout_ms);
 /* Forgets a make_durable under way. */
 void disks_cancel_durable(struct disks *disks);
 

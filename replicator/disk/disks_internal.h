@@ -68,10 +68,14 @@ struct disks {
     uint64_t log_limit;     /* capture thread: the last one but 0 */
     unsigned n;
     struct disk_journal *journal;
-    GQueue held;       /* applier thread: struct held_epoch*, what shared disks may not have yet */
-    size_t held_bytes; /* applier thread: of them all */
+    GQueue held;         /* applier thread: struct held_epoch*, what shared disks may not have yet */
+    size_t held_bytes;   /* applier thread: of them all */
+    GThreadPool *syncer; /* one thread: a sync takes as long as the disks like */
     GMutex mutex;
-    char *failure; /* guarded */
+    GCond synced;
+    char *failure;       /* guarded */
+    uint64_t syncs_done; /* guarded */
+    int sync_status;     /* guarded; of the last one */
     /*
      * An epoch has been applied only partially, so the journal must keep it. Written by the thread that
      * applies, read by closing.
@@ -80,7 +84,8 @@ struct disks {
     bool closing;
 
     /* make_durable: control thread. */
-    bool making_durable, syncing;
+    bool making_durable;
+    uint64_t syncs_begun, syncs_heard_of; /* counts */
     uint64_t durable_request, synced_request;
     disks_done done;
     void *done_opaque;
@@ -88,6 +93,9 @@ struct disks {
 
 /* Control thread: checks whether an order has been carried out. */
 void disks_mode_look(struct disks *disks);
+/* The thread that syncs. False and error: there is none left. Closing waits for what it is doing. */
+bool disks_mode_open(struct disks *disks, GError **error);
+void disks_mode_close(struct disks *disks);
 /* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
 void disks_tell_failure(const struct disk *disk, const char *doing, int status);
 /* Replays the journal and empties it, before anything else uses the images. */

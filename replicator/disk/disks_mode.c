@@ -158,24 +158,23 @@ int disks_sync(struct disks *disks)
     return status;
 }
 
-static void sync_in_task(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+static bool sync_under_way(const struct disks *disks)
 {
-    (void)source;
-    (void)cancellable;
-    g_task_return_int(task, disks_sync(data));
+    return disks->syncs_begun != disks->syncs_heard_of;
 }
 
-static void on_synced(GObject *source, GAsyncResult *result, gpointer opaque)
+static gboolean on_synced(gpointer opaque)
 {
     struct disks *disks = opaque;
-    int status = (int)g_task_propagate_int(G_TASK(result), NULL);
-    (void)source;
-    disks->syncing = false;
+    g_mutex_lock(&disks->mutex);
+    int status = disks->sync_status;
+    g_mutex_unlock(&disks->mutex);
+    disks->syncs_heard_of++;
     if (!disks->making_durable)
-        return;
-    if (disks->synced_request != disks->durable_request) {
+        return G_SOURCE_REMOVE;
+    if (sync_under_way(disks) || disks->synced_request != disks->durable_request) {
         disks_mode_look(disks); /* asked again meanwhile: what was written in between counts too */
-        return;
+        return G_SOURCE_REMOVE;
     }
     if (status < 0) {
         /* What the guest was promised is not safe anywhere: its output stays here. */
@@ -184,22 +183,69 @@ static void on_synced(GObject *source, GAsyncResult *result, gpointer opaque)
                                                    why ? why : g_strerror(-status), disks->config.vm_name);
         disks->config.trouble(disks->config.opaque, message);
         disks->making_durable = false;
-        return;
+        return G_SOURCE_REMOVE;
     }
     disks->making_durable = false;
     disks->done(disks->done_opaque);
+    return G_SOURCE_REMOVE;
+}
+
+static void sync_on_thread(gpointer data, gpointer opaque)
+{
+    struct disks *disks = opaque;
+    int status = disks_sync(disks);
+    (void)data;
+    g_mutex_lock(&disks->mutex);
+    disks->sync_status = status;
+    disks->syncs_done++;
+    g_cond_broadcast(&disks->synced);
+    g_mutex_unlock(&disks->mutex);
+    g_idle_add_full(G_PRIORITY_DEFAULT, on_synced, disks, NULL);
+}
+
+bool disks_mode_open(struct disks *disks, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    disks->syncer = g_thread_pool_new(sync_on_thread, disks, 1, TRUE, &why);
+    if (why)
+        g_propagate_prefixed_error(error, g_steal_pointer(&why), "no thread to sync the disks: ");
+    return why == NULL;
+}
+
+void disks_mode_close(struct disks *disks)
+{
+    if (disks->syncer)
+        g_thread_pool_free(disks->syncer, FALSE, TRUE);
+    while (g_idle_remove_by_data(disks))
+        ;
+}
+
+/* The pool's thread is there already: this does not fail. */
+static void begin_sync(struct disks *disks)
+{
+    disks->syncs_begun++;
+    g_thread_pool_push(disks->syncer, disks, NULL);
 }
 
 void disks_mode_look(struct disks *disks)
 {
-    if (!disks->making_durable || disks->syncing || !writes_are_durable(disks))
+    if (!disks->making_durable || sync_under_way(disks) || !writes_are_durable(disks))
         return;
-    disks->syncing = true;
     disks->synced_request = disks->durable_request;
-    GTask *task = g_task_new(NULL, NULL, on_synced, disks);
-    g_task_set_task_data(task, disks, NULL);
-    g_task_run_in_thread(task, sync_in_task);
-    g_object_unref(task);
+    begin_sync(disks);
+}
+
+int disks_sync_within(struct disks *disks, unsigned timeout_ms)
+{
+    gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    bool in_time = true;
+    begin_sync(disks);
+    g_mutex_lock(&disks->mutex);
+    while (disks->syncs_done < disks->syncs_begun && in_time)
+        in_time = g_cond_wait_until(&disks->synced, &disks->mutex, until);
+    int status = disks->syncs_done < disks->syncs_begun ? -ETIMEDOUT : disks->sync_status;
+    g_mutex_unlock(&disks->mutex);
+    return status;
 }
 
 void disks_make_durable(struct disks *disks, disks_done done, void *opaque)

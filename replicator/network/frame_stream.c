@@ -9,9 +9,9 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <glib.h>
 #include <linux/sockios.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -19,19 +19,18 @@
 
 #define BUFFER_LEN (FRAME_HEAD_LEN + FRAME_MAX_LEN + FRAME_STREAM_READ_LEN)
 
-int frame_stream_open(struct frame_stream *stream, int fd)
+void frame_stream_open(struct frame_stream *stream, int fd)
 {
     memset(stream, 0, sizeof *stream);
     stream->fd = fd;
-    stream->buffer = malloc(BUFFER_LEN);
-    return stream->buffer ? 0 : -ENOMEM;
+    stream->buffer = g_malloc(BUFFER_LEN);
 }
 
 void frame_stream_close(struct frame_stream *stream)
 {
     if (stream->buffer)
         close(stream->fd);
-    free(stream->buffer);
+    g_free(stream->buffer);
     stream->buffer = NULL;
 }
 

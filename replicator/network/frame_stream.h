@@ -36,8 +36,8 @@ struct frame_stream {
 /* Calls for each whole frame, head included; end is its end offset in the stream. */
 typedef void (*frame_taken)(void *opaque, const uint8_t *frame, size_t len, uint64_t end);
 
-/* Takes over fd, which must not block. 0 or -ENOMEM. */
-int frame_stream_open(struct frame_stream *stream, int fd);
+/* Takes over fd, which must not block. */
+void frame_stream_open(struct frame_stream *stream, int fd);
 void frame_stream_close(struct frame_stream *stream);
 /* Control thread: reads what is there. 0, -ENOTCONN (QEMU closed it) or -EPROTO (not frames). */
 int frame_stream_read(struct frame_stream *stream, frame_taken taken, void *opaque);

@@ -9,7 +9,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <glib-unix.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -71,7 +70,7 @@ void input_log_free(struct input_log *log)
         forget(nic);
         frame_stream_close(&nic->stream);
         close(nic->inject_fd);
-        free(nic);
+        g_aligned_free(nic);
     }
     g_free(log);
 }
@@ -106,18 +105,12 @@ int input_log_add_nic(struct input_log *log, int mirror_fd, int inject_fd)
 {
     if (log->nnics == MAX_NICS)
         return -E2BIG;
-    struct log_nic *nic = aligned_alloc(64, (sizeof *nic + 63) / 64 * 64);
-    if (!nic)
-        return -ENOMEM;
-    memset(nic, 0, sizeof *nic);
+    struct log_nic *nic = g_aligned_alloc0(1, sizeof *nic, _Alignof(struct log_nic));
     nic->log = log;
     nic->index = log->nnics;
     nic->inject_fd = inject_fd;
     g_queue_init(&nic->kept);
-    if (frame_stream_open(&nic->stream, mirror_fd) < 0) {
-        free(nic);
-        return -ENOMEM;
-    }
+    frame_stream_open(&nic->stream, mirror_fd);
     nic->source = g_unix_fd_add_full(G_PRIORITY_HIGH, mirror_fd, G_IO_IN | G_IO_HUP, on_readable, nic, NULL);
     log->nics[log->nnics++] = nic;
     return 0;

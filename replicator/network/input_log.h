@@ -22,7 +22,7 @@ typedef void (*input_log_send)(void *opaque, unsigned nic, uint64_t epoch, const
 
 struct input_log *input_log_new(input_log_send send, void *opaque);
 void input_log_free(struct input_log *log);
-/* Takes over both fds: mirror (QEMU to us) and inject (us to QEMU). */
+/* Takes over both fds, when it succeeds: mirror (QEMU to us) and inject (us to QEMU). 0 or -E2BIG. */
 int input_log_add_nic(struct input_log *log, int mirror_fd, int inject_fd);
 /* Primary: whether copies are wanted now. */
 void input_log_set_active(struct input_log *log, bool active);

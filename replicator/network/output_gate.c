@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <glib-unix.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -65,11 +64,10 @@ static void close_nic(struct gate_nic *nic)
     g_clear_handle_id(&nic->read_source, g_source_remove);
     g_clear_handle_id(&nic->write_source, g_source_remove);
     frame_stream_close(&nic->stream);
-    if (nic->in_fd >= 0)
-        close(nic->in_fd);
+    close(nic->in_fd);
     g_free(nic->ring);
     g_free(nic->frames);
-    free(nic);
+    g_aligned_free(nic);
 }
 
 void gate_free(struct output_gate *gate)
@@ -173,19 +171,16 @@ int gate_add_nic(struct output_gate *gate, int out_fd, int in_fd)
 {
     if (gate->nnics == GATE_MAX_NICS)
         return -E2BIG;
-    struct gate_nic *nic = aligned_alloc(64, (sizeof *nic + 63) / 64 * 64);
-    if (!nic)
+    uint8_t *ring = g_try_malloc(gate->hold_len);
+    if (!ring)
         return -ENOMEM;
-    memset(nic, 0, sizeof *nic);
+    struct gate_nic *nic = g_aligned_alloc0(1, sizeof *nic, _Alignof(struct gate_nic));
     nic->gate = gate;
     nic->in_fd = in_fd;
     nic->release_to = gate->mode == GATE_PASS ? UINT64_MAX : 0;
-    nic->ring = g_malloc(gate->hold_len);
+    nic->ring = ring;
     nic->frames = g_new0(struct held_frame, FRAMES_MAX);
-    if (frame_stream_open(&nic->stream, out_fd) < 0) {
-        close_nic(nic);
-        return -ENOMEM;
-    }
+    frame_stream_open(&nic->stream, out_fd);
     nic->read_source =
         g_unix_fd_add_full(G_PRIORITY_HIGH, out_fd, G_IO_IN | G_IO_HUP, on_readable, nic, NULL);
     gate->nics[gate->nnics++] = nic;

@@ -27,7 +27,10 @@ struct gate_stats {
 /* hold_len: bytes a NIC may hold. Passes everything until told to hold. */
 struct output_gate *gate_new(uint32_t hold_len);
 void gate_free(struct output_gate *gate);
-/* Takes over both fds: out (QEMU to gate) and in (gate to QEMU). 0 or -errno. Before the first boundary. */
+/*
+ * Takes over both fds, when it succeeds: out (QEMU to gate) and in (gate to QEMU). 0; -E2BIG; -ENOMEM: no
+ * memory for what is held. Before the first boundary.
+ */
 int gate_add_nic(struct output_gate *gate, int out_fd, int in_fd);
 
 void gate_pass_all(struct output_gate *gate); /* release what is held; from now on hold nothing */

@@ -51,21 +51,31 @@ static void hash(gpointer data, gpointer opaque)
     g_free(job);
 }
 
-struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, struct applier *applier)
+struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, struct applier *applier,
+                                    GError **error)
 {
     struct disk_answer *answer = g_new0(struct disk_answer, 1);
     answer->disks = disks;
     answer->sender = sender;
     answer->applier = applier;
-    answer->hasher = g_thread_pool_new(hash, answer, 1, FALSE, NULL);
-    return answer;
+    if (disks_count(disks) == 0)
+        return answer;
+    /* Exclusive: its thread is made now, so a request that comes later does not wait for one in vain. */
+    g_autoptr(GError) why = NULL;
+    answer->hasher = g_thread_pool_new(hash, answer, 1, TRUE, &why);
+    if (!why)
+        return answer;
+    g_propagate_error(error, g_steal_pointer(&why));
+    disk_answer_free(answer);
+    return NULL;
 }
 
 void disk_answer_free(struct disk_answer *answer)
 {
     if (!answer)
         return;
-    g_thread_pool_free(answer->hasher, FALSE, TRUE);
+    if (answer->hasher)
+        g_thread_pool_free(answer->hasher, FALSE, TRUE);
     g_free(answer);
 }
 

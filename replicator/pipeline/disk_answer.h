@@ -15,8 +15,9 @@
 
 struct disk_answer;
 
-/* disks may be NULL: then there is nothing to say. */
-struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, struct applier *applier);
+/* disks may be NULL: then there is nothing to say. NULL and error: there is no thread left. */
+struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, struct applier *applier,
+                                    GError **error);
 /* Waits for the hash that is being computed. */
 void disk_answer_free(struct disk_answer *answer);
 /* A primary is there: tells it all maps. */

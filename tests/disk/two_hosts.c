@@ -435,7 +435,7 @@ struct pair *pair_new(struct host *primary, struct host *standby)
     pair->sender_out = sender_new(pair->staging_out, &pair->control_out, pair->bytes, wake, pair);
     pair->sender_in = sender_new(pair->staging_in, &pair->control_in, pair->bytes, no_room, pair);
     pair->sync = disk_sync_new(primary->disks, pair->staging_out, wake, pair);
-    pair->answer = disk_answer_new(standby->disks, pair->sender_in, (struct applier *)pair);
+    pair->answer = disk_answer_new(standby->disks, pair->sender_in, (struct applier *)pair, NULL);
     disks_order(primary->disks, DISK_WRITABLE | DISK_DURABLE, DISK_LOGGING, false);
     disk_sync_connected(pair->sync);
     disk_sync_begin(pair->sync, pair->sender_out, pair->out, TERM, false);

@@ -62,8 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct expected expected = {.stream = data + 1};
     int made = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds);
     assert(made == 0);
-    int opened = frame_stream_open(&stream, fds[0]);
-    assert(opened == 0);
+    frame_stream_open(&stream, fds[0]);
     for (uint64_t epoch = 1; expected.written < size - 1; epoch++) {
         size_t left = size - 1 - expected.written;
         if (!put(&stream, fds[1], &expected, left < piece ? left : piece, epoch))

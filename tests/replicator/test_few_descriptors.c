@@ -19,8 +19,10 @@
 #include <unistd.h>
 
 #include "common/child_process.h"
+#include "replicator/disk/disks.h"
 #include "replicator/pipeline/applier.h"
 #include "replicator/pipeline/capture_thread.h"
+#include "replicator/transport/link.h"
 #include "replicator/transport/sender.h"
 
 #define FEW  12u  /* more than a part of this process needs */
@@ -29,6 +31,8 @@
 static struct hypervisor *hv; /* nothing answers there, and nothing is asked */
 static struct staging *staging;
 static struct mailbox control;
+static char *folder;       /* of the disk's test */
+static const char *plugin; /* that nbdkit is given */
 
 static unsigned count_descriptors(void)
 {
@@ -86,6 +90,79 @@ static bool make_capture_thread(void)
     return capture != NULL;
 }
 
+static int why_of(const GError *error)
+{
+    return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TOO_MANY_OPEN_FILES) ? EMFILE : 0;
+}
+
+static bool make_link(void)
+{
+    g_autoptr(GError) error = NULL;
+    struct endpoint *endpoint = endpoint_tcp_new(-1, 1000);
+    struct link *link = link_new(&control, staging, &endpoint, 1, &error);
+    link_free(link);
+    endpoint_free(endpoint);
+    errno = why_of(error);
+    return link != NULL;
+}
+
+static bool make_guest_memory(void)
+{
+    struct hv_fds made;
+    int status = hv_fds_create(&made, "few", 1 << 20);
+    if (status == 0)
+        hv_fds_close(&made);
+    errno = -status;
+    return status == 0;
+}
+
+static void nothing_changed(void *opaque, bool urgent)
+{
+    (void)opaque;
+    (void)urgent;
+}
+
+static void nothing_flushed(void *opaque)
+{
+    (void)opaque;
+}
+
+static void no_words(void *opaque, const char *words)
+{
+    (void)opaque;
+    (void)words;
+}
+
+static bool make_disks(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *image = g_build_filename(folder, "image", NULL);
+    struct disk_config disk = {.id = (char *)"disk0", .path = image};
+    const struct disks_config config = {
+        .vm_name = "few",
+        .vm_dir = folder,
+        .state_dir = folder,
+        .plugin = plugin,
+        .list = &disk,
+        .n = 1,
+        .changed = nothing_changed,
+        .flushed = nothing_flushed,
+        .detached = no_words,
+        .trouble = no_words,
+    };
+    struct disks *disks = disks_open(&config, &error);
+    if (disks) {
+        struct disk_figures figures;
+        disks_figures(disks, 0, &figures);
+        assert_true(figures.server_runs);
+    }
+    disks_close(disks);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_true(disks || error->message[0]);
+    errno = why_of(error);
+    return disks != NULL;
+}
+
 static void on_exit_of(struct child_process *process, int status, void *opaque)
 {
     (void)process;
@@ -102,7 +179,7 @@ static bool make_child(void)
     child_process_free(process);
     /* No child is left, not even one that nobody watches. */
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
-    errno = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TOO_MANY_OPEN_FILES) ? EMFILE : 0;
+    errno = why_of(error);
     return process != NULL;
 }
 
@@ -145,26 +222,74 @@ static void test_capture_thread(void **state)
     under_every_limit(make_capture_thread, FEW);
 }
 
+static void test_link(void **state)
+{
+    (void)state;
+    under_every_limit(make_link, FEW);
+}
+
+static void test_guest_memory(void **state)
+{
+    (void)state;
+    under_every_limit(make_guest_memory, FEW);
+}
+
+/* With their nbdkit. */
+static void test_disks(void **state)
+{
+    (void)state;
+    under_every_limit(make_disks, MANY);
+}
+
 static void test_child_process(void **state)
 {
     (void)state;
     under_every_limit(make_child, MANY);
 }
 
-int main(void)
+static void make_image(void)
+{
+    g_autofree char *image = g_build_filename(folder, "image", NULL);
+    assert_true(g_file_set_contents(image, "", 0, NULL));
+    assert_int_equal(truncate(image, 1 << 20), 0);
+}
+
+static void remove_folder(void)
+{
+    GDir *dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        g_unlink(path);
+    }
+    g_dir_close(dir);
+    g_rmdir(folder);
+}
+
+/* PLUGIN: a disk plugin for nbdkit. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sender),
-        cmocka_unit_test(test_applier),
-        cmocka_unit_test(test_capture_thread),
+        cmocka_unit_test(test_sender),         cmocka_unit_test(test_applier),
+        cmocka_unit_test(test_capture_thread), cmocka_unit_test(test_link),
+        cmocka_unit_test(test_guest_memory),   cmocka_unit_test(test_disks),
         cmocka_unit_test(test_child_process),
     };
     struct hv_fds fds;
+    if (argc < 2)
+        return 2;
+    plugin = argv[1];
+    bool in_memory = access("/dev/shm", W_OK) == 0;
+    folder = g_build_filename(in_memory ? "/dev/shm" : g_get_tmp_dir(), "understudy-XXXXXX", NULL);
+    assert_non_null(g_mkdtemp(folder));
+    make_image();
     if (hv_fds_create(&fds, "few", 1 << 20) < 0 || hypervisor_open(&hv, &fds, 1 << 20) < 0 ||
         staging_open(&staging, 1024, 4096) < 0 || mailbox_open(&control) < 0)
         return 1;
     g_main_context_default(); /* its own descriptor is there before anything is counted */
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_folder();
+    g_free(folder);
     mailbox_close(&control);
     staging_close(staging);
     hypervisor_close(hv);
