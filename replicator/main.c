@@ -154,6 +154,7 @@ static bool open_parts(struct replicator *r, GError **error)
     r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
     capture_thread_set_disk_sync(r->capture, r->disk_sync);
     capture_thread_set_sender(r->capture, r->sender);
+    replicator_open_capture_stop(r);
     r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier, error);
     if (!r->disk_answer)
         return false;
@@ -251,6 +252,7 @@ static void close_parts(struct replicator *r)
 {
     struct note *note;
     g_clear_handle_id(&r->tick_source, g_source_remove);
+    capture_stop_clear(&r->capture_stop);
     g_clear_handle_id(&r->io_retry, g_source_remove);
     capture_thread_free(g_steal_pointer(&r->capture));
     disk_sync_free(g_steal_pointer(&r->disk_sync));

@@ -33,6 +33,7 @@ enum note_kind {
     NOTE_EPOCH_CUT,         /* generation, epoch */
     NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */
     NOTE_CAPTURE_FAILED,    /* generation, status, text in payload */
+    NOTE_CAPTURE_STOPPED,   /* generation of the stop: nothing of before is under way any more */
     /* to the sender */
     NOTE_SEND_EPOCH,
     NOTE_SEND_MESSAGE,

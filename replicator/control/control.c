@@ -72,6 +72,7 @@ static void do_connect(struct replicator *r)
 /* A message sent by the same decision goes out first; otherwise there is nothing worth waiting for. */
 static void do_disconnect(struct replicator *r, bool said_something)
 {
+    capture_stop_cancel(&r->capture_stop, DEFER_CONNECT);
     link_close(r->link, !said_something);
     if (said_something && r->connection)
         sender_post_close(r->sender, r->connection);
@@ -94,6 +95,43 @@ static void do_start_resync(struct replicator *r, uint64_t held_epoch)
     r->sync_difference = true;
     r->sync_began_us = g_get_monotonic_time();
     capture_thread_resync(r->capture, r->connection, r->session.term, held_epoch);
+}
+
+/* ---- the capture stops, which may take long ---- */
+
+static void on_stop_late(void *opaque)
+{
+    struct replicator *r = opaque;
+    replicator_error(r,
+                     "VM %s: its checkpoints have not ended yet: QEMU, or the storage of a disk or of the "
+                     "folder %s, does not answer; no standby is looked for until it does",
+                     r->config.vm_name, r->config.state_dir ? r->config.state_dir : r->config.vm_dir);
+}
+
+static void on_stop_over(void *opaque, gint64 took_us)
+{
+    struct replicator *r = opaque;
+    if (took_us >= G_USEC_PER_SEC)
+        g_message("%s: its checkpoints have ended %.1f s after they were told to", r->config.vm_name,
+                  (double)took_us / G_USEC_PER_SEC);
+    guest_disks_stop_logging(r);
+}
+
+static void on_stop_connect(void *opaque)
+{
+    do_connect(opaque);
+}
+
+static void on_stop_resume(void *opaque)
+{
+    guest_disks_resume(opaque);
+}
+
+void replicator_open_capture_stop(struct replicator *r)
+{
+    static const struct capture_stop_calls calls = {
+        .late = on_stop_late, .over = on_stop_over, .connect = on_stop_connect, .resume = on_stop_resume};
+    capture_stop_init(&r->capture_stop, r->capture, &calls, r);
 }
 
 static void on_granted(bool granted, uint64_t term, void *opaque)
@@ -136,7 +174,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
 {
     switch (action->type) {
     case SESSION_DO_CONNECT:
-        do_connect(r);
+        capture_stop_connect(&r->capture_stop);
         break;
     case SESSION_DO_DISCONNECT:
         do_disconnect(r, said_something);
@@ -151,8 +189,8 @@ static void do_action(struct replicator *r, const struct session_action *action,
         capture_thread_forget(r->capture);
         break;
     case SESSION_DO_STOP_CAPTURE:
-        capture_thread_stop(r->capture);
-        guest_disks_stop_logging(r);
+        capture_stop_order(&r->capture_stop);
+        disks_limit_logs(r->disks, 0); /* the guest's writes wait for no pass that is over */
         break;
     case SESSION_DO_HOLD_OUTPUT:
         r->alone_us = 0;
@@ -174,6 +212,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         guest_disks_release_all(r);
         break;
     case SESSION_DO_DROP_OUTPUT:
+        capture_stop_cancel(&r->capture_stop, DEFER_RESUME);
         guest_disks_fence(r);
         gate_drop(r->gate);
         break;
@@ -226,9 +265,10 @@ static void do_action(struct replicator *r, const struct session_action *action,
         replicator_send(r, MESSAGE_FENCED, action->term, 0, 0);
         break;
     case SESSION_DO_RESUME_GUEST:
-        guest_disks_resume(r);
+        capture_stop_resume(&r->capture_stop);
         break;
     case SESSION_DO_FENCE_GUEST:
+        capture_stop_cancel(&r->capture_stop, DEFER_RESUME);
         if (r->session.end_reason == SESSION_END_FENCED)
             split_fenced(r);
         guest_disks_fence(r);
@@ -556,6 +596,9 @@ void replicator_note(struct replicator *r, struct note *note)
     case NOTE_EPOCH_CUT:
     case NOTE_CAPTURE_FAILED:
         on_capture_note(r, note);
+        break;
+    case NOTE_CAPTURE_STOPPED:
+        capture_stop_answered(&r->capture_stop, note->generation);
         break;
     case NOTE_STAGING_ROOM:
         tell_room(r);

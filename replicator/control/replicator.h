@@ -30,6 +30,7 @@
 #include "hv-hooks/qemu/qmp.h"
 #include "proto/control.pb-c.h"
 #include "proto/epoch_wire.h"
+#include "replicator/control/capture_stop.h"
 #include "replicator/control/event_queue.h"
 #include "replicator/disk/disk_sync.h"
 #include "replicator/disk/disks.h"
@@ -129,6 +130,7 @@ struct replicator {
     struct applier *applier; /* secondary */
     struct sender *sender;
     struct capture_thread *capture;
+    struct capture_stop capture_stop;
     struct endpoint *endpoints[LINK_MAX_ENDPOINTS];
     unsigned nendpoints;
     struct link *link;
@@ -168,6 +170,8 @@ void replicator_send(struct replicator *r, enum message_type type, uint64_t term
 G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
 uint64_t replicator_now_ms(void);
 
+/* Once there is a capture thread. */
+void replicator_open_capture_stop(struct replicator *r);
 /* The VM could not be started at all: ends the process with last_error. */
 void replicator_give_up(struct replicator *r);
 /* The hypervisor is ready: links, heartbeats, session. */

@@ -139,7 +139,7 @@ void disks_cancel_durable(struct disks *disks);
 bool disks_may_pause(const struct disks *disks);
 /*
  * From how many bytes in a disk's log on writers wait: while epochs follow each other. 0: they do not: just
- * before each pause, which waits for them. NULL: nothing.
+ * before each pause, which waits for them; any thread may say that. NULL: nothing.
  */
 void disks_limit_logs(struct disks *disks, uint64_t bytes);
 /*

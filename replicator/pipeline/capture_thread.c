@@ -4,6 +4,9 @@
  * looks at between two epochs, never inside one. Everything the capture thread says carries the order's
  * generation, so that what a cancelled order still had to say is recognised and dropped.
  *
+ * A stop is an order like the others. The control thread does not wait for it, since the thread may be inside
+ * a read of a disk that hangs; the thread says when it has let go.
+ *
  * The thread has no real-time priority, though that would save some 70 us of each pause: in bursts of work it
  * kept the control thread from giving signs of life, and the other host took over from a living one.
  *
@@ -26,8 +29,7 @@
 #define MAX_EARLY_PASSES   4u
 #define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
 #define IDLE_WAIT_MS       1000
-#define STOP_PATIENCE_US   20000 /* then a hypervisor that does not answer is waited for no more */
-#define MAX_UNACKED        32u   /* epochs in flight; below FRAME_STREAM_EPOCHS */
+#define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
 #define EARLY_BASE_US      300
 #define EARLY_PAGE_NS      900
 
@@ -51,9 +53,9 @@ struct capture_thread {
     struct mailbox wake; /* only its wake-ups are used */
 
     GMutex mutex;
-    GCond idle;
     struct capture_order order; /* guarded */
-    uint64_t idle_generation;   /* guarded: the thread has let go of everything up to here */
+    uint64_t stop_asked;        /* guarded: the newest stop's generation */
+    uint64_t stop_taken;        /* guarded: the newest stop's that the thread has seen */
 
     /* The thread's own. */
     bool tracking, syncing_disks;
@@ -69,12 +71,26 @@ struct capture_thread {
     _Atomic bool hurry;           /* any thread sets, the capture thread takes */
 };
 
-static struct capture_order present_order(struct capture_thread *t)
+static struct capture_order order_locked(struct capture_thread *t)
 {
-    g_mutex_lock(&t->mutex);
     struct capture_order order = t->order;
     if (order.connection)
         connection_get(order.connection);
+    return order;
+}
+
+/*
+ * The thread begins with the newest order; what it may have been torn from is over. *stop: one that came
+ * since the last order and has not been answered, its generation; else 0. It may be this order or one that
+ * this order has replaced.
+ */
+static struct capture_order take_order(struct capture_thread *t, uint64_t *stop)
+{
+    g_mutex_lock(&t->mutex);
+    struct capture_order order = order_locked(t);
+    *stop = t->stop_asked > t->stop_taken ? t->stop_asked : 0;
+    t->stop_taken = t->stop_asked;
+    hypervisor_interrupt(t->config.hv, false);
     g_mutex_unlock(&t->mutex);
     return order;
 }
@@ -426,12 +442,6 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
 
 static void run_idle(struct capture_thread *t, const struct capture_order *order)
 {
-    drop_work(t);
-    g_mutex_lock(&t->mutex);
-    hypervisor_interrupt(t->config.hv, false);
-    t->idle_generation = order->generation;
-    g_cond_broadcast(&t->idle);
-    g_mutex_unlock(&t->mutex);
     /* Takes as long as the hypervisor likes, with nobody waiting. */
     if (order->mode == MODE_FORGET)
         let_go(t);
@@ -445,7 +455,12 @@ static gpointer capture_thread_run(gpointer opaque)
     /* Default slack is 50 us: too coarse for the end of an epoch. */
     prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
     for (;;) {
-        struct capture_order order = present_order(t);
+        uint64_t stop;
+        struct capture_order order = take_order(t, &stop);
+        if (stop) {
+            drop_work(t);
+            tell(t, NOTE_CAPTURE_STOPPED, stop, 0, false);
+        }
         switch (order.mode) {
         case MODE_PRECOPY:
             run_precopy(t, &order);
@@ -485,7 +500,6 @@ static void free_parts(struct capture_thread *t)
     for (size_t i = 0; i < FIGURES; i++)
         histogram_free(all[i]);
     g_mutex_clear(&t->mutex);
-    g_cond_clear(&t->idle);
     g_free(t);
 }
 
@@ -510,7 +524,6 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
         *all[i] = histogram_new();
     g_mutex_init(&t->mutex);
-    g_cond_init(&t->idle);
     t->next_epoch = 1;
     int status = mailbox_open(&t->wake);
     if (status == 0)
@@ -530,6 +543,8 @@ static void give_order(struct capture_thread *t, struct capture_order order)
     g_mutex_lock(&t->mutex);
     struct connection *old = t->order.connection;
     t->order = order;
+    if (order.mode == MODE_IDLE)
+        t->stop_asked = order.generation;
     g_mutex_unlock(&t->mutex);
     connection_put(old);
     mailbox_wake(&t->wake);
@@ -582,7 +597,9 @@ void capture_thread_resync(struct capture_thread *t, struct connection *connecti
 /* Goes on with the present connection and generation in another mode. */
 static void change_mode(struct capture_thread *t, enum capture_mode mode, uint64_t first_epoch)
 {
-    struct capture_order order = present_order(t);
+    g_mutex_lock(&t->mutex);
+    struct capture_order order = order_locked(t);
+    g_mutex_unlock(&t->mutex);
     order.mode = mode;
     order.first_epoch = first_epoch;
     give_order(t, order);
@@ -600,17 +617,14 @@ void capture_thread_last_epoch(struct capture_thread *t)
 
 void capture_thread_stop(struct capture_thread *t)
 {
-    uint64_t generation = t->order.generation + 1;
-    gint64 patience_us = g_get_monotonic_time() + STOP_PATIENCE_US;
-    give_order(t, (struct capture_order){.mode = MODE_IDLE, .generation = generation});
+    give_order(t, (struct capture_order){.mode = MODE_IDLE, .generation = t->order.generation + 1});
+}
+
+void capture_thread_hasten(struct capture_thread *t)
+{
     g_mutex_lock(&t->mutex);
-    while (t->idle_generation < generation && g_cond_wait_until(&t->idle, &t->mutex, patience_us))
-        ;
-    /* A hypervisor that stands still must not make this host look dead. */
-    if (t->idle_generation < generation)
+    if (t->stop_asked > t->stop_taken)
         hypervisor_interrupt(t->config.hv, true);
-    while (t->idle_generation < generation)
-        g_cond_wait(&t->idle, &t->mutex);
     g_mutex_unlock(&t->mutex);
 }
 

@@ -51,17 +51,25 @@ void capture_thread_free(struct capture_thread *thread);
 void capture_thread_set_sender(struct capture_thread *thread, struct sender *sender);
 void capture_thread_set_disk_sync(struct capture_thread *thread, struct disk_sync *sync);
 
-/* Orders. Each starts a new generation, except epochs and last_epoch, which go on with the present one. */
+/* Orders; none waits. Each starts a new generation, except epochs and last_epoch, which go on with the
+ * present one. */
 void capture_thread_precopy(struct capture_thread *thread, struct connection *connection, uint64_t term);
 /* The same, but the peer has kept its image: only what it may lack that holds at least this epoch. */
 void capture_thread_resync(struct capture_thread *thread, struct connection *connection, uint64_t term,
                            uint64_t held_epoch);
 void capture_thread_epochs(struct capture_thread *thread, uint64_t first_epoch);
 void capture_thread_last_epoch(struct capture_thread *thread);
-/* Returns when the thread has let go of connection, staging and epochs: after at most one epoch, which is
- * given up if the hypervisor does not get on with it. Tracking goes on, for capture_thread_resync. */
+/*
+ * Returns at once. When the thread has let go of connection, staging and epochs it posts
+ * NOTE_CAPTURE_STOPPED with this order's generation: after at most one epoch or one step of the disks'
+ * synchronisation, however long a disk takes for that. Until then it may still cut an epoch and send it by
+ * the connection. Tracking goes on, for capture_thread_resync. A second stop before the first is answered is
+ * answered once, with its own generation.
+ */
 void capture_thread_stop(struct capture_thread *thread);
-/* Stopped already: tracking ends, too. That it has ended is not waited for. */
+/* A stop has not been answered for some time: an epoch that waits for the hypervisor is given up. */
+void capture_thread_hasten(struct capture_thread *thread);
+/* Tracking ends, too. That it has ended is not waited for, nor said. */
 void capture_thread_forget(struct capture_thread *thread);
 uint64_t capture_thread_generation(const struct capture_thread *thread);
 /* The peer holds the epoch: one more may be put in flight. Control thread. */

@@ -34,6 +34,10 @@ struct hypervisor {
     int ram_fd;
     pid_t pid;
     unsigned expire, fail_finish, change_blocks, begun;
+    _Atomic unsigned tracks;
+    pthread_mutex_t answer; /* guards the three below */
+    pthread_cond_t answers;
+    bool stands_still, interrupted, waited_for;
     bool fail_discard, listed;
     uint8_t devstate[FAKE_DEVSTATE_LEN];
     void (*in_pause)(void *opaque);
@@ -73,6 +77,8 @@ struct hypervisor *fake_hypervisor_new(uint64_t main_pages, uint64_t aux_pages)
 {
     struct hypervisor *hv = must(calloc(1, sizeof *hv));
     pthread_mutex_init(&hv->vcpu, NULL);
+    pthread_mutex_init(&hv->answer, NULL);
+    pthread_cond_init(&hv->answers, NULL);
     hv->ram_fd = memfd_create("fake-ram", MFD_CLOEXEC);
     if (hv->ram_fd < 0 || ftruncate(hv->ram_fd, (off_t)(main_pages * HV_PAGE_LEN)) < 0)
         must(NULL);
@@ -97,6 +103,8 @@ void fake_hypervisor_free(struct hypervisor *hv)
     }
     close(hv->ram_fd);
     pthread_mutex_destroy(&hv->vcpu);
+    pthread_mutex_destroy(&hv->answer);
+    pthread_cond_destroy(&hv->answers);
     free(hv);
 }
 
@@ -197,6 +205,27 @@ unsigned fake_checkpoints_begun(const struct hypervisor *hv)
     return hv->begun;
 }
 
+unsigned fake_tracks_begun(const struct hypervisor *hv)
+{
+    return atomic_load(&hv->tracks);
+}
+
+void fake_stand_still(struct hypervisor *hv, bool still)
+{
+    pthread_mutex_lock(&hv->answer);
+    hv->stands_still = still;
+    pthread_cond_broadcast(&hv->answers);
+    pthread_mutex_unlock(&hv->answer);
+}
+
+bool fake_is_waited_for(struct hypervisor *hv)
+{
+    pthread_mutex_lock(&hv->answer);
+    bool is = hv->waited_for;
+    pthread_mutex_unlock(&hv->answer);
+    return is;
+}
+
 /* Guest standing still. The log goes to the bitmaps, dirty aux pages to the mirror. */
 static void harvest(struct hypervisor *hv)
 {
@@ -247,6 +276,7 @@ pid_t hypervisor_pid(const struct hypervisor *hv)
 int hypervisor_track_start(struct hypervisor *hv, enum hv_tracker tracker)
 {
     (void)tracker;
+    atomic_fetch_add(&hv->tracks, 1);
     stop_guest(hv);
     harvest(hv);
     for (unsigned i = 0; i < FAKE_BLOCKS; i++)
@@ -261,8 +291,37 @@ int hypervisor_track_stop(struct hypervisor *hv)
     return 0;
 }
 
+void hypervisor_interrupt(struct hypervisor *hv, bool on)
+{
+    pthread_mutex_lock(&hv->answer);
+    hv->interrupted = on;
+    pthread_cond_broadcast(&hv->answers);
+    pthread_mutex_unlock(&hv->answer);
+}
+
+const char *hypervisor_last_message(const struct hypervisor *hv)
+{
+    (void)hv;
+    return "";
+}
+
+static int wait_for_answer(struct hypervisor *hv)
+{
+    pthread_mutex_lock(&hv->answer);
+    hv->waited_for = true;
+    while (hv->stands_still && !hv->interrupted)
+        pthread_cond_wait(&hv->answers, &hv->answer);
+    hv->waited_for = false;
+    int status = hv->stands_still ? -ECANCELED : 0;
+    pthread_mutex_unlock(&hv->answer);
+    return status;
+}
+
 int hypervisor_harvest(struct hypervisor *hv)
 {
+    int status = wait_for_answer(hv);
+    if (status < 0)
+        return status;
     stop_guest(hv);
     harvest(hv);
     start_guest(hv);

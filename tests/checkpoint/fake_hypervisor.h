@@ -53,5 +53,10 @@ void fake_set_bitmap_word(struct hypervisor *hv, unsigned block, uint64_t word, 
 /* Bytes of main RAM that the kernel has given pages. */
 uint64_t fake_resident_bytes(const struct hypervisor *hv);
 unsigned fake_checkpoints_begun(const struct hypervisor *hv);
+unsigned fake_tracks_begun(const struct hypervisor *hv);
+/* From now on a harvest hangs until it is interrupted, as with a QEMU that stands still. Any thread. */
+void fake_stand_still(struct hypervisor *hv, bool still);
+/* Whether one hangs. */
+bool fake_is_waited_for(struct hypervisor *hv);
 
 #endif
