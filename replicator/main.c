@@ -28,6 +28,7 @@
 #define DEVSTATE_CAPACITY (16u << 20)
 #define OTHER_STAGING_LEN (64u << 20) /* about: for RAM blocks beside the main one */
 #define NOTES_A_ROUND     256
+#define CLOSE_MAX_S       60
 #define DESCRIPTORS_MIN   24 /* GLib ends the process where it gets none for itself */
 /* A busy disk may take seconds to sync: no reason to give the standby up. */
 #define DURABLE_ACK_TIMEOUT_MS 15000
@@ -247,10 +248,24 @@ failed:
     replicator_give_up(r);
 }
 
+/*
+ * Closing waits for threads that may be inside a read or a sync of storage that hangs. The session is over by
+ * then, and the peer was told; what is not closed cleanly is compared, or replayed, when it is opened next.
+ */
+static gpointer end_at_last(gpointer opaque)
+{
+    const struct replicator *r = opaque;
+    g_usleep(CLOSE_MAX_S * G_USEC_PER_SEC); /* nothing to await: the process ends before */
+    g_warning("%s: the storage of its disks does not answer: this process ends all the same",
+              r->config.vm_name);
+    _exit(1); /* QEMU and nbdkit end with it */
+}
+
 /* In the order in which one stops needing the other. */
 static void close_parts(struct replicator *r)
 {
     struct note *note;
+    g_autoptr(GThread) watch = g_thread_try_new("end", end_at_last, r, NULL); /* without it: no limit */
     g_clear_handle_id(&r->tick_source, g_source_remove);
     capture_stop_clear(&r->capture_stop);
     g_clear_handle_id(&r->io_retry, g_source_remove);
