@@ -153,6 +153,10 @@ static bool open_parts(struct replicator *r, GError **error)
         return false;
     }
     r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
+    if (!r->disk_sync) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory to synchronise its disks");
+        return false;
+    }
     capture_thread_set_disk_sync(r->capture, r->disk_sync);
     capture_thread_set_sender(r->capture, r->sender);
     replicator_open_capture_stop(r);

@@ -182,7 +182,13 @@ static int begin_use(struct disk_map *map, const char *path, const struct disk_m
     map->header.state = DISK_MAP_IN_USE;
     memcpy(map->header.boot_id, boot_id, DISK_MAP_BOOT_LEN);
     status = write_header(map->fd, &map->header);
-    return status < 0 ? status : map_bitmaps(&map->view, map->fd, map->header.nchunks, &map->mapping);
+    if (status == 0)
+        status = map_bitmaps(&map->view, map->fd, map->header.nchunks, &map->mapping);
+    /* The thread that gives signs of life reads the bits: it must not wait for storage. Where it is not
+     * allowed, it may. */
+    if (status == 0 && map->mapping)
+        (void)mlock(map->mapping, 2 * disk_map_bitmap_len(map->header.nchunks));
+    return status;
 }
 
 int disk_map_open_on_boot(struct disk_map **out, const char *path, const struct disk_map_image *image,

@@ -33,6 +33,14 @@ struct disk_sync *disk_sync_new(struct disks *disks, struct staging *staging, vo
         sync->windows[i].hashes = g_malloc((size_t)WINDOW_CHUNKS * WIRE_HASH_LEN);
     g_mutex_init(&sync->mutex);
     sync->state = disks_count(disks) ? WAIT_STATE : DONE;
+    for (unsigned d = 0; d < disks_count(disks); d++) {
+        sync->fresh_bits[d] = g_try_new0(uint64_t, disk_sync_words(sync, d) + 1);
+        sync->taken_bits[d] = g_try_new0(uint64_t, disk_sync_words(sync, d) + 1);
+        if (!sync->fresh_bits[d] || !sync->taken_bits[d]) {
+            disk_sync_free(sync);
+            return NULL;
+        }
+    }
     return sync;
 }
 
@@ -43,6 +51,10 @@ void disk_sync_free(struct disk_sync *sync)
     disk_sync_end(sync);
     for (unsigned i = 0; i < WINDOWS; i++)
         g_free(sync->windows[i].hashes);
+    for (unsigned d = 0; d < DISK_MAX; d++) {
+        g_free(sync->fresh_bits[d]);
+        g_free(sync->taken_bits[d]);
+    }
     g_mutex_clear(&sync->mutex);
     g_free(sync->buffer);
     g_free(sync);
@@ -90,6 +102,23 @@ static int begin_pair(struct disk_sync *sync, unsigned disk)
     return status;
 }
 
+/* What the standby wrote when it ran the guest is a candidate, too. */
+static void add_their_bits(struct disk_sync *sync, unsigned disk)
+{
+    size_t nwords;
+    _Atomic uint64_t *words = disk_map_words(disks_map(sync->disks, disk), 0, &nwords);
+    g_mutex_lock(&sync->mutex);
+    uint64_t *bits = sync->fresh_bits[disk];
+    sync->fresh_bits[disk] = sync->taken_bits[disk];
+    sync->taken_bits[disk] = bits;
+    g_mutex_unlock(&sync->mutex);
+    for (size_t w = 0; w < disk_sync_words(sync, disk); w++) {
+        if (bits[w])
+            atomic_fetch_or(&words[w], bits[w]);
+        bits[w] = 0;
+    }
+}
+
 static bool is_one_pair(const struct disk_map *map, const struct wire_disk_state *theirs)
 {
     return disk_map_trusted(map) && theirs->trusted &&
@@ -109,6 +138,7 @@ static int choose_candidates(struct disk_sync *sync)
             disk_map_clear_all(map, 1);
             continue;
         }
+        add_their_bits(sync, d);
         int status = is_one_pair(map, &sync->theirs[d]) ? 0 : begin_pair(sync, d);
         if (status < 0)
             return status;

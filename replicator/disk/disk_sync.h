@@ -35,7 +35,8 @@ enum disk_sync_progress {
     DISK_SYNC_DONE,    /* only the log has more */
 };
 
-/* disks may be NULL: then it is always done. wake: the capture thread's, any thread may call it. */
+/* disks may be NULL: then it is always done. wake: the capture thread's, any thread may call it. NULL: no
+ * memory. */
 struct disk_sync *disk_sync_new(struct disks *disks, struct staging *staging, void (*wake)(void *opaque),
                                 void *opaque);
 void disk_sync_free(struct disk_sync *sync);

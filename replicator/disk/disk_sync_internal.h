@@ -70,9 +70,18 @@ struct disk_sync {
     struct window windows[WINDOWS];
     struct wire_disk_state theirs[DISK_MAX];
     uint32_t heard_of; /* bit d: disk d's state came */
+    /* What the standby's maps have set, until the capture thread has put it into ours: writing there may wait
+     * for storage. fresh: the control thread adds. The other is the capture thread's, without the mutex. */
+    uint64_t *fresh_bits[DISK_MAX], *taken_bits[DISK_MAX];
 
     _Atomic uint64_t confirmed_batch, confirmed_epoch; /* control thread writes */
 };
+
+/* Words of a disk's bitmap that have bits of chunks. */
+static inline size_t disk_sync_words(const struct disk_sync *sync, unsigned disk)
+{
+    return (size_t)((disk_map_nchunks(disks_map(sync->disks, disk)) + 63) / 64);
+}
 
 /* Chunks set in the frozen bitmap. */
 uint64_t disk_sync_next_chunk(const struct disk_sync *sync, unsigned disk, uint64_t from, uint64_t end);

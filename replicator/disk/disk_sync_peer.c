@@ -11,24 +11,26 @@ void disk_sync_connected(struct disk_sync *sync)
 {
     g_mutex_lock(&sync->mutex);
     sync->heard_of = 0;
+    for (unsigned d = 0; d < disks_count(sync->disks); d++)
+        memset(sync->fresh_bits[d], 0, disk_sync_words(sync, d) * sizeof **sync->fresh_bits);
     g_mutex_unlock(&sync->mutex);
 }
 
 /* Takes the standby's map: its own writes, from a time when it ran the guest, are candidates like ours. */
 static bool take_bits(struct disk_sync *sync, const struct transport_message *message)
 {
-    struct disk_map *map = disks_map(sync->disks, message->arg);
-    size_t nwords, n = message->len / 8;
-    _Atomic uint64_t *words = disk_map_words(map, 0, &nwords);
-    uint64_t nchunks = disk_map_nchunks(map), used = (nchunks + 63) / 64;
+    uint64_t nchunks = disk_map_nchunks(disks_map(sync->disks, message->arg));
+    size_t n = message->len / 8, used = disk_sync_words(sync, message->arg);
     if (message->len % 8 || message->epoch > used || n > used - message->epoch)
         return false;
+    g_mutex_lock(&sync->mutex);
     for (size_t i = 0; i < n; i++) {
         uint64_t word = message->epoch + i, bits = get64(message->payload + i * 8);
         if (word == used - 1 && nchunks % 64)
             bits &= (1ull << (nchunks % 64)) - 1;
-        atomic_fetch_or(&words[word], bits);
+        sync->fresh_bits[message->arg][word] |= bits;
     }
+    g_mutex_unlock(&sync->mutex);
     return true;
 }
 

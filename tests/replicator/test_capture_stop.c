@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <glib-unix.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -250,6 +251,15 @@ static void beat(struct world *world)
         turn();
 }
 
+static void of_map(struct world *world, int protection)
+{
+    size_t nwords;
+    struct disk_map *map = disks_map(host_disks(world->host), 0);
+    uint8_t *bits = (uint8_t *)disk_map_words(map, 0, &nwords);
+    uint8_t *page = bits - (uintptr_t)bits % 4096;
+    assert_int_equal(mprotect(page, 4096, protection), 0);
+}
+
 /* A frame of the guest leaves by the gate. */
 static void assert_frames_leave(struct world *world)
 {
@@ -357,6 +367,22 @@ static void test_a_stop_that_was_overtaken_is_answered_all_the_same(void **state
     world_free(world);
 }
 
+/* Its file may be on storage that hangs, too: a write to it would wait. Here it ends the process. */
+static void test_the_control_thread_does_not_write_to_the_dirty_block_map(void **state)
+{
+    struct world *world = world_new(true);
+    uint8_t bits[8] = {0xff};
+    const struct transport_message message = {
+        .type = MESSAGE_DISK_BITS, .term = TERM, .len = sizeof bits, .payload = bits};
+    (void)state;
+    disk_sync_connected(world->sync);
+    of_map(world, PROT_READ);
+    assert_true(disk_sync_message(world->sync, &message));
+    standby_says_what_it_has(world);
+    of_map(world, PROT_READ | PROT_WRITE);
+    world_free(world);
+}
+
 static void test_a_hypervisor_that_stands_still_is_not_waited_for(void **state)
 {
     struct world *world = world_new(false);
@@ -387,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_wanted_any_more_is_not_done),
         cmocka_unit_test(test_the_newest_of_several_stops_is_answered_once),
         cmocka_unit_test(test_a_stop_that_was_overtaken_is_answered_all_the_same),
+        cmocka_unit_test(test_the_control_thread_does_not_write_to_the_dirty_block_map),
         cmocka_unit_test(test_a_hypervisor_that_stands_still_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
