@@ -245,6 +245,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     host->alive = true;
     host->wants_link = host->linked = false;
     host->capturing = host->last_epoch = host->cutting = false;
+    host->stopping = host->connects_then = host->resumes_then = false;
     host->next_epoch = 1;
     host->image_epoch = 0;
     host->image_half = false;
@@ -377,6 +378,7 @@ static bool waits(struct world *w, const struct event *event)
     case SYNCHRONISED:
     case CUT:
     case CUT_DONE:
+    case CAPTURE_STOPPED:
     case SENT:
     case APPLIED:
     case APPLIED_LATE:
@@ -609,6 +611,10 @@ void step(struct world *w, const struct event *event)
         break;
     case CUT_DONE:
         on_cut_done(w, event);
+        break;
+    case CAPTURE_STOPPED:
+        if (mine && event->b == host->stop_serial)
+            capture_stopped(w, event->host);
         break;
     case SENT:
         if (host->alive && host->linked && event->a == w->connection)

@@ -97,7 +97,7 @@ void finish_cut(struct world *w, int h, bool tell)
     host->boundary[epoch] = host->seq;
     host->paused |= last;
     struct message message = {.wire = W_EPOCH,
-                              .term = host->session.term,
+                              .term = host->capture_term,
                               .epoch = epoch,
                               .branch = host->branch,
                               .seq = host->seq,
@@ -122,6 +122,45 @@ static void stop_capture(struct world *w, int h)
         finish_cut(w, h, false);
     host->capture_serial++;
     host->capturing = false;
+}
+
+static void connect_link(struct world *w, struct host *host)
+{
+    host->wants_link = true;
+    session_hello(&host->session, &host->hello);
+    schedule(w, between(w, 500, 20000), (struct event){.kind = DIAL});
+}
+
+/*
+ * Often at once; sometimes the capture hangs for a while, and what it is at is finished only then. Meanwhile
+ * no link is asked for, and a guest that its last epoch may pause is not woken.
+ */
+static void order_stop(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (!host->stopping && !chance(w, 30)) {
+        stop_capture(w, h);
+        return;
+    }
+    host->capture_serial++;
+    host->capturing = false;
+    host->stopping = true;
+    schedule(
+        w, between(w, 1000, chance(w, 10) ? 300000 : 50000),
+        (struct event){.kind = CAPTURE_STOPPED, .host = h, .a = host->generation, .b = ++host->stop_serial});
+}
+
+void capture_stopped(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (host->cutting && host->runs)
+        finish_cut(w, h, false);
+    host->cutting = host->stopping = false;
+    if (host->resumes_then)
+        host->paused = false;
+    if (host->connects_then)
+        connect_link(w, host);
+    host->resumes_then = host->connects_then = false;
 }
 
 void schedule_cut(struct world *w, int h, uint64_t delay)
@@ -178,12 +217,13 @@ static void act(struct world *w, int h, const struct session_action *action)
     w->hash = (w->hash ^ ((uint64_t)action->type * 31 + action->epoch * 7 + (uint64_t)h)) * 1099511628211ull;
     switch (action->type) {
     case SESSION_DO_CONNECT:
-        host->wants_link = true;
-        session_hello(&host->session, &host->hello);
-        schedule(w, between(w, 500, 20000), (struct event){.kind = DIAL});
+        if (host->stopping)
+            host->connects_then = true;
+        else
+            connect_link(w, host);
         break;
     case SESSION_DO_DISCONNECT:
-        host->wants_link = false;
+        host->wants_link = host->connects_then = false;
         if (host->linked) {
             host->linked = false;
             break_connection(w);
@@ -192,6 +232,7 @@ static void act(struct world *w, int h, const struct session_action *action)
     case SESSION_DO_START_PRECOPY:
     case SESSION_DO_START_RESYNC:
         stop_capture(w, h);
+        host->capture_term = host->session.term;
         if (action->type == SESSION_DO_START_PRECOPY)
             start_precopy(w, h);
         else
@@ -204,7 +245,7 @@ static void act(struct world *w, int h, const struct session_action *action)
                      .kind = SYNCHRONISED, .host = h, .a = host->generation, .b = host->capture_serial});
         break;
     case SESSION_DO_STOP_CAPTURE:
-        stop_capture(w, h);
+        order_stop(w, h);
         break;
     case SESSION_DO_FORGET_IMAGE:
         host->tracking = false;
@@ -234,6 +275,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         break;
     case SESSION_DO_DROP_OUTPUT:
         host->gate = DROP;
+        host->resumes_then = false;
         break;
     case SESSION_DO_APPLY:
         if (w->durable)
@@ -274,7 +316,10 @@ static void act(struct world *w, int h, const struct session_action *action)
         on_promote(w, h, action);
         break;
     case SESSION_DO_RESUME_GUEST:
-        host->paused = false;
+        if (host->stopping && !(w->plant && strcmp(w->plant, "resume-too-soon") == 0))
+            host->resumes_then = true;
+        else
+            host->paused = false;
         break;
     case SESSION_DO_FENCE_GUEST:
     case SESSION_DO_QUIT_HYPERVISOR:

@@ -34,7 +34,8 @@ enum kind {
     SYNCHRONISED,
     CUT,
     CUT_DONE,
-    SENT, /* an epoch is with the connection in full */
+    CAPTURE_STOPPED, /* the answer to an order that came late */
+    SENT,            /* an epoch is with the connection in full */
     APPLIED,
     APPLIED_LATE, /* news of an image that was thrown away meanwhile */
     ARBITER_ASKED,
@@ -111,6 +112,10 @@ struct host {
     unsigned dirty;                                                             /* pages */
     uint32_t serial, held_serial, page_serial[PAGES], epoch_serial[MAX_EPOCHS]; /* as checkpoint/capture.c */
     bool cutting, cutting_last; /* inside a checkpoint: it is finished whatever is decided meanwhile */
+    uint64_t capture_term;      /* of what it sends */
+    bool stopping;              /* told to stop and has not: what may not happen before waits */
+    bool connects_then, resumes_then;
+    uint64_t stop_serial;
     /* image */
     uint64_t image_epoch, image_branch, image_seq;
     uint64_t image_memory[PAGES];
@@ -186,6 +191,8 @@ void feed(struct world *w, int h, struct session_event event);
 void feed_simple(struct world *w, int h, enum session_event_type type);
 /* A guest that was promoted begins a branch of history where its image ends. */
 void start_branch(struct world *w, struct host *host);
+/* The capture has let go at last. */
+void capture_stopped(struct world *w, int h);
 void finish_cut(struct world *w, int h, bool tell);
 void schedule_cut(struct world *w, int h, uint64_t delay);
 void apply_next(struct world *w, int h);
