@@ -106,14 +106,19 @@ static void on_stop_late(void *opaque)
                      "VM %s: its checkpoints have not ended yet: QEMU, or the storage of a disk or of the "
                      "folder %s, does not answer; no standby is looked for until it does",
                      r->config.vm_name, r->config.state_dir ? r->config.state_dir : r->config.vm_dir);
+    r->last_error_of_disk = true;
 }
 
 static void on_stop_over(void *opaque, gint64 took_us)
 {
     struct replicator *r = opaque;
-    if (took_us >= G_USEC_PER_SEC)
+    if (took_us >= G_USEC_PER_SEC) {
         g_message("%s: its checkpoints have ended %.1f s after they were told to", r->config.vm_name,
                   (double)took_us / G_USEC_PER_SEC);
+        if (r->last_error_of_disk)
+            g_clear_pointer(&r->last_error, g_free);
+        channel_report_soon(r->channel);
+    }
     guest_disks_stop_logging(r);
 }
 
