@@ -17,9 +17,9 @@
  *
  * What it is good for: this process killed at any instruction; the host's death as well, where each epoch is
  * synced (disk_journal_sync) before it is applied. Where it is not synced, the host's death may leave images
- * that are no epoch: the dirty-block map is then not trusted, and hashes decide.
+ * that are no epoch: the dirty-block map is then not trusted, and the synchronisation compares hashes.
  *
- * What the user must see to: a replay writes old epochs again, so the images must not have been changed since
+ * The caller's duty: a replay writes old epochs again, so the images must not have been changed since
  * by anything that the journal does not have. Before the first such write (a synchronisation's chunks, the
  * guest's own after a takeover): disk_journal_trim.
  *

@@ -11,11 +11,11 @@
  * A bit set by a process that is then killed is in the page cache, as the write it speaks of is: both
  * survive, so the map is good as long as the kernel lives. After a crash of the host neither is certain: the
  * map is trusted only if it was closed cleanly or the kernel is still the one that wrote it (boot id).
- * Otherwise hashes decide.
+ * Otherwise the synchronisation compares the hashes of all chunks.
  *
  * pair_id names the relation: both hosts' maps of one disk carry the same random id once a synchronisation
- * between them has begun; other ids mean that the images have nothing to do with each other as far as anyone
- * knows.
+ * between them has begun; other ids mean that nothing is known of how the images
+ * differ.
  *
  * Threads: bits are atomic; everything else is one thread's at a time.
  */

@@ -68,7 +68,7 @@ struct disks {
     uint64_t log_limit;     /* capture thread: the last one but 0 */
     unsigned n;
     struct disk_journal *journal;
-    GQueue held;         /* applier thread: struct held_epoch*, what shared disks may not have yet */
+    GQueue held;         /* applier thread: struct held_epoch*, withheld from shared images */
     size_t held_bytes;   /* applier thread: of them all */
     GThreadPool *syncer; /* one thread: a sync takes as long as the disks like */
     GMutex mutex;

@@ -208,7 +208,7 @@ bool disks_standby_open(struct disks *disks, GError **error)
     return false;
 }
 
-/* ---- what shared disks may not have yet ---- */
+/* ---- writes withheld from a shared image until their epoch is acknowledged ---- */
 
 /*
  * An epoch's writes to shared disks: withheld from the image until the primary has written them. If the

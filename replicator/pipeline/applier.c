@@ -99,7 +99,10 @@ static void take_pair(struct applier *applier, const struct note *note)
     }
 }
 
-/* Another synchronisation begins. What shared disks may not have yet, the primary writes there itself. */
+/*
+ * Begins another synchronisation. Withheld writes to shared disks are dropped: the primary writes them
+ * itself.
+ */
 static void begin_synchronisation(struct applier *applier)
 {
     if (applier->disks)
