@@ -40,9 +40,13 @@ void peer_loss_weigh_answer(struct step *step)
     struct session *s = step->s;
     bool leaves_it_to_us = step->event->standing == SESSION_HAS_LET_GO;
     bool leaves_it_to_the_arbiter = step->event->standing == SESSION_ASKS_ARBITER;
-    if (s->loss_query && step->event->answer >= s->loss_query &&
-        (leaves_it_to_us || leaves_it_to_the_arbiter))
+    bool takes_over = step->event->standing == SESSION_TAKES_OVER;
+    if (!s->loss_query || step->event->answer < s->loss_query)
+        return;
+    if (leaves_it_to_us || leaves_it_to_the_arbiter)
         stop_inquiring(step);
+    else if (takes_over) /* its disks may be slow: it will run the guest, or say why not */
+        s->deadline_ms = step->now_ms + s->config.ack_timeout_ms;
 }
 
 /* While no grant is asked for: the peer has been asked, and what happens instead of its answer. */

@@ -1002,6 +1002,33 @@ static void test_every_state_and_event_has_a_name(void **state)
         assert_non_null(session_standing_name((enum session_standing)i));
 }
 
+/* Its journal may be long and its disk slow: as long as it says so, it is waited for. */
+static void test_a_peer_that_takes_over_slowly_is_waited_for(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_FAILOVER_PLANNED);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_EPOCH_CUT, .term = side.session.term, .epoch = 2, .ok = true});
+    feed_epoch(&side, SESSION_EVENT_ACK, 2);
+    assert_did(&side, SESSION_DO_SEND_HANDOVER);
+    feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+    assert_state(&side, SESSION_HANDOVER_UNSURE);
+    for (int i = 0; i < 1000; i++) {
+        side.now_ms += SILENCE_MS / 4;
+        feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                           .term = PEERS_TERM,
+                                           .peer_role = SESSION_SECONDARY,
+                                           .standing = SESSION_TAKES_OVER,
+                                           .answer = side.session.query});
+        feed_simple(&side, SESSION_EVENT_TICK);
+        assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    }
+    wait_in_silence(&side, 10 * SILENCE_MS);
+    assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
 static void test_the_guest_is_ours_until_it_is_handed_over(void **state)
 {
     struct side side;
@@ -1107,6 +1134,7 @@ static void test_no_secondary_comes_from_a_primary_and_nothing_comes_from_the_en
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_peer_that_takes_over_slowly_is_waited_for),
         cmocka_unit_test(test_the_guest_is_ours_until_it_is_handed_over),
         cmocka_unit_test(test_a_transition_that_is_in_no_table_ends_the_session_and_does_nothing_else),
         cmocka_unit_test(test_a_wrong_transition_takes_back_what_its_step_had_decided),
