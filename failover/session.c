@@ -111,6 +111,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
                     struct session_actions *out)
 {
     struct step step = {.s = s, .event = event, .now_ms = now_ms, .out = out};
+    const struct session_event cannot_promote = {.type = SESSION_EVENT_PROMOTED, .term = s->term};
     out->n = 0;
     if (s->state == SESSION_ENDED)
         return;
@@ -121,6 +122,11 @@ void session_handle(struct session *s, const struct session_event *event, uint64
     if (event->type == SESSION_EVENT_STALLED) {
         wake(&step);
         return;
+    }
+    if (event->type == SESSION_EVENT_DISKS_DURABLE || event->type == SESSION_EVENT_DISKS_READY) {
+        if (!disk_turns_answer(&step))
+            return;
+        step.event = &cannot_promote;
     }
     if (event->type == SESSION_EVENT_HEARTBEAT)
         hear(&step);
@@ -133,20 +139,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         step_answer(&step);
     if (step.bug)
         crash(&step);
-}
-
-bool session_has_guest(const struct session *s)
-{
-    switch (s->state) {
-    case SESSION_CONNECTING:
-    case SESSION_SYNCHRONISING:
-    case SESSION_ARMING:
-    case SESSION_PROTECTED:
-    case SESSION_PEER_LOST:
-        return s->role == SESSION_PRIMARY;
-    default:
-        return false;
-    }
+    disk_turns_order(&step);
 }
 
 static enum session_standing standing_of(const struct session *s)

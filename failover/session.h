@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "failover/disk_turns.h"
 #include "heartbeat/detector.h"
 
 enum session_role { SESSION_PRIMARY, SESSION_SECONDARY };
@@ -107,6 +108,8 @@ enum session_event_type {
     SESSION_EVENT_GOODBYE,        /* peer ended: reason */
     SESSION_EVENT_FENCED,         /* peer says our term is old: peer_term */
     SESSION_EVENT_GRANT,          /* arbiter: granted (bool), for term */
+    SESSION_EVENT_DISKS_DURABLE,  /* what was written is on stable storage: order */
+    SESSION_EVENT_DISKS_READY,    /* the disks have carried out order, or could not (!ok) */
     SESSION_EVENT_PROMOTED,       /* secondary: guest runs here (ok) or could not be started (!ok) */
     SESSION_EVENT_GUEST_SHUTDOWN, /* primary: guest powered itself off */
     SESSION_EVENT_HYPERVISOR_DIED,
@@ -135,6 +138,7 @@ struct session_event {
     enum session_event_type type;
     uint64_t term; /* of the message, the peer, or the grant */
     uint64_t epoch;
+    uint64_t order; /* DISKS_DURABLE, DISKS_READY: of the action that this answers */
     enum session_role peer_role;
     bool ok; /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
     enum session_end_reason reason;
@@ -159,6 +163,7 @@ enum session_action_type {
     SESSION_DO_START_EPOCHS,  /* primary: cut epochs from now on */
     SESSION_DO_RELEASE,       /* primary: release output of epochs <= epoch */
     SESSION_DO_RELEASE_ALL,   /* output flows freely from here on */
+    SESSION_DO_RELEASE_LAST,  /* the same, once all that was written is durable; nothing follows */
     SESSION_DO_DROP_OUTPUT,   /* throw held output away (fenced) */
     SESSION_DO_SEND_ACK,      /* secondary: epoch */
     SESSION_DO_APPLY,         /* secondary: epoch may go to the image */
@@ -168,8 +173,14 @@ enum session_action_type {
     SESSION_DO_SEND_ANSWER,   /* send a beat by every path now, the link too: it answers the peer's query */
     SESSION_DO_ASK_GRANT,     /* ask the arbiter for term */
     SESSION_DO_PROMOTE,       /* secondary: start the guest from epoch (all applied), as primary of term */
-    SESSION_DO_LAST_EPOCH,    /* primary: cut one epoch and leave the guest paused */
-    SESSION_DO_SEND_HANDOVER, /* primary: epoch */
+    SESSION_DO_DISKS_DURABLE, /* all that was written to stable storage, what is held back of shared disks too
+                               */
+    SESSION_DO_DISKS_GIVE_UP, /* nothing may be written here any more, where the other host has the same
+                                 images */
+    SESSION_DO_DISKS_WRITABLE,  /* the guest may write here again */
+    SESSION_DO_DISKS_TAKE_OVER, /* secondary: empty the journal, then the guest may write here */
+    SESSION_DO_LAST_EPOCH,      /* primary: cut one epoch and leave the guest paused */
+    SESSION_DO_SEND_HANDOVER,   /* primary: epoch */
     SESSION_DO_SEND_HANDOVER_DONE,
     SESSION_DO_SEND_GOODBYE, /* reason */
     SESSION_DO_SEND_FENCED,  /* term */
@@ -185,6 +196,7 @@ struct session_action {
     enum session_action_type type;
     uint64_t term;
     uint64_t epoch;
+    uint64_t order; /* DISKS_*: the answer has to name it */
     enum session_end_reason reason;
 };
 
@@ -203,6 +215,7 @@ struct session_config {
     uint64_t heartbeat_ms; /* the peer's beats come as often as this (default silence_ms / 10) */
     uint64_t query_base;   /* queries' numbers begin above it: more than any earlier process used */
     bool other_paths;      /* beats come by other networks too, so the checkpoints' own can fail alone */
+    bool disks;            /* the VM has replicated disks: some decisions wait for them (disk_turns.h) */
     bool durable_acks;     /* secondary: an epoch is acked once it is durable */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
@@ -220,6 +233,8 @@ struct session_config {
     bool chaos_ack_while_asking; /* secondary */
     bool chaos_equal_terms;      /* both hosts ask for the same terms */
     bool chaos_keep_any_image;
+    bool chaos_any_disk_answer;     /* an answer of the disks counts for whatever is under way */
+    bool chaos_late_disk_answer;    /* and when the session has moved on */
     bool chaos_ask_while_following; /* secondary: silence makes one ask that has no whole image */
 };
 
@@ -228,18 +243,19 @@ struct session {
     enum session_role role;
     enum session_state state;
     uint64_t term;
-    unsigned host;            /* this host's bit in the terms that it asks for */
-    uint64_t cut_epoch;       /* primary: newest epoch cut */
-    uint64_t acked_epoch;     /* primary: newest acked; secondary: newest it acked */
-    uint64_t released_epoch;  /* primary */
-    uint64_t applied_epoch;   /* secondary */
-    struct detector detector; /* when the peer was heard */
-    uint64_t query;           /* newest query of ours */
-    uint64_t loss_query;      /* peer lost: the first query since then, which the peer has to answer */
-    uint64_t peer_query;      /* newest query of the peer's */
-    uint64_t let_go_term;     /* secondary: its primary of this term was told that it may run alone */
-    uint64_t seen_term;       /* primary: newest term that the peer was granted and did not use */
-    uint64_t deadline_ms;     /* of the state's own timer, 0 = none */
+    unsigned host;                /* this host's bit in the terms that it asks for */
+    uint64_t cut_epoch;           /* primary: newest epoch cut */
+    uint64_t acked_epoch;         /* primary: newest acked; secondary: newest it acked */
+    uint64_t released_epoch;      /* primary */
+    uint64_t applied_epoch;       /* secondary */
+    struct disk_turns disk_turns; /* what waits for the disks */
+    struct detector detector;     /* when the peer was heard */
+    uint64_t query;               /* newest query of ours */
+    uint64_t loss_query;          /* peer lost: the first query since then, which the peer has to answer */
+    uint64_t peer_query;          /* newest query of the peer's */
+    uint64_t let_go_term;         /* secondary: its primary of this term was told that it may run alone */
+    uint64_t seen_term;           /* primary: newest term that the peer was granted and did not use */
+    uint64_t deadline_ms;         /* of the state's own timer, 0 = none */
     bool link_up;
     enum session_end_reason end_reason;
     uint64_t first_epoch; /* primary: first epoch of the present synchronisation; older acks do not count */

@@ -60,6 +60,8 @@ const char *session_event_name(enum session_event_type type)
         "goodbye",
         "fenced",
         "grant",
+        "disks-durable",
+        "disks-ready",
         "promoted",
         "guest-shutdown",
         "hypervisor-died",
@@ -76,14 +78,15 @@ const char *session_event_name(enum session_event_type type)
 const char *session_action_name(enum session_action_type type)
 {
     static const char *const names[] = {
-        "connect",       "disconnect",         "start-precopy",   "start-resync",
-        "forget-image",  "stop-capture",       "hold-output",     "start-epochs",
-        "release",       "release-all",        "drop-output",     "send-ack",
-        "apply",         "discard-image",      "keep-image",      "ask-peer",
-        "send-answer",   "ask-grant",          "promote",         "last-epoch",
-        "send-handover", "send-handover-done", "send-goodbye",    "send-fenced",
-        "resume-guest",  "fence-guest",        "quit-hypervisor", "power-down-guest",
-        "end",
+        "connect",          "disconnect",    "start-precopy",      "start-resync",
+        "forget-image",     "stop-capture",  "hold-output",        "start-epochs",
+        "release",          "release-all",   "release-last",       "drop-output",
+        "send-ack",         "apply",         "discard-image",      "keep-image",
+        "ask-peer",         "send-answer",   "ask-grant",          "promote",
+        "disks-durable",    "disks-give-up", "disks-writable",     "disks-take-over",
+        "last-epoch",       "send-handover", "send-handover-done", "send-goodbye",
+        "send-fenced",      "resume-guest",  "fence-guest",        "quit-hypervisor",
+        "power-down-guest", "end",
     };
     return NAME_OF(names, type);
 }

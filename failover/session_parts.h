@@ -51,6 +51,8 @@ bool leave_handle(struct step *step);
 /* After each event of a session that leaves: the next step towards the door. */
 void leave_go_on(struct step *step);
 
+/* ---- disk_turns.c: see disk_turns.h ---- */
+
 /* ---- takeover.c: secondary ---- */
 /* Asks for a term. From here on nothing is acked. Enters ASKING. */
 void takeover_begin(struct step *step, bool keep_link);

@@ -62,6 +62,20 @@ static enum detector_limit limit_of(const struct session *s)
     return link_counts && !s->link_up ? DETECTOR_LINK_CLOSED : DETECTOR_SILENCE;
 }
 
+bool session_has_guest(const struct session *s)
+{
+    switch (s->state) {
+    case SESSION_CONNECTING:
+    case SESSION_SYNCHRONISING:
+    case SESSION_ARMING:
+    case SESSION_PROTECTED:
+    case SESSION_PEER_LOST:
+        return s->role == SESSION_PRIMARY;
+    default:
+        return false;
+    }
+}
+
 bool session_watches_peer(const struct session *s)
 {
     switch (s->state) {

@@ -237,6 +237,7 @@ void replicator_begin(struct replicator *r)
         .heartbeat_ms = r->config.heartbeat_ms,
         .query_base = (uint64_t)g_get_real_time(),
         .other_paths = r->config.nheartbeat_paths > 0,
+        .disks = r->disks != NULL,
         .durable_acks = r->disks && r->config.durable_acks,
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };

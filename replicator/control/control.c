@@ -129,7 +129,7 @@ static void on_stop_connect(void *opaque)
 
 static void on_stop_resume(void *opaque)
 {
-    guest_disks_resume(opaque);
+    guest_resume(opaque);
 }
 
 void replicator_open_capture_stop(struct replicator *r)
@@ -214,7 +214,23 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_RELEASE_ALL:
         split_alone(r);
-        guest_disks_release_all(r);
+        gate_pass_all(r->gate);
+        break;
+    case SESSION_DO_RELEASE_LAST:
+        guest_disks_release_last(r);
+        break;
+    case SESSION_DO_DISKS_DURABLE:
+        split_alone(r);
+        guest_disks_make_durable(r, action->order);
+        break;
+    case SESSION_DO_DISKS_GIVE_UP:
+        guest_disks_give_up(r, action->order);
+        break;
+    case SESSION_DO_DISKS_WRITABLE:
+        guest_disks_make_writable(r, action->order);
+        break;
+    case SESSION_DO_DISKS_TAKE_OVER:
+        guest_disks_take_over(r, action->order);
         break;
     case SESSION_DO_DROP_OUTPUT:
         capture_stop_cancel(&r->capture_stop, DEFER_RESUME);
@@ -252,13 +268,13 @@ static void do_action(struct replicator *r, const struct session_action *action,
         arbiter_ask(r->arbiter, action->term, on_granted, r);
         break;
     case SESSION_DO_PROMOTE:
-        guest_disks_promote(r, action->term);
+        guest_promote(r, action->term);
         break;
     case SESSION_DO_LAST_EPOCH:
         capture_thread_last_epoch(r->capture);
         break;
     case SESSION_DO_SEND_HANDOVER:
-        guest_disks_handover(r, action->term, action->epoch);
+        replicator_send(r, MESSAGE_HANDOVER, action->term, action->epoch, 0);
         break;
     case SESSION_DO_SEND_HANDOVER_DONE:
         replicator_send(r, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The guest's disks from the control thread's side: which mode the disk servers are in at each turn of the
- * session, and the two turns that have to wait for them.
+ * session. The session says what waits for them (failover/disk_turns.h); here its orders are carried out, and
+ * answered when the servers have done so.
  *
  *   alone       every write is durable before it completes
  *   protected   writes are logged and need not be durable: what depends on them waits in the output gate
@@ -19,7 +20,7 @@
 #define LAST_WRITES_MS 5000
 #define IO_RETRY_MS    1000
 
-static void carry_on(struct replicator *r);
+static void answer_if_done(struct replicator *r);
 
 static void on_changed(void *opaque, bool urgent)
 {
@@ -28,7 +29,7 @@ static void on_changed(void *opaque, bool urgent)
         capture_thread_hurry(r->capture);
     else if (r->capture)
         capture_thread_room(r->capture);
-    carry_on(r);
+    answer_if_done(r);
 }
 
 /* The standby need not keep what the shared images have. A disk that is idle flushes nothing, but has it all.
@@ -86,11 +87,17 @@ bool guest_disks_open(struct replicator *r, GError **error)
     return r->disks != NULL;
 }
 
+static void answer(struct replicator *r, uint64_t order, bool ok)
+{
+    const struct session_event event = {.type = SESSION_EVENT_DISKS_READY, .order = order, .ok = ok};
+    replicator_event(r, &event);
+}
+
 static void on_durable(void *opaque)
 {
     struct replicator *r = opaque;
-    r->disks_volatile = false;
-    gate_pass_all(r->gate);
+    const struct session_event event = {.type = SESSION_EVENT_DISKS_DURABLE, .order = r->durable_order};
+    replicator_event(r, &event);
 }
 
 /* What is held back of shared disks included. Waits, at most twice LAST_WRITES_MS. */
@@ -103,14 +110,16 @@ static bool let_go_now(struct replicator *r)
     return disks_order_done(r->disks) && disks_sync_within(r->disks, LAST_WRITES_MS) == 0;
 }
 
-void guest_disks_release_all(struct replicator *r)
+void guest_disks_make_durable(struct replicator *r, uint64_t order)
 {
-    if (!r->disks_volatile)
+    r->durable_order = order;
+    disks_make_durable(r->disks, on_durable, r);
+}
+
+void guest_disks_release_last(struct replicator *r)
+{
+    if (let_go_now(r))
         gate_pass_all(r->gate);
-    else if (r->session.state != SESSION_ENDED)
-        disks_make_durable(r->disks, on_durable, r);
-    else if (let_go_now(r)) /* nothing comes after this: there is nobody to keep waiting */
-        on_durable(r);
 }
 
 void guest_disks_hold(struct replicator *r)
@@ -119,7 +128,6 @@ void guest_disks_hold(struct replicator *r)
         return;
     disks_cancel_durable(r->disks);
     disks_hold(r->disks);
-    r->disks_volatile = true;
 }
 
 void guest_disks_stop_logging(struct replicator *r)
@@ -137,41 +145,41 @@ void guest_disks_fence(struct replicator *r)
 {
     if (!r->disks)
         return;
-    r->after_order = AFTER_NOTHING;
+    r->disk_order = 0;
     disks_cancel_durable(r->disks);
     disks_give_up_writing(r->disks);
 }
 
 /* The other host may have the shared disks only when nothing can be written to them here. */
-void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch)
+void guest_disks_give_up(struct replicator *r, uint64_t order)
 {
-    r->handover_term = term;
-    r->handover_epoch = epoch;
-    r->after_order = AFTER_HANDOVER;
-    if (disks_any_shared(r->disks))
+    r->disk_order = order;
+    r->disks_unlock = disks_any_shared(r->disks);
+    if (r->disks_unlock)
         disks_give_up_writing(r->disks);
-    carry_on(r);
+    answer_if_done(r);
 }
 
-void guest_disks_resume(struct replicator *r)
+void guest_disks_make_writable(struct replicator *r, uint64_t order)
 {
-    r->after_order = AFTER_RESUME;
+    r->disk_order = order;
+    r->disks_unlock = false;
     if (disks_any_shared(r->disks) && disks_lock_shared(r->disks) < 0) {
         replicator_error(r, "VM %s stays paused: a shared disk has been locked by another host meanwhile",
                          r->config.vm_name);
+        r->disk_order = 0;
+        answer(r, order, false);
         return;
     }
     disks_order(r->disks, DISK_WRITABLE, 0, false);
-    carry_on(r);
+    answer_if_done(r);
 }
 
-void guest_disks_promote(struct replicator *r, uint64_t term)
+/* The applier empties the journal; then its note comes. */
+void guest_disks_take_over(struct replicator *r, uint64_t order)
 {
-    r->promote_term = term;
-    if (r->disks)
-        applier_post_end_standby(r->applier, r->config.durable_acks);
-    else
-        guest_promote(r, term);
+    r->take_over_order = order;
+    applier_post_end_standby(r->applier, r->config.durable_acks);
 }
 
 void guest_disks_standby_ended(struct replicator *r, int status)
@@ -180,36 +188,26 @@ void guest_disks_standby_ended(struct replicator *r, int status)
         g_autofree char *why = disks_failure(r->disks);
         replicator_error(r, "VM %s could not be taken over: its disks could not be made ready: %s",
                          r->config.vm_name, why ? why : g_strerror(-status));
-        struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = r->promote_term, .ok = false};
-        replicator_event(r, &event);
+        answer(r, r->take_over_order, false);
         return;
     }
-    r->after_order = AFTER_PROMOTE;
+    r->disk_order = r->take_over_order;
+    r->disks_unlock = false;
     disks_order(r->disks, DISK_WRITABLE | DISK_DURABLE, DISK_LOGGING, false);
-    carry_on(r);
+    answer_if_done(r);
 }
 
-static void carry_on(struct replicator *r)
+/* The newest order that is to be answered has been carried out by every server. */
+static void answer_if_done(struct replicator *r)
 {
-    int what = r->after_order;
-    if (!disks_order_done(r->disks))
+    uint64_t order = r->disk_order;
+    if (!order || !disks_order_done(r->disks))
         return;
-    r->after_order = AFTER_NOTHING;
-    switch (what) {
-    case AFTER_PROMOTE:
-        guest_promote(r, r->promote_term);
-        break;
-    case AFTER_HANDOVER:
-        if (disks_any_shared(r->disks))
-            disks_unlock_shared(r->disks);
-        replicator_send(r, MESSAGE_HANDOVER, r->handover_term, r->handover_epoch, 0);
-        break;
-    case AFTER_RESUME:
-        guest_resume(r);
-        break;
-    default:
-        break;
-    }
+    r->disk_order = 0;
+    if (r->disks_unlock)
+        disks_unlock_shared(r->disks);
+    r->disks_unlock = false;
+    answer(r, order, true);
 }
 
 /* ---- a disk that refuses ---- */

@@ -114,12 +114,11 @@ struct replicator {
     struct disks *disks;             /* NULL: the VM has none */
     struct disk_sync *disk_sync;     /* primary */
     struct disk_answer *disk_answer; /* secondary */
-    /* What waits until the disks have carried out their last order. */
-    enum { AFTER_NOTHING, AFTER_PROMOTE, AFTER_HANDOVER, AFTER_RESUME } after_order;
-    uint64_t handover_term, handover_epoch;
+    /* The session's orders that are still to be answered, 0: none. */
+    uint64_t disk_order, durable_order, take_over_order;
+    bool disks_unlock;      /* once disk_order is done: the other host may have the shared disks */
     guint io_retry;         /* the guest stands still for a disk's sake: it is tried again now and then */
     bool stood_still_there; /* it was taken over like that, and has not gone on here yet */
-    bool disks_volatile;    /* writes complete before they are durable: output waits for the peer */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -204,22 +203,22 @@ bool guest_nics_connect(struct replicator *r);
 
 /* guest_disks.c */
 bool guest_disks_open(struct replicator *r, GError **error);
-/* The gate opens for all: at once, or when what the guest was told is written is on stable storage. */
-void guest_disks_release_all(struct replicator *r);
+/* The session's orders. Each is answered with an event that names it, SESSION_EVENT_DISKS_*. */
+void guest_disks_make_durable(struct replicator *r, uint64_t order);
+void guest_disks_give_up(struct replicator *r, uint64_t order);
+void guest_disks_make_writable(struct replicator *r, uint64_t order);
+void guest_disks_take_over(struct replicator *r, uint64_t order);
+/* The gate opens for all when what was written is on stable storage, which this waits for. */
+void guest_disks_release_last(struct replicator *r);
 /* Output is held from here on: writes need not be durable any more. */
 void guest_disks_hold(struct replicator *r);
 /* No more epochs: nothing is logged, and writes are durable again. */
 void guest_disks_stop_logging(struct replicator *r);
 /* The peer holds the epoch: shared disks may have it too. */
 void guest_disks_release(struct replicator *r, uint64_t epoch);
-/* Tells the peer to go on with the guest, once nothing can be written here any more. */
-void guest_disks_handover(struct replicator *r, uint64_t term, uint64_t epoch);
-/* The handover is off: the guest goes on here, once it may write again. */
-void guest_disks_resume(struct replicator *r);
 /* A newer term runs elsewhere: nothing more is written here. */
 void guest_disks_fence(struct replicator *r);
-/* The applier has everything; then guest_promote. */
-void guest_disks_promote(struct replicator *r, uint64_t term);
+/* The applier has emptied the journal, or could not. */
 void guest_disks_standby_ended(struct replicator *r, int status);
 /* QEMU's events BLOCK_IO_ERROR and RESUME. */
 void guest_disks_io_error(struct replicator *r, const json_t *data);

@@ -23,7 +23,7 @@ static void remember(struct replicator *r, char *text)
 
 void split_alone(struct replicator *r)
 {
-    if (r->session.state != SESSION_CONNECTING)
+    if (r->session.state != SESSION_CONNECTING || r->alone_us)
         return;
     r->alone_us = g_get_monotonic_time();
     r->alone_epoch = r->session.acked_epoch;

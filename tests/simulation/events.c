@@ -212,6 +212,43 @@ static void on_promoted(struct world *w, const struct event *event)
          (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = host->session.term, .ok = true});
 }
 
+static void on_disks_done(struct world *w, const struct event *event)
+{
+    struct host *host = &w->hosts[event->host];
+    enum session_action_type what = (enum session_action_type)event->beat.query;
+    bool newest = event->b == host->disk_order;
+    struct session_event answer = {.type = SESSION_EVENT_DISKS_READY, .order = event->b, .ok = event->ok};
+    if (what == SESSION_DO_DISKS_DURABLE) {
+        answer.type = SESSION_EVENT_DISKS_DURABLE;
+        if (host->disk_unsettled <= event->beat.answer)
+            host->disk_unsettled = 0;
+    } else if (newest && event->ok) {
+        host->disk_writable = what != SESSION_DO_DISKS_GIVE_UP;
+    }
+    feed(w, event->host, answer); /* of an overtaken order as well */
+}
+
+/* The guest writes to its disks, changes its memory and sends a frame. */
+static void guest_sends(struct world *w, int h)
+{
+    struct host *guest = &w->hosts[h];
+    if (!guest->runs || guest->paused || stands_still(w, h))
+        return;
+    if (w->disks && !guest->disk_writable)
+        FAIL(w, "disks: the guest of host %c runs and cannot write", 'a' + h);
+    if (guest->session.state == SESSION_HANDOVER_UNSURE ||
+        (guest->session.state == SESSION_HANDING_OVER && guest->session.handover_sent))
+        FAIL(w, "host %c has handed its guest over, and it runs", 'a' + h);
+    guest->seq++;
+    if (!guest->disk_synchronous)
+        guest->disk_unsettled = guest->seq;
+    unsigned page = (unsigned)(next_random(w) % PAGES);
+    guest->memory[page] = guest->branch << 32 | guest->seq;
+    guest->dirty |= 1u << page;
+    if (guest->gate == PASS)
+        release_to(w, h, guest->seq);
+}
+
 void start_session(struct world *w, int h, enum session_role role, uint64_t term)
 {
     struct host *host = &w->hosts[h];
@@ -223,6 +260,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .query_base = host->generation * 1000000,
         .other_paths = w->two_paths,
         .durable_acks = w->durable,
+        .disks = w->disks && !(w->plant && strcmp(w->plant, "ignore-disks") == 0),
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
         .listen_timeout_ms = 2000,
@@ -238,6 +276,8 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_wait_for_acks = w->plant && strcmp(w->plant, "wait-for-acks") == 0,
         .chaos_ack_while_asking = w->plant && strcmp(w->plant, "ack-while-asking") == 0,
         .chaos_equal_terms = w->plant && strcmp(w->plant, "equal-terms") == 0,
+        .chaos_any_disk_answer = w->plant && strcmp(w->plant, "any-disk-answer") == 0,
+        .chaos_late_disk_answer = w->plant && strcmp(w->plant, "late-disk-answer") == 0,
         .chaos_ask_while_following = w->plant && strcmp(w->plant, "ask-while-following") == 0,
         .chaos_keep_any_image = w->plant && strcmp(w->plant, "keep-any-image") == 0,
         .run = next_random(w),
@@ -253,6 +293,9 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     host->stands_until = host->heard_sequence = 0;
     host->sequence = host->generation * 1000000;
     host->tracking = false;
+    host->disk_writable = role == SESSION_PRIMARY;
+    host->disk_synchronous = true;
+    host->disk_unsettled = host->disk_order = 0;
     memset(host->image_memory, 0, sizeof host->image_memory);
     memset(host->epoch_serial, 0, sizeof host->epoch_serial);
     session_init(&host->session, &config, clock_ms(w, h));
@@ -383,6 +426,7 @@ static bool waits(struct world *w, const struct event *event)
     case APPLIED:
     case APPLIED_LATE:
     case JOURNALLED:
+    case DISKS_DONE:
     case ARBITER_ANSWERS:
     case PROMOTED:
         us += between(w, 2, 300);
@@ -570,6 +614,10 @@ void step(struct world *w, const struct event *event)
         if (mine)
             run_own_timer(w, event->host);
         break;
+    case DISKS_DONE:
+        if (mine)
+            on_disks_done(w, event);
+        break;
     case JOURNALLED:
         if (mine && host->linked && event->beat.query == w->connection)
             feed(w, event->host,
@@ -577,17 +625,8 @@ void step(struct world *w, const struct event *event)
                      .type = SESSION_EVENT_EPOCH_DURABLE, .term = event->beat.term, .epoch = event->b});
         break;
     case GUEST_SENDS:
-        for (int h = 0; h < 2; h++) {
-            struct host *guest = &w->hosts[h];
-            if (!guest->runs || guest->paused || stands_still(w, h))
-                continue;
-            guest->seq++;
-            unsigned page = (unsigned)(next_random(w) % PAGES);
-            guest->memory[page] = guest->branch << 32 | guest->seq;
-            guest->dirty |= 1u << page;
-            if (guest->gate == PASS)
-                release_to(w, h, guest->seq);
-        }
+        for (int h = 0; h < 2; h++)
+            guest_sends(w, h);
         schedule(w, between(w, 1000, 8000), *event);
         break;
     case DIAL:
@@ -647,7 +686,9 @@ void step(struct world *w, const struct event *event)
         }
         break;
     case UPSET:
-        if (mine && !w->healed)
+        if (mine && !w->healed && event->ok && !stands_still(w, event->host))
+            feed_simple(w, event->host, SESSION_EVENT_FAILOVER_PLANNED);
+        else if (mine && !w->healed && !event->ok)
             guest_fault(w, event->host);
         break;
     case FAULT:

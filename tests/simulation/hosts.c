@@ -150,6 +150,13 @@ static void order_stop(struct world *w, int h)
         (struct event){.kind = CAPTURE_STOPPED, .host = h, .a = host->generation, .b = ++host->stop_serial});
 }
 
+static void resume_guest(struct world *w, int h)
+{
+    if (w->disks && !w->hosts[h].disk_writable)
+        FAIL(w, "disks: host %c lets its guest go on, which cannot write here", 'a' + h);
+    w->hosts[h].paused = false;
+}
+
 void capture_stopped(struct world *w, int h)
 {
     struct host *host = &w->hosts[h];
@@ -157,7 +164,7 @@ void capture_stopped(struct world *w, int h)
         finish_cut(w, h, false);
     host->cutting = host->stopping = false;
     if (host->resumes_then)
-        host->paused = false;
+        resume_guest(w, h);
     if (host->connects_then)
         connect_link(w, host);
     host->resumes_then = host->connects_then = false;
@@ -183,6 +190,8 @@ void apply_next(struct world *w, int h)
 static void on_promote(struct world *w, int h, const struct session_action *action)
 {
     struct host *host = &w->hosts[h];
+    if (w->disks && !host->disk_writable)
+        FAIL(w, "disks: host %c promotes, and its guest cannot write here", 'a' + h);
     if (host->image_half || host->image_epoch != host->session.acked_epoch ||
         action->epoch != host->image_epoch || host->image_epoch == 0)
         FAIL(w, "I2: host %c promotes epoch %" PRIu64 " with an image at %" PRIu64 "%s, acked %" PRIu64,
@@ -191,6 +200,46 @@ static void on_promote(struct world *w, int h, const struct session_action *acti
     w->promotions++;
     schedule(w, between(w, 500, 20000),
              (struct event){.kind = PROMOTED, .host = h, .a = host->generation, .ok = chance(w, 2)});
+}
+
+/* The disks are slow now and then, and refuse now and then: then the guest is lost, or stays paused. */
+static void order_disks(struct world *w, int h, const struct session_action *action)
+{
+    struct host *host = &w->hosts[h];
+    bool durable = action->type == SESSION_DO_DISKS_DURABLE;
+    struct event done = {
+        .kind = DISKS_DONE, .host = h, .a = host->generation, .b = action->order, .ok = true};
+    if (!durable)
+        host->disk_order = action->order;
+    if (action->type == SESSION_DO_DISKS_WRITABLE || action->type == SESSION_DO_DISKS_TAKE_OVER)
+        done.ok = !chance(w, 2);
+    w->crashed |= !done.ok;
+    host->disk_synchronous |= durable;
+    done.beat.query = action->type;
+    done.beat.answer = host->seq; /* written until now */
+    uint64_t most = chance(w, 90) ? 8000 : chance(w, 70) ? 150000 : SECOND;
+    schedule(w, between(w, 100, most), done);
+}
+
+/* Output leaves without a peer that holds what it depends on. */
+static void pass_all(struct world *w, int h)
+{
+    struct host *host = &w->hosts[h];
+    if (w->disks && host->disk_unsettled)
+        FAIL(w, "disks: host %c lets frame %" PRIu64 " out, and what was written before is in memory alone",
+             'a' + h, host->seq);
+    host->gate = PASS;
+    release_to(w, h, host->seq);
+}
+
+static void send_handover(struct world *w, int h, struct message message)
+{
+    if (w->disks && w->hosts[h].disk_writable)
+        FAIL(w, "disks: host %c tells its peer to go on with the guest while it may write here", 'a' + h);
+    if (!w->hosts[h].paused)
+        FAIL(w, "host %c tells its peer to go on with the guest, and it runs here", 'a' + h);
+    message.wire = W_HANDOVER;
+    send_message(w, h, message);
 }
 
 static void on_release(struct world *w, int h, uint64_t epoch)
@@ -246,6 +295,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         break;
     case SESSION_DO_STOP_CAPTURE:
         order_stop(w, h);
+        host->disk_synchronous = true;
         break;
     case SESSION_DO_FORGET_IMAGE:
         host->tracking = false;
@@ -254,6 +304,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         break;
     case SESSION_DO_HOLD_OUTPUT:
         host->gate = HOLD;
+        host->disk_synchronous = false;
         break;
     case SESSION_DO_START_EPOCHS:
         host->capturing = true;
@@ -270,12 +321,23 @@ static void act(struct world *w, int h, const struct session_action *action)
         on_release(w, h, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
-        host->gate = PASS;
-        release_to(w, h, host->seq);
+        pass_all(w, h);
+        break;
+    case SESSION_DO_RELEASE_LAST: /* waits for the disks */
+        host->disk_unsettled = 0;
+        pass_all(w, h);
+        break;
+    case SESSION_DO_DISKS_DURABLE:
+    case SESSION_DO_DISKS_GIVE_UP:
+    case SESSION_DO_DISKS_WRITABLE:
+    case SESSION_DO_DISKS_TAKE_OVER:
+        order_disks(w, h, action);
         break;
     case SESSION_DO_DROP_OUTPUT:
         host->gate = DROP;
         host->resumes_then = false;
+        host->disk_writable = false;
+        host->disk_order = 0;
         break;
     case SESSION_DO_APPLY:
         if (w->durable)
@@ -319,7 +381,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         if (host->stopping && !(w->plant && strcmp(w->plant, "resume-too-soon") == 0))
             host->resumes_then = true;
         else
-            host->paused = false;
+            resume_guest(w, h);
         break;
     case SESSION_DO_FENCE_GUEST:
     case SESSION_DO_QUIT_HYPERVISOR:
@@ -339,8 +401,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         send_message(w, h, message);
         break;
     case SESSION_DO_SEND_HANDOVER:
-        message.wire = W_HANDOVER;
-        send_message(w, h, message);
+        send_handover(w, h, message);
         break;
     case SESSION_DO_SEND_HANDOVER_DONE:
         message.wire = W_HANDOVER_DONE;
@@ -385,9 +446,13 @@ static void arm_tick(struct world *w, int h)
 }
 
 /* States that are rare or short are not left in peace as often as the others. */
-static void plan_upset(struct world *w, int h)
+static void plan_upset(struct world *w, int h, enum session_state before)
 {
     enum session_state state = w->hosts[h].session.state;
+    bool given_up = before == SESSION_HANDING_OVER && state == SESSION_PROTECTED;
+    if (given_up && chance(w, 50)) /* the user tries again at once */
+        schedule(w, between(w, 10, 20000),
+                 (struct event){.kind = UPSET, .host = h, .a = w->hosts[h].generation, .ok = true});
     bool rare = state == SESSION_PEER_LOST || state == SESSION_HANDING_OVER || state == SESSION_ASKING;
     if (chance(w, state == SESSION_HANDOVER_UNSURE ? 30 : rare ? 3 : 1))
         schedule(w, between(w, 10, 30000),
@@ -411,7 +476,7 @@ void feed(struct world *w, int h, struct session_event event)
     if (state != SESSION_PROTECTED && host->session.state == SESSION_PROTECTED)
         w->protections++;
     if (state != host->session.state)
-        plan_upset(w, h);
+        plan_upset(w, h, state);
     /* The peer hears of a new term before anything is done about it. */
     if (host->session.term != term)
         send_beat(w, h);

@@ -10,6 +10,8 @@
  *   I1: output is released only for epochs that the peer had held whole.
  *   I2: a promotion starts from an image that is exactly the newest acked epoch; an epoch that is applied
  *       makes the image the guest's memory as it was, whatever links broke and came back.
+ *   Disks: what is let out without a peer that holds it is on stable storage; a guest runs only where it may
+ *       write; nobody is told to go on with the guest while it may still write here.
  *   I5: released frames form one chain: no frame of a branch ever passes the point where another one left it.
  *
  *   simulation [--schedules N] [--seed S] [--events N] [--plant BUG] [--expect-failure] [--soak] [--twice]
@@ -39,6 +41,7 @@ static void begin(struct world *w, uint64_t seed, uint64_t events, const char *p
     w->mode = (enum mode)(seed % 3);
     w->two_paths = seed / 3 % 3 != 0;
     w->durable = seed / 9 % 2;
+    w->disks = seed / 18 % 2;
     w->nbranches = 1;
     w->branches[0].left_at = UINT64_MAX;
     for (int i = 0; i < 8; i++)

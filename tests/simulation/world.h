@@ -46,6 +46,7 @@ enum kind {
     UPSET,        /* the guest, the user or the hypervisor ends things just after a state was entered */
     RESTART,
     WAKE,       /* a host that stood still goes on */
+    DISKS_DONE, /* the disks have carried out an order, or could not */
     JOURNALLED, /* what an epoch wrote to disks is durable */
 };
 
@@ -123,6 +124,11 @@ struct host {
     uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
     struct message staged[64];
     unsigned nstaged;
+    /* disks: the guest writes before it sends each frame */
+    bool disk_writable;      /* the guest may write */
+    bool disk_synchronous;   /* each write is durable before it completes */
+    uint64_t disk_unsettled; /* newest frame whose write may be in memory alone, 0: none */
+    uint64_t disk_order;     /* newest one but disks-durable: the disks carry out no older one */
     /* link */
     bool wants_link, linked;
     struct session_hello hello;
@@ -141,7 +147,7 @@ struct world {
     uint64_t
         dead_since[2]; /* nor on the whole checkpoint network, other than by the second one; 0: it is whole */
     enum mode mode;
-    bool two_paths, durable;
+    bool two_paths, durable, disks;
     struct arbiter_record arbiter;
     uint64_t nbranches;
     struct {
