@@ -15,6 +15,8 @@
 #include "proto/readable.h"
 #include "proto/status_answer.h"
 
+#define ANSWERS_MAX 1024 /* messages of one answer */
+
 const char *cli_run_dir = "/run/understudy";
 
 int cli_fail(const char *format, ...)
@@ -90,6 +92,37 @@ Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned tim
     if (!answer)
         cli_fail("%s", why);
     return answer;
+}
+
+bool cli_call_each(const Understudy__Envelope *request, unsigned timeout_ms, cli_answer each, void *opaque)
+{
+    g_autofree char *why = NULL;
+    g_autoptr(GError) error = NULL;
+    int fd = cli_connect(&why);
+    if (fd < 0) {
+        cli_fail("%s", why);
+        return false;
+    }
+    bool more = true, ok = true;
+    Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, &error);
+    for (unsigned i = 0; ok && more; i++) {
+        more = false;
+        if (answer)
+            envelope_make_readable(answer, WORDS_PATH_MAX);
+        bool refused =
+            answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER && !answer->answer->ok;
+        ok = answer && i < ANSWERS_MAX && !refused && each(answer, &more, opaque);
+        if (!ok)
+            cli_fail("%s", refused  ? answer->answer->message
+                           : answer ? "the daemon's answer was not understood"
+                           : error  ? error->message
+                                    : "the daemon closed the connection");
+        g_clear_pointer(&answer, free_envelope);
+        if (ok && more)
+            answer = framing_read(fd, timeout_ms, &error);
+    }
+    close(fd);
+    return ok;
 }
 
 void cli_disk_progress(const Understudy__Status *status, uint64_t *done, uint64_t *total)

@@ -24,6 +24,13 @@ G_GNUC_PRINTF(1, 2) int cli_fail(const char *format, ...);
 /* One request; NULL with a sentence for the user. */
 Understudy__Envelope *cli_ask(const Understudy__Envelope *request, unsigned timeout_ms, char **why);
 
+/*
+ * One request that is answered by several messages: each is called with every one, fit to be shown, and says
+ * whether there is more; false from it: the message was not understood. False after a message to the user.
+ */
+typedef bool (*cli_answer)(const Understudy__Envelope *answer, bool *more, void *opaque);
+bool cli_call_each(const Understudy__Envelope *request, unsigned timeout_ms, cli_answer each, void *opaque);
+
 /* The status of one VM (free with understudy__envelope__free_unpacked of *holder), or NULL. */
 const Understudy__Status *cli_status_of(const char *vm, Understudy__Envelope **holder);
 
@@ -68,6 +75,7 @@ int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
 int cmd_undrain(int argc, char **argv);
+int cmd_events(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 #endif

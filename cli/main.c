@@ -31,6 +31,7 @@ static const struct cli_command commands[] = {
     {"resume", cmd_resume, "NAME", "let it go on"},
     {"drain", cmd_drain, "[--timeout-s N] [--shutdown]", "empty this host: its VMs go to their other hosts"},
     {"undrain", cmd_undrain, "", "let this host stand by again"},
+    {"events", cmd_events, "[NAME] [--since WHEN] [--json]", "show what happened on this host"},
     {"doctor", cmd_doctor, "[--peer HOST[:PORT] [-- qemu-system-x86_64 ARGS...]]",
      "check whether this host, or a pair, is fit"},
     {"version", cmd_version, "", "print the version"},

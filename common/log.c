@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <glib.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
@@ -47,6 +48,18 @@ static const char *field_of(const GLogField *fields, gsize n, const char *key)
     return NULL;
 }
 
+/* What has fields of its own goes to systemd's journal with them. The message is made readable on the way. */
+static bool write_fields(GLogLevelFlags level, const GLogField *fields, gsize n, const char *text)
+{
+    g_autofree GLogField *all = g_new(GLogField, n + 1);
+    if (!field_of(fields, n, LOG_FIELD_EVENT))
+        return false;
+    for (gsize i = 0; i < n; i++)
+        all[i] = strcmp(fields[i].key, "MESSAGE") == 0 ? (GLogField){"MESSAGE", text, -1} : fields[i];
+    all[n] = (GLogField){"SYSLOG_IDENTIFIER", program_name, -1};
+    return g_log_writer_journald(level, all, n + 1, NULL) == G_LOG_WRITER_HANDLED;
+}
+
 /* One write a line: lines of the daemon and of its replicators do not mix. */
 static GLogWriterOutput write_line(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer opaque)
 {
@@ -56,6 +69,8 @@ static GLogWriterOutput write_line(GLogLevelFlags level, const GLogField *fields
         return G_LOG_WRITER_HANDLED;
     g_autofree char *text = words_make_readable(field_of(fields, n, "MESSAGE"), WORDS_PATH_MAX);
     g_autofree char *line = NULL;
+    if (to_journal && write_fields(level, fields, n, text))
+        return G_LOG_WRITER_HANDLED;
     if (to_journal) {
         line = g_strdup_printf("%s%s\n", severity->mark, text);
     } else {

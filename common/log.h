@@ -10,6 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A message that has this field (g_log_structured_array) is an event: the journal of systemd gets all its
+ * fields. */
+#define LOG_FIELD_EVENT "UNDERSTUDY_EVENT"
+
 /* Once, before other threads. program: a literal. */
 void log_open(const char *program);
 

@@ -11,6 +11,8 @@
  *   drain.c     a host that is to be empty
  *   vm_table.c  what status shows; written by the main thread, read by any (RCU)
  *   host*.c     facts about this host
+ *   events.c    what happens here, told once: to the log, the journal of events, the hooks (events.h)
+ *   journal.c   the events, kept; hooks.c: the administrator's programs; vm_events.c: a VM's events
  *   disk/       the VMs' disks (disk_setup.h)
  *   network/    the guest's network on both hosts (network.h)
  *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
@@ -43,6 +45,7 @@ struct daemon_config {
     char *replicator;  /* program */
     char *hook;        /* library */
     char *disk_plugin; /* nbdkit's */
+    char *hooks_dir;   /* the administrator's programs */
 };
 
 /* ---- host.c: any thread ---- */

@@ -10,6 +10,7 @@
 #include <glib/gstdio.h>
 
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 
 #define STEP_MS     100
 #define ASK_AGAIN_S 7 /* a handover is given up after five seconds */
@@ -64,7 +65,8 @@ static void begin(void)
     g_atomic_int_set(&on, 1);
     if (!timer)
         timer = g_timeout_add(STEP_MS, step, NULL);
-    g_message("this host is drained: its VMs go to their other hosts, and it stands by for none");
+    events_emit(EVENT_DRAINED, NULL, NULL,
+                "this host is drained: its VMs go to their other hosts, and it stands by for none");
 }
 
 static void end(void)
@@ -72,7 +74,7 @@ static void end(void)
     g_atomic_int_set(&on, 0);
     g_clear_handle_id(&timer, g_source_remove);
     g_hash_table_remove_all(asked);
-    g_message("this host is not drained any more");
+    events_emit(EVENT_UNDRAINED, NULL, NULL, "this host is not drained any more");
 }
 
 bool drain_set(bool wanted, bool kept, GError **error)

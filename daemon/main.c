@@ -15,6 +15,7 @@
 #include "common/address.h"
 #include "common/log.h"
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 #include "proto/limits.h"
 
 #define LEAVE_MS   60000
@@ -99,6 +100,8 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
          "What replicated disks keep (default /var/lib/understudy)", "DIR"},
         {"disk-plugin", 0, 0, G_OPTION_ARG_FILENAME, &config->disk_plugin, "The plugin for nbdkit", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
+        {"hooks-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->hooks_dir,
+         "Programs that are called at each event (default /etc/understudy/hooks.d)", "DIR"},
         {"drain", 0, 0, G_OPTION_ARG_NONE, &config->drain,
          "When stopped, hand the VMs over first, for a minute at most (by default they go on without a "
          "daemon)",
@@ -136,6 +139,8 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         config->run_dir = g_strdup("/run/understudy");
     if (!config->state_dir)
         config->state_dir = g_strdup("/var/lib/understudy");
+    if (!config->hooks_dir)
+        config->hooks_dir = g_strdup("/etc/understudy/hooks.d");
     if (!config->disk_plugin)
         config->disk_plugin = find_part(UNDERSTUDY_LIBEXEC, "replicator", "nbdkit-understudy-plugin.so");
     if (!config->replicator)
@@ -152,8 +157,8 @@ static void log_start(const struct daemon_config *config)
               UNDERSTUDY_VERSION, config->run_dir,
               config->listen_address ? config->listen_address : "every address", config->port,
               config->state_dir);
-    g_message("replicator %s, hook %s, disk plugin %s, niceness %d", config->replicator, config->hook,
-              config->disk_plugin, config->nice);
+    g_message("replicator %s, hook %s, disk plugin %s, niceness %d, hooks of events in %s",
+              config->replicator, config->hook, config->disk_plugin, config->nice, config->hooks_dir);
 }
 
 int main(int argc, char **argv)
@@ -173,6 +178,7 @@ int main(int argc, char **argv)
         return 1;
     }
     log_start(&config);
+    events_open(config.state_dir, config.hooks_dir);
     vms_init(&config);
     vm_watch_start();
     drain_init(&config);
@@ -186,5 +192,6 @@ int main(int argc, char **argv)
     g_message("understudyd ends; VMs and their protection go on");
     server_stop();
     vms_shutdown();
+    events_close();
     return 0;
 }

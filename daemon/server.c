@@ -22,6 +22,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
+#include "daemon/events.h"
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
 #include "hv-hooks/line.h"
@@ -39,6 +40,8 @@
 #define ENDING_MS      3000
 #define ENDING_POLL_MS 20
 #define WAIT_MAX_MS    86400000u
+
+#define EVENTS_MESSAGE_LEN (FRAMING_MAX_LEN / 4)
 
 static const struct daemon_config *config;
 static struct intake *from_cli, *from_peers;
@@ -505,6 +508,25 @@ static void serve_status(const struct connection *connection, const Understudy__
         understudy__ending__free_unpacked(g_ptr_array_index(ended, i), NULL);
 }
 
+/* In messages of at most EVENTS_MESSAGE_LEN bytes, one event more or less. */
+static void serve_events(const struct connection *connection, const Understudy__EventsRequest *request)
+{
+    g_autoptr(GPtrArray) all = events_read(request->vm, request->since_us);
+    Understudy__EventList list = UNDERSTUDY__EVENT_LIST__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(EVENT_LIST, event_list, &list);
+    guint at = 0;
+    do {
+        size_t len = 0;
+        list.events = (Understudy__Event **)all->pdata + at;
+        list.n_events = 0;
+        while (at < all->len && len < EVENTS_MESSAGE_LEN) {
+            len += understudy__event__get_packed_size(g_ptr_array_index(all, at++));
+            list.n_events++;
+        }
+        list.more = at < all->len;
+    } while (framing_write(connection->fd, &envelope, ANSWER_MS, NULL) && list.more);
+}
+
 static void serve_host(const struct connection *connection)
 {
     struct utsname uts = {0};
@@ -713,6 +735,9 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         break;
     case UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST:
         serve_host(connection);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_EVENTS_REQUEST:
+        serve_events(connection, request->events_request);
         break;
     default:
         answer(connection, false, "this daemon does not know the request: install one version of understudy");

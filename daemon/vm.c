@@ -27,6 +27,7 @@
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
 #include "daemon/task_thread.h"
+#include "daemon/vm_events.h"
 #include "failover/standby_backoff.h"
 #include "hv-hooks/line.h"
 #include "proto/epoch_wire.h"
@@ -63,6 +64,7 @@ struct vm {
     char **warnings;       /* NULL: none */
     char *end_reason;      /* NULL: it has not ended */
     struct standby_backoff backoff;
+    struct vm_events *events;
     vm_listening listening;
     void *opaque;
 };
@@ -94,6 +96,7 @@ static void free_vm(void *opaque)
     struct vm *vm = opaque;
     vm_table_remove(vm->name);
     framing_free(vm->framing);
+    vm_events_free(vm->events);
     forget_qemu(vm);
     g_clear_object(&vm->process);
     if (vm->protection)
@@ -128,12 +131,13 @@ static struct vm *lookup(const char *name)
 }
 
 /* A new entry takes the name; what had it is forgotten. */
-static struct vm *add_vm(const char *name)
+static struct vm *add_vm(const char *name, bool adopted)
 {
     struct vm *vm = g_new0(struct vm, 1);
     vm->name = g_strdup(name);
     vm->qemu_pidfd = -1;
     vm->serial = ++last_serial;
+    vm->events = vm_events_new(name, adopted);
     g_hash_table_replace(vms, vm->name, vm);
     return vm;
 }
@@ -245,6 +249,7 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
         warnings[status.n_warnings++] = warning;
     for (char **one = vm->warnings; one && *one && status.n_warnings < WARNINGS_MAX; one++)
         warnings[status.n_warnings++] = *one;
+    vm_events_status(vm->events, &status);
     vm_table_put(&status);
 }
 
@@ -262,7 +267,6 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
         vm->udp_port = (uint16_t)adopted->listening->udp_port;
     }
     vm->accel = host_accel_of(vm->protection);
-    g_message("VM %s was running when this daemon started: adopted", vm->name);
 }
 
 static void on_ended(struct vm *vm, const char *reason, const char *said)
@@ -270,10 +274,7 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
     bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
                   strcmp(reason, "bug") == 0;
     vm->ended = true;
-    if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
-        g_warning("VM %s ended here: %s%s%s", vm->name, ending_in_words(reason), said[0] ? ": " : "", said);
-    else
-        g_message("VM %s ended here: %s", vm->name, ending_in_words(reason));
+    vm_events_ended(vm->events, vm->role, vm->term, reason, ending_in_words(reason), said);
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
     vm->end_reason = g_strdup(reason);
@@ -326,7 +327,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     framing_free(framing);
     vm->framing = NULL;
     if (!vm->ended) {
-        g_critical("the replicator of VM %s died: its QEMU is stopped", vm->name);
+        vm_events_lost(vm->events, vm->role, vm->term);
         endings_add(vm->name, vm->role, vm->term, "replicator-died", "", vm->vm_dir);
         answer_listening(vm, false, "the replicator died");
         if (vm->qemu_pidfd >= 0)
@@ -378,7 +379,7 @@ static void adopt_all(void)
             endings_add(name, UNDERSTUDY__ROLE__ROLE_NONE, 0, "unattended", "", vm_dir);
             continue;
         }
-        struct vm *vm = add_vm(name);
+        struct vm *vm = add_vm(name, true);
         vm->vm_dir = g_steal_pointer(&vm_dir);
         vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
     }
@@ -416,7 +417,7 @@ bool vm_reserve(const char *name, GError **error)
     }
     struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
     char *split = vm ? g_steal_pointer(&vm->split) : NULL;
-    vm = add_vm(name);
+    vm = add_vm(name, false);
     vm->backoff = backoff;
     vm->split = split;
     return true;
@@ -758,7 +759,7 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     if (!ok) {
         g_autofree char *why = words_make_readable(error->message, WORDS_MAX);
         if (!says_the_same(why, vm->unprotected_why))
-            g_message("VM %s has no standby: %s", vm->name, why);
+            vm_events_refused(vm->events, vm->peer_host, why);
         g_free(vm->unprotected_why);
         vm->unprotected_why = g_steal_pointer(&why);
     }
@@ -784,6 +785,7 @@ static void reprotect(struct vm *vm)
     wish->protection = copy_protection(vm->protection);
     wish->protection->term = vm->term;
     vm->asking = true;
+    vm_events_asked(vm->events, vm->peer_host);
     GTask *task = g_task_new(NULL, NULL, peer_answered, NULL);
     g_task_set_task_data(task, wish, free_wish);
     task_thread_run(task, ask_peer);
@@ -837,8 +839,6 @@ void vm_set_warnings(const char *name, const GPtrArray *warnings)
     GPtrArray *copy = g_ptr_array_new();
     for (guint i = 0; i < warnings->len && i < WARNINGS_MAX; i++) {
         const char *text = g_ptr_array_index(warnings, i);
-        if (!vm->warnings || !g_strv_contains((const char *const *)vm->warnings, text))
-            g_message("VM %s: %s", name, text);
         g_ptr_array_add(copy, g_strdup(text));
     }
     g_ptr_array_add(copy, NULL);

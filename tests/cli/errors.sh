@@ -60,6 +60,7 @@ wrong "stop: b is one word too many" a stop a b
 wrong "stop: Unknown option --now" a stop a --now
 wrong "failover: give --planned .* or --force" a failover web
 wrong "status: --check stands alone" a status --check --json
+wrong "events: --since yesterday: give 30s, 10m" a events --since yesterday
 wrong "run: --peer is missing" a run --name bad -- "${vm[@]}"
 wrong "run: the QEMU command line is missing" a run --peer 10.77.0.2
 wrong "run: put '--' before qemu-system-x86_64" a run --peer 10.77.0.2 "${vm[@]}"
@@ -180,6 +181,13 @@ await 20 "host a to say UNPROTECTED" unprotected
 refused 3 "VM web is NOT PROTECTED .connecting" a status web --check
 refused 3 "VM web is NOT PROTECTED .connecting" a status --check
 kill -CONT "$stopped"
+echo "-- what happened is told once"
+says "notice +protected +VM web is protected by 10.77.0.2" understudy a events web
+says "warning +unprotected +VM web is not protected any more" understudy a events --since 1h
+says "error +failed +the replicator of VM web died" understudy b events
+says "no events of VM nobody" understudy a events nobody
+[ "$(understudy a events web --json | jq -r .event | head -n 3 | xargs)" = "started protected unprotected" ] ||
+    fail "host a tells something else: $(understudy a events)"
 understudy a stop web
 await 10 "host a to be clean" no_vm a
 # Host a may have asked for a new standby before it was stopped.

@@ -24,6 +24,8 @@ done
 [ -z "$(find "$root" -name '*chaos*')" ] || fail "what has planted faults is installed: $(find "$root" -name '*chaos*')"
 # Environment variables that installed code obeys. Planted faults, and whatever else only tests want, are for the chaos builds.
 known=" UNDERSTUDY_RUN_DIR UNDERSTUDY_HOOK "
+# And the beginnings of field names in the journal of systemd.
+known+=" UNDERSTUDY_EVENT UNDERSTUDY_VM UNDERSTUDY_ "
 while read -r program name; do
     [[ $known == *" $name "* ]] || fail "$program holds the name $name: what only tests want must not be installed"
 done < <(cd "$root" && find . -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 grep -aoE '\bUNDERSTUDY_[A-Z][A-Z_]*' | sort -u | tr ':' ' ')
@@ -39,7 +41,7 @@ done
 # options PROGRAM WORDS...: the long options that its help lists.
 options() { "$@" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u | grep -vxE -- '--help(-all|-gapplication)?'; }
 in_page() { grep -q -- "$2" <<<"$(sed 's/\\-/-/g' "$root/share/man/$1")" || fail "$1 does not have $2"; }
-for command in run status failover doctor; do
+for command in run status failover events doctor; do
     for option in $(options "$root/bin/understudy" $command); do
         in_page man1/understudy.1 "$option"
         grep -q -- "$option\\b" "$root/share/bash-completion/completions/understudy" || fail "the completion of $command does not have $option"

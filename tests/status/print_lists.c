@@ -7,14 +7,22 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/events.h"
 #include "proto/figures.h"
 #include "proto/states.h"
 
-/* As roff wants it: a hyphen that is typed is \-, a line does not begin with a dot. */
+#define ROFF_LINE_LEN 100
+
+/* As roff wants it: a hyphen that is typed is \-, a line does not begin with a dot. In lines that can be
+ * read. */
 static void print_text(const char *text)
 {
-    for (; *text; text++) {
-        if (*text == '-')
+    size_t column = 0;
+    for (; *text; text++, column++) {
+        if (*text == ' ' && column >= ROFF_LINE_LEN) {
+            putchar('\n');
+            column = 0;
+        } else if (*text == '-')
             fputs("\\-", stdout);
         else if (*text == '\\')
             fputs("\\e", stdout);
@@ -56,12 +64,20 @@ static void print_states(void)
     printf("\n");
 }
 
+static void print_events(void)
+{
+    for (int i = 0; i < EVENTS_N; i++)
+        print_item("", event_kinds[i].name, severity_name(event_kinds[i].severity), "", event_kinds[i].help);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "figures") == 0)
         print_figures();
     else if (argc == 2 && strcmp(argv[1], "states") == 0)
         print_states();
+    else if (argc == 2 && strcmp(argv[1], "events") == 0)
+        print_events();
     else
         return 2;
     return 0;

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Hooks: the administrator's programs, called at each event. The one convention: every executable of the
+ * folder, in the order of the names, with the arguments NAME (of the VM; "-" for the host) and EVENT, and the
+ * event as a JSON object on standard input. What a hook prints goes to the log.
+ *
+ * Nothing here waits for a hook. A few run at once, never two of one program (so each sees the events in
+ * their order); the others wait in a bounded queue, and what finds no room is not called, which is logged. A
+ * hook has a process group of its own, which is killed when its time is over, and whatever is left of it when
+ * the hook has ended.
+ *
+ * Only files that nobody but root or the daemon's user can write to are called. The folder is read at each
+ * event. Main thread (GLib's default context).
+ */
+#ifndef UNDERSTUDY_DAEMON_HOOKS_H
+#define UNDERSTUDY_DAEMON_HOOKS_H
+
+#include <stdbool.h>
+
+struct hooks;
+
+struct hooks_limits {
+    unsigned at_once;   /* hooks that run */
+    unsigned waiting;   /* calls in the queue */
+    unsigned time_ms;   /* of each */
+    unsigned max_hooks; /* programs in the folder; the others are passed over */
+};
+
+#define HOOKS_LIMITS                                                                                         \
+    (struct hooks_limits)                                                                                    \
+    {                                                                                                        \
+        .at_once = 4, .waiting = 256, .time_ms = 30000, .max_hooks = 32                                      \
+    }
+
+struct hooks *hooks_new(const char *dir, struct hooks_limits limits);
+/* Kills those that run. */
+void hooks_free(struct hooks *hooks);
+/* vm: NULL or "" for the host. json: for standard input. */
+void hooks_call(struct hooks *hooks, const char *vm, const char *event, const char *json);
+/* None runs, and none waits. */
+bool hooks_are_idle(const struct hooks *hooks);
+
+#endif
