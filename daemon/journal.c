@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/events.h"
@@ -17,8 +19,8 @@
 struct journal {
     char *dir, *current, *older;
     GThread *thread;
-    GMutex lock, files;
-    GCond changed;
+    pthread_mutex_t lock, files; /* not GLib's, which the thread sanitizer does not see */
+    pthread_cond_t changed;
     GQueue lines;    /* GBytes: a line each */
     uint64_t serial; /* of the newest event */
     uint64_t lost;   /* that no event has told of yet */
@@ -65,10 +67,10 @@ static void read_file(const char *path, const char *vm, uint64_t since_us, GPtrA
 GPtrArray *journal_read(struct journal *journal, const char *vm, uint64_t since_us)
 {
     GPtrArray *events = g_ptr_array_new_with_free_func(free_event);
-    g_mutex_lock(&journal->files);
+    pthread_mutex_lock(&journal->files);
     read_file(journal->older, vm, since_us, events);
     read_file(journal->current, vm, since_us, events);
-    g_mutex_unlock(&journal->files);
+    pthread_mutex_unlock(&journal->files);
     return events;
 }
 
@@ -118,10 +120,10 @@ static void exchange_files(struct journal *journal)
 {
     close(journal->fd);
     journal->fd = -1;
-    g_mutex_lock(&journal->files);
+    pthread_mutex_lock(&journal->files);
     if (rename(journal->current, journal->older) < 0)
         g_unlink(journal->current);
-    g_mutex_unlock(&journal->files);
+    pthread_mutex_unlock(&journal->files);
 }
 
 /* Whole or not at all. */
@@ -181,41 +183,41 @@ static void write_and_count(struct journal *journal, GBytes *line, uint64_t tell
 {
     bool ok = write_line(journal, line);
     g_bytes_unref(line);
-    g_mutex_lock(&journal->lock);
+    pthread_mutex_lock(&journal->lock);
     if (ok)
         journal->lost -= tells_of;
     else if (!tells_of)
         journal->lost++;
-    g_mutex_unlock(&journal->lock);
+    pthread_mutex_unlock(&journal->lock);
 }
 
 static gpointer run(gpointer opaque)
 {
     struct journal *journal = opaque;
-    g_mutex_lock(&journal->lock);
+    pthread_mutex_lock(&journal->lock);
     while (!journal->closing || journal->lines.length > 0) {
         GBytes *line = g_queue_pop_head(&journal->lines);
         if (!line) {
             journal->writing = false;
-            g_cond_broadcast(&journal->changed);
-            g_cond_wait(&journal->changed, &journal->lock);
+            pthread_cond_broadcast(&journal->changed);
+            pthread_cond_wait(&journal->changed, &journal->lock);
             continue;
         }
         journal->writing = true;
         bool is_last = journal->lines.length == 0;
         uint64_t lost = journal->lost;
         GBytes *of_lost = lost ? line_of_lost(journal, lost) : NULL;
-        g_mutex_unlock(&journal->lock);
+        pthread_mutex_unlock(&journal->lock);
         if (of_lost)
             write_and_count(journal, of_lost, lost);
         write_and_count(journal, line, 0);
         if (is_last && journal->fd >= 0)
             fdatasync(journal->fd);
-        g_mutex_lock(&journal->lock);
+        pthread_mutex_lock(&journal->lock);
     }
     journal->writing = false;
-    g_cond_broadcast(&journal->changed);
-    g_mutex_unlock(&journal->lock);
+    pthread_cond_broadcast(&journal->changed);
+    pthread_mutex_unlock(&journal->lock);
     return NULL;
 }
 
@@ -223,24 +225,26 @@ static gpointer run(gpointer opaque)
 
 void journal_append(struct journal *journal, Understudy__Event *event)
 {
-    g_mutex_lock(&journal->lock);
+    pthread_mutex_lock(&journal->lock);
     event->serial = ++journal->serial;
     if (journal->lines.length < JOURNAL_QUEUE_MAX)
         g_queue_push_tail(&journal->lines, line_of(event));
     else
         journal->lost++;
-    g_cond_broadcast(&journal->changed);
-    g_mutex_unlock(&journal->lock);
+    pthread_cond_broadcast(&journal->changed);
+    pthread_mutex_unlock(&journal->lock);
 }
 
 bool journal_flush(struct journal *journal, unsigned timeout_ms)
 {
-    gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    gint64 until_us = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    const struct timespec until = {.tv_sec = until_us / G_USEC_PER_SEC,
+                                   .tv_nsec = until_us % G_USEC_PER_SEC * 1000};
     bool in_time = true;
-    g_mutex_lock(&journal->lock);
+    pthread_mutex_lock(&journal->lock);
     while (in_time && (journal->lines.length > 0 || journal->writing))
-        in_time = g_cond_wait_until(&journal->changed, &journal->lock, until);
-    g_mutex_unlock(&journal->lock);
+        in_time = pthread_cond_timedwait(&journal->changed, &journal->lock, &until) == 0;
+    pthread_mutex_unlock(&journal->lock);
     return in_time;
 }
 
@@ -252,9 +256,13 @@ struct journal *journal_open(const char *dir)
     journal->current = g_build_filename(dir, ".events", NULL);
     journal->older = g_build_filename(dir, ".events.1", NULL);
     journal->fd = -1;
-    g_mutex_init(&journal->lock);
-    g_mutex_init(&journal->files);
-    g_cond_init(&journal->changed);
+    pthread_mutex_init(&journal->lock, NULL);
+    pthread_mutex_init(&journal->files, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&journal->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     g_queue_init(&journal->lines);
     g_autoptr(GPtrArray) before = journal_read(journal, NULL, 0);
     for (guint i = 0; i < before->len; i++)
@@ -267,16 +275,16 @@ void journal_close(struct journal *journal)
 {
     if (!journal)
         return;
-    g_mutex_lock(&journal->lock);
+    pthread_mutex_lock(&journal->lock);
     journal->closing = true;
-    g_cond_broadcast(&journal->changed);
-    g_mutex_unlock(&journal->lock);
+    pthread_cond_broadcast(&journal->changed);
+    pthread_mutex_unlock(&journal->lock);
     g_thread_join(journal->thread);
     if (journal->fd >= 0)
         close(journal->fd);
-    g_mutex_clear(&journal->lock);
-    g_mutex_clear(&journal->files);
-    g_cond_clear(&journal->changed);
+    pthread_mutex_destroy(&journal->lock);
+    pthread_mutex_destroy(&journal->files);
+    pthread_cond_destroy(&journal->changed);
     g_free(journal->dir);
     g_free(journal->current);
     g_free(journal->older);
