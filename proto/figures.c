@@ -265,7 +265,7 @@ static void read_field(const ProtobufCFieldDescriptor *field, const void *messag
         break;
     case PROTOBUF_C_TYPE_DOUBLE:
         value->type = VALUE_REAL;
-        value->real = *(const double *)at;
+        memcpy(&value->real, at, sizeof value->real);
         break;
     case PROTOBUF_C_TYPE_BOOL:
         set_truth(value, *(const protobuf_c_boolean *)at);
