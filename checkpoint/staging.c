@@ -48,10 +48,17 @@ struct staging {
     _Atomic uint64_t epoch_tail;
 };
 
+/*
+ * Not for the programs that are started while epochs flow: a fork would copy the page tables of all of it
+ * while every thread waits for its page faults, and pinned memory itself.
+ */
 static void *reserve(size_t len)
 {
     void *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return map == MAP_FAILED ? NULL : map;
+    if (map == MAP_FAILED)
+        return NULL;
+    madvise(map, len, MADV_DONTFORK);
+    return map;
 }
 
 /* The same, beginning at a huge page's boundary. */

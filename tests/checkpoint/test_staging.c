@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -280,6 +282,27 @@ static void test_pinned_staging_has_huge_pages_where_the_kernel_has_them(void **
     staging_close(staging);
 }
 
+static void test_a_program_that_is_started_gets_none_of_it(void **state)
+{
+    size_t len = 0;
+    int status = 0;
+    struct staging *staging = NULL;
+    (void)state;
+    assert_int_equal(staging_open(&staging, 1000, 100), 0);
+    const uint8_t *region = staging_region(staging, &len);
+    staging_free(staging, fill(staging, 1, 500));
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        unsigned char resident;
+        bool absent = mincore((void *)region, STAGING_PAGE_LEN, &resident) < 0 && errno == ENOMEM;
+        _exit(absent ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    staging_close(staging);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_a_receiver_takes_consecutive_slots_across_the_end),
         cmocka_unit_test(test_memory_is_kept_while_epochs_are_large_and_given_back_after),
         cmocka_unit_test(test_large_epochs_that_wrap_harm_nobody),
+        cmocka_unit_test(test_a_program_that_is_started_gets_none_of_it),
         cmocka_unit_test(test_pinned_staging_has_huge_pages_where_the_kernel_has_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
