@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -40,7 +41,7 @@
 struct child_process {
     pid_t pid;
     int pidfd;
-    guint watch, log_watch;
+    GSource *watch, *log_watch;
     char *log_path;
     child_process_exited exited;
     void *opaque;
@@ -55,6 +56,7 @@ struct child_plan {
     int log_fd;
     int error_pipe;
     pid_t parent;
+    char uid_map[32], gid_map[32]; /* of a user namespace: this user is root there */
 };
 
 G_NORETURN static void child_fail(int error_pipe)
@@ -85,6 +87,25 @@ static void write_own_pid(char *text)
         text[ndigits - 1] = (char)('0' + pid % 10);
 }
 
+static bool write_map(const char *path, const char *map)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ssize_t len = (ssize_t)strlen(map);
+    bool ok = fd >= 0 && write(fd, map, (size_t)len) == len;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+static bool leave_network(const struct child_plan *plan)
+{
+    if (unshare(CLONE_NEWNET) == 0)
+        return true;
+    return errno == EPERM && unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 &&
+           write_map("/proc/self/setgroups", "deny") && write_map("/proc/self/uid_map", plan->uid_map) &&
+           write_map("/proc/self/gid_map", plan->gid_map);
+}
+
 G_NORETURN static void child_run(const struct child_plan *plan)
 {
     const struct child_start *start = plan->start;
@@ -99,6 +120,8 @@ G_NORETURN static void child_run(const struct child_plan *plan)
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
+    if (start->no_network && !leave_network(plan))
+        child_fail(plan->error_pipe);
     /* A parent that died before this call has another pid by now. */
     if (prctl(PR_SET_PDEATHSIG, start->ends_with_parent_only ? SIGQUIT : SIGKILL) < 0 ||
         getppid() != plan->parent)
@@ -131,14 +154,28 @@ static gboolean on_log_look(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+static void drop(GSource **source)
+{
+    if (*source)
+        g_source_destroy(*source);
+    g_clear_pointer(source, g_source_unref);
+}
+
+static GSource *attach(GSource *source, GSourceFunc func, struct child_process *process)
+{
+    g_source_set_callback(source, func, process, NULL);
+    g_source_attach(source, g_main_context_get_thread_default());
+    return source;
+}
+
 static gboolean on_exit_readable(gint fd, GIOCondition condition, gpointer opaque)
 {
     struct child_process *process = opaque;
     int status = 0;
     (void)fd;
     (void)condition;
-    process->watch = 0;
-    g_clear_handle_id(&process->log_watch, g_source_remove);
+    drop(&process->watch);
+    drop(&process->log_watch);
     waitpid(process->pid, &status, 0);
     close(process->pidfd);
     process->pidfd = -1;
@@ -197,6 +234,8 @@ struct child_process *child_process_start(const struct child_start *start, child
         .log_fd = open(start->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600),
         .parent = getpid(),
     };
+    g_snprintf(plan.uid_map, sizeof plan.uid_map, "0 %u 1", (unsigned)geteuid());
+    g_snprintf(plan.gid_map, sizeof plan.gid_map, "0 %u 1", (unsigned)getegid());
     pid_t pid = plan.null_fd < 0 || plan.log_fd < 0 ? -errno : spawn(&plan);
     if (plan.null_fd >= 0)
         close(plan.null_fd);
@@ -224,8 +263,9 @@ struct child_process *child_process_start(const struct child_start *start, child
     process->exited = exited;
     process->opaque = opaque;
     process->log_path = g_strdup(start->log_path);
-    process->log_watch = g_timeout_add(LOG_LOOK_MS, on_log_look, process);
-    process->watch = g_unix_fd_add(process->pidfd, G_IO_IN, on_exit_readable, process);
+    process->log_watch = attach(g_timeout_source_new(LOG_LOOK_MS), on_log_look, process);
+    process->watch =
+        attach(g_unix_fd_source_new(process->pidfd, G_IO_IN), G_SOURCE_FUNC(on_exit_readable), process);
     return process;
 }
 
@@ -244,8 +284,8 @@ void child_process_free(struct child_process *process)
 {
     if (!process)
         return;
-    g_clear_handle_id(&process->watch, g_source_remove);
-    g_clear_handle_id(&process->log_watch, g_source_remove);
+    drop(&process->watch);
+    drop(&process->log_watch);
     g_free(process->log_path);
     if (process->pidfd >= 0) {
         child_process_kill(process);

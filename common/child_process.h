@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A program that the replicator runs (QEMU, nbdkit): started with descriptors of the replicator's at fixed
- * numbers, watched by pidfd, ended on request, and ended by the kernel when the replicator dies. Control
- * thread only (GLib default context): the child ends with the thread that started it.
+ * numbers, watched by pidfd, ended on request, and ended by the kernel when the replicator dies. One
+ * thread's, which iterates its GLib context (thread-default) meanwhile: the child ends with the thread that
+ * started it.
  */
 #ifndef UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H
 #define UNDERSTUDY_REPLICATOR_CHILD_PROCESS_H
@@ -37,6 +38,11 @@ struct child_start {
      * that needs it may be on its way to the other host. When its parent is gone it gets SIGQUIT.
      */
     bool ends_with_parent_only;
+    /*
+     * In a network namespace of its own, which is empty: it reaches nobody, nobody reaches it, and the names
+     * and ports of this host are free there. Without the right to make one, in a user namespace too.
+     */
+    bool no_network;
 };
 
 /* Starts it. What start points at stays the caller's. NULL and error: the program could not be run. */

@@ -52,6 +52,8 @@ struct hv_checkpoint {
 
 /* Makes the memfds (sealed) and the eventfd for a guest with ram_len bytes of main RAM. 0 or -errno. */
 int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len);
+/* The same for a throw-away process that looks at another one's main RAM: ram is duplicated. */
+int hv_fds_create_beside(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram);
 void hv_fds_close(struct hv_fds *fds);
 /* The value of UNDERSTUDY_HOOK for these fds. Returns a GLib-allocated string. */
 char *hv_fds_environment(const struct hv_fds *fds);
@@ -64,8 +66,9 @@ int hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
 /*
- * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). After 0 the last
- * message is empty, or says what the hook cannot do here (give back the guest's lost time).
+ * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). -ECANCELED: see
+ * hypervisor_interrupt. After 0 the last message is empty, or says what the hook cannot do here (give back
+ * the guest's lost time).
  */
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
 const char *hypervisor_version(const struct hypervisor *hv);      /* for example "7.2.22" */

@@ -72,12 +72,12 @@ static int sealed_memfd(const char *kind, const char *vm_name, uint64_t len)
     return fd;
 }
 
-int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len)
+/* ram: a descriptor, or -errno. */
+static int create_fds(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram)
 {
-    *fds = (struct hv_fds){.shm = -1, .devstate = -1, .ram = -1, .kick = -1};
+    *fds = (struct hv_fds){.shm = -1, .devstate = -1, .ram = ram, .kick = -1};
     fds->shm = sealed_memfd("shm", vm_name, shm_len_for(ram_len));
     fds->devstate = sealed_memfd("devstate", vm_name, HOOK_DEVSTATE_MAX);
-    fds->ram = sealed_memfd("ram", vm_name, ram_len);
     fds->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int status = fds->shm < 0 ? fds->shm : fds->devstate < 0 ? fds->devstate : fds->ram < 0 ? fds->ram : 0;
     if (status == 0 && fds->kick < 0)
@@ -85,6 +85,17 @@ int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len)
     if (status < 0)
         hv_fds_close(fds);
     return status;
+}
+
+int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len)
+{
+    return create_fds(fds, vm_name, ram_len, sealed_memfd("ram", vm_name, ram_len));
+}
+
+int hv_fds_create_beside(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram)
+{
+    int copy = fcntl(ram, F_DUPFD_CLOEXEC, 0);
+    return create_fds(fds, vm_name, ram_len, copy < 0 ? -errno : copy);
 }
 
 void hv_fds_close(struct hv_fds *fds)
@@ -213,6 +224,7 @@ void hypervisor_interrupt(struct hypervisor *hv, bool on)
 {
     atomic_store_explicit(&hv->interrupted, on, memory_order_release);
     if (on) {
+        wake(&hv->shm->hello);
         wake(&hv->shm->done_seq);
         wake(&hv->shm->harvested_seq);
     }
@@ -313,6 +325,10 @@ int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
         if (now_ns() > until) {
             snprintf(hv->message, sizeof hv->message, "QEMU did not start within %u ms", timeout_ms);
             return -ETIMEDOUT;
+        }
+        if (atomic_load_explicit(&hv->interrupted, memory_order_acquire)) {
+            explain(hv, -ECANCELED, "");
+            return -ECANCELED;
         }
         syscall(SYS_futex, &hv->shm->hello, FUTEX_WAIT, 0, &slice, NULL, 0);
         if (!is_alive(hv) && atomic_load(&hv->shm->hello) == 0) {

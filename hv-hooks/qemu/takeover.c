@@ -200,14 +200,10 @@ static bool load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned n
     return status == 0;
 }
 
-struct standby *standby_takeover(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks,
-                                 struct qmp *qmp, const void *devstate, size_t devstate_len,
-                                 unsigned timeout_ms, standby_done done, void *opaque, GError **error)
+static struct standby *load(struct qmp *qmp, const void *devstate, size_t devstate_len, gint64 began_us,
+                            unsigned timeout_ms, standby_done done, void *opaque, GError **error)
 {
     int pair[2];
-    gint64 began_us = g_get_monotonic_time();
-    if (!load_aux(hv, used_len, nblocks, error))
-        return NULL;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "no socket for the device state: %s",
                     g_strerror(errno));
@@ -239,6 +235,22 @@ struct standby *standby_takeover(struct hypervisor *hv, const uint64_t *used_len
     if (standby->failure)
         g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED, standby->failure);
     return answer_counts(standby) ? standby : NULL;
+}
+
+struct standby *standby_load(struct qmp *qmp, const void *devstate, size_t devstate_len, unsigned timeout_ms,
+                             standby_done done, void *opaque, GError **error)
+{
+    return load(qmp, devstate, devstate_len, g_get_monotonic_time(), timeout_ms, done, opaque, error);
+}
+
+struct standby *standby_takeover(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks,
+                                 struct qmp *qmp, const void *devstate, size_t devstate_len,
+                                 unsigned timeout_ms, standby_done done, void *opaque, GError **error)
+{
+    gint64 began_us = g_get_monotonic_time();
+    if (!load_aux(hv, used_len, nblocks, error))
+        return NULL;
+    return load(qmp, devstate, devstate_len, began_us, timeout_ms, done, opaque, error);
 }
 
 void standby_cancel(struct standby *standby)

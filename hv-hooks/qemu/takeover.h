@@ -35,6 +35,12 @@ typedef void (*standby_done)(bool ok, const char *message, uint64_t elapsed_us, 
 struct standby *standby_takeover(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks,
                                  struct qmp *qmp, const void *devstate, size_t devstate_len,
                                  unsigned timeout_ms, standby_done done, void *opaque, GError **error);
+/*
+ * The second half alone, the aux blocks being in QEMU already: the device state (copied). With -S on its
+ * line QEMU loads it and leaves the guest standing still, which done calls ok.
+ */
+struct standby *standby_load(struct qmp *qmp, const void *devstate, size_t devstate_len, unsigned timeout_ms,
+                             standby_done done, void *opaque, GError **error);
 /* Gives up without a callback: before qmp_close, if done has not come. */
 void standby_cancel(struct standby *standby);
 

@@ -107,8 +107,14 @@ bool guest_start(struct replicator *r, GError **error)
         return false;
     }
     g_autofree char *log = vm_path(r, "console.log");
-    r->qemu = qemu_process_start((const char *const *)r->config.qemu_argv, r->config.hook_path, &r->fds, log,
-                                 r->config.nice, on_qemu_exit, r, error);
+    const struct qemu_start start = {
+        .argv = (const char *const *)r->config.qemu_argv,
+        .hook_path = r->config.hook_path,
+        .fds = &r->fds,
+        .log_path = log,
+        .nice = r->config.nice,
+    };
+    r->qemu = qemu_process_start(&start, on_qemu_exit, r, error);
     if (!r->qemu)
         return false;
     status = hypervisor_set_pid(r->hv, child_process_pid(r->qemu));

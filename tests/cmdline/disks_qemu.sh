@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real QEMU starts with each form of a disk, as the user gave it and as it is rewritten, and says what it has: devices,
 # names, formats, sizes, caching and the guest's view of the device must be the same.
+# The line of a throw-away QEMU for a trial load must have the same devices, with disks of the same size behind them.
 #   disks_qemu.sh PRINT_BUILD        (UNDERSTUDY_QEMU: another QEMU)
 set -euo pipefail
 print_build=$(realpath "$1")
@@ -50,6 +51,22 @@ stop_server() {
     server=
 }
 
+# The throw-away QEMU's line of ARGS: devices and sizes are those in plain, and nothing of the disks is opened.
+try_line() {
+    local name=$1 size trial
+    shift
+    size=$(jq -s '[.[] | select(type == "array") | .[] | select(type == "object" and .ro == false and has("size")) | .size] | first' plain 2>/dev/null ||
+        sed -n 's/^ *"size": \([0-9]*\),$/\1/p' plain | head -n 1)
+    exec 63<>ram
+    mapfile -d '' -t trial < <("$print_build" --trial "$size" "$work/vm" 63 "$@") || fail "$name, on trial"
+    unshare -n "${trial[@]}" -daemonize >trial.log 2>&1 || fail "$name: QEMU refuses on trial: $(cat trial.log): ${trial[*]}"
+    ask "$work/vm/us-trial" >trial
+    exec 63>&-
+    # Device by device, its tree and its disk's size; what is behind the disk is another thing.
+    diff -u <(devices plain) <(devices trial) >difference || fail "$name, on trial: $(cat difference)"
+}
+devices() { grep -E '^ *(dev: |bus: |addr |drive = |logical_block_size|physical_block_size|cyls|heads|secs|serial = )|"(device|qdev|size|ro)":' "$1"; }
+
 # form NAME IMAGE ARGS...
 form() {
     local name=$1 image=$2
@@ -67,6 +84,7 @@ form() {
     exec 63>&-
     stop_server
     diff -u plain rewritten >difference || fail "$name: $(cat difference)"
+    try_line "$name" "${args[@]}"
     grep -q '"size": [0-9]' plain || fail "$name: no disk is in the answer: $(cat plain)"
     echo "ok: $name"
 }

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-enum { CHILD_SHM = 60, CHILD_DEVSTATE, CHILD_KICK, CHILD_RAM };
+enum { CHILD_SHM = 60, CHILD_DEVSTATE, CHILD_KICK, CHILD_RAM }; /* as hv-hooks/qemu/qemu_process.h has them */
 
 uint64_t now_ns(void)
 {
@@ -54,7 +54,7 @@ bool guest_can_use_kvm(void)
     return access("/dev/kvm", R_OK | W_OK) == 0;
 }
 
-static GPtrArray *command_line(const struct guest *guest, const struct guest_options *options)
+GPtrArray *guest_line(const struct guest *guest, const struct guest_options *options)
 {
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
     const char *fixed[] = {"-nodefaults", "-no-user-config", "-display", "none", "-vga", "std", "-smp", "1"};
@@ -70,13 +70,14 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
     g_ptr_array_add(line, g_strdup("-m"));
     g_ptr_array_add(line, g_strdup_printf("%uM", (unsigned)(GUEST_RAM_LEN >> 20)));
     g_ptr_array_add(line, g_strdup("-object"));
-    g_ptr_array_add(line,
-                    g_strdup_printf("memory-backend-file,id=ram0,size=%uM,share=on,mem-path=/proc/self/fd/%d",
-                                    (unsigned)(GUEST_RAM_LEN >> 20), CHILD_RAM));
+    g_ptr_array_add(
+        line, g_strdup_printf("memory-backend-file,id=ram0,size=%uM,share=%s,mem-path=/proc/self/fd/%d",
+                              (unsigned)(GUEST_RAM_LEN >> 20), options->trial ? "off" : "on", CHILD_RAM));
     g_ptr_array_add(line, g_strdup("-bios"));
     g_ptr_array_add(line, g_strdup(options->image ? options->image : BOOTSECTOR_BUSY));
     g_ptr_array_add(line, g_strdup("-qmp"));
-    g_ptr_array_add(line, g_strdup_printf("unix:%s/qmp,server=on,wait=off", guest->dir));
+    g_ptr_array_add(line, g_strdup_printf("unix:%s/%s,server=on,wait=off", guest->dir,
+                                          options->trial ? "us-trial" : "qmp"));
     g_ptr_array_add(line, g_strdup("-global"));
     g_ptr_array_add(line, g_strdup("migration.send-configuration=off"));
     if (options->portable) {
@@ -87,7 +88,9 @@ static GPtrArray *command_line(const struct guest *guest, const struct guest_opt
         g_ptr_array_add(line, g_strdup("-device"));
         g_ptr_array_add(line, g_strdup(options->device));
     }
-    if (options->standby) {
+    if (options->trial)
+        g_ptr_array_add(line, g_strdup("-S"));
+    if (options->standby || options->trial) {
         g_ptr_array_add(line, g_strdup("-incoming"));
         g_ptr_array_add(line, g_strdup("defer"));
     }
@@ -126,7 +129,7 @@ void guest_spawn(struct guest *guest, const struct guest_options *options)
     assert_non_null(guest->dir);
     assert_int_equal(hv_fds_create(&guest->fds, "test", GUEST_RAM_LEN), 0);
     assert_int_equal(hypervisor_open(&guest->hv, &guest->fds, GUEST_RAM_LEN), 0);
-    g_autoptr(GPtrArray) line = command_line(guest, options);
+    g_autoptr(GPtrArray) line = guest_line(guest, options);
     guest->pid = fork();
     assert_true(guest->pid >= 0);
     if (guest->pid == 0)

@@ -26,6 +26,7 @@ struct guest_options {
     bool portable;      /* as both KVM and TCG can load it: without the paravirtual clock */
     const char *device; /* one more, as -device takes it */
     bool standby;       /* waits for a takeover */
+    bool trial;         /* the same, for a trial load: see guest_line */
 };
 
 struct guest {
@@ -39,6 +40,9 @@ struct guest {
 /* True where QEMU can be run, with KVM if UNDERSTUDY_TEST_ACCEL asks for it; else says why on stderr. */
 bool guest_can_run(void);
 bool guest_can_use_kvm(void);
+/* QEMU's command line, ended by NULL. For a trial: memory mapped privately, the monitor's socket is us-trial.
+ */
+GPtrArray *guest_line(const struct guest *guest, const struct guest_options *options);
 /* Starts QEMU and opens the hook's client; does not wait. */
 void guest_spawn(struct guest *guest, const struct guest_options *options);
 /* guest_spawn, then waits for hello, lists the blocks and opens the monitor. */

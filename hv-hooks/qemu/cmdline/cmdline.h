@@ -63,5 +63,13 @@ void cmdline_enforce_cpu(struct cmdline *cmdline);
 /* argv with files that it names from cwd on. GLib strv. */
 char **cmdline_absolute(const char *const *argv, const char *cwd);
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby);
+/*
+ * The line of a throw-away QEMU that loads a standby's device state on trial (trial_load.h): the same
+ * machine, with memory of its own over ram_fd's, disks that hold nothing (disk_len: their guests' bytes, one
+ * for each), and nothing of this host's: no network, file to write, socket, display. Its monitor is us-trial
+ * in vm_dir; the guest does not run. GLib strv. NULL and error: a part of the machine cannot be there twice.
+ */
+char **cmdline_build_trial(const struct cmdline *cmdline, int ram_fd, const char *vm_dir,
+                           const uint64_t *disk_len, GError **error);
 
 #endif

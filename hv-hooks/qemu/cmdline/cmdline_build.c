@@ -9,10 +9,10 @@
  */
 #include <stdarg.h>
 
-#include "hv-hooks/qemu/cmdline/cmdline.h"
+#include "hv-hooks/qemu/cmdline/cmdline_build.h"
 #include "hv-hooks/qemu/cmdline/run_events.h"
 
-G_GNUC_PRINTF(3, 4) static void add(GPtrArray *out, const char *option, const char *format, ...)
+void cmdline_add(GPtrArray *out, const char *option, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -25,13 +25,16 @@ static void add_nic(GPtrArray *out, const char *vm_dir, unsigned i, const char *
 {
     static const char *const sockets[] = {"in", "out", "mir", "inj"};
     for (size_t k = 0; k < G_N_ELEMENTS(sockets); k++)
-        add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k], i,
-            vm_dir, sockets[k], i);
-    add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i, netdev, i);
-    add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i, netdev, i);
-    add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u,status=off", i,
-        netdev, i);
-    add(out, "-object", "filter-redirector,id=us-inj-%u,netdev=%s,queue=tx,indev=us-c-inj-%u", i, netdev, i);
+        cmdline_add(out, "-chardev", "socket,id=us-c-%s-%u,path=%s/us-%s-%u,server=on,wait=off", sockets[k],
+                    i, vm_dir, sockets[k], i);
+    cmdline_add(out, "-object", "filter-redirector,id=us-in-%u,netdev=%s,queue=rx,indev=us-c-in-%u", i,
+                netdev, i);
+    cmdline_add(out, "-object", "filter-redirector,id=us-out-%u,netdev=%s,queue=rx,outdev=us-c-out-%u", i,
+                netdev, i);
+    cmdline_add(out, "-object", "filter-mirror,id=us-mir-%u,netdev=%s,queue=tx,outdev=us-c-mir-%u,status=off",
+                i, netdev, i);
+    cmdline_add(out, "-object", "filter-redirector,id=us-inj-%u,netdev=%s,queue=tx,indev=us-c-inj-%u", i,
+                netdev, i);
 }
 
 static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const char *vm_dir)
@@ -57,7 +60,7 @@ static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const c
  * first; what the user's line says is done then (run_verdict_of). A panic that is to be ignored stays so. The
  * last -action of a key counts.
  */
-static void add_actions(GPtrArray *out, const struct cmdline *cmdline)
+void cmdline_add_actions(GPtrArray *out, const struct cmdline *cmdline)
 {
     struct run_actions actions;
     g_autoptr(GPtrArray) args = g_ptr_array_new();
@@ -65,8 +68,32 @@ static void add_actions(GPtrArray *out, const struct cmdline *cmdline)
         g_ptr_array_add(args, g_ptr_array_index(cmdline->args, i));
     g_ptr_array_add(args, NULL);
     run_actions_read(&actions, (const char *const *)args->pdata);
-    add(out, "-action", "shutdown=pause%s%s", actions.panic_ignored ? "" : ",panic=pause",
-        actions.watchdog_ends ? ",watchdog=pause" : "");
+    cmdline_add(out, "-action", "shutdown=pause%s%s", actions.panic_ignored ? "" : ",panic=pause",
+                actions.watchdog_ends ? ",watchdog=pause" : "");
+}
+
+void cmdline_add_memory(GPtrArray *out, const struct cmdline *cmdline, int ram_fd, bool private_copy)
+{
+    cmdline_add(out, "-object",
+                "memory-backend-file,id=understudy-ram,size=%" G_GUINT64_FORMAT
+                ",share=%s,mem-path=/proc/self/fd/%d",
+                cmdline->ram_bytes, private_copy ? "off" : "on", ram_fd);
+    cmdline_add(out, "-machine", "memory-backend=understudy-ram");
+}
+
+void cmdline_add_monitor(GPtrArray *out, const char *vm_dir, const char *socket)
+{
+    cmdline_add(out, "-chardev", "socket,id=us-c-qmp,path=%s/%s,server=on,wait=off", vm_dir, socket);
+    cmdline_add(out, "-qmp", "chardev:us-c-qmp"); /* -mon says the same; QEMU 11 warns that it will go */
+}
+
+void cmdline_add_migration(GPtrArray *out, bool incoming)
+{
+    if (incoming) {
+        cmdline_add(out, "-incoming", "defer");
+        cmdline_add(out, "-machine", "suppress-vmdesc=on");
+    }
+    cmdline_add(out, "-global", "migration.send-configuration=off");
 }
 
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby)
@@ -74,20 +101,12 @@ char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_d
     g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(out, g_strdup(cmdline->binary));
     add_user_args(out, cmdline, vm_dir);
-    add(out, "-object",
-        "memory-backend-file,id=understudy-ram,size=%" G_GUINT64_FORMAT ",share=on,mem-path=/proc/self/fd/%d",
-        cmdline->ram_bytes, ram_fd);
-    add(out, "-machine", "memory-backend=understudy-ram");
+    cmdline_add_memory(out, cmdline, ram_fd, false);
     for (guint i = 0; i < cmdline->nics->len; i++)
         add_nic(out, vm_dir, i, g_ptr_array_index(cmdline->nics, i));
-    add(out, "-chardev", "socket,id=us-c-qmp,path=%s/us-qmp,server=on,wait=off", vm_dir);
-    add(out, "-qmp", "chardev:us-c-qmp"); /* -mon says the same; QEMU 11 warns that it will go */
-    add_actions(out, cmdline);
-    if (standby) {
-        add(out, "-incoming", "defer");
-        add(out, "-machine", "suppress-vmdesc=on");
-    }
-    add(out, "-global", "migration.send-configuration=off");
+    cmdline_add_monitor(out, vm_dir, "us-qmp");
+    cmdline_add_actions(out, cmdline);
+    cmdline_add_migration(out, standby);
     g_ptr_array_add(out, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
 }

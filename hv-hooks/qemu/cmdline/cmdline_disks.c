@@ -448,3 +448,66 @@ char *cmdline_disk_argument(const struct cmdline_disk *disk, const char *socket)
         g_string_append_printf(out, ",%s", disk->rest);
     return g_string_free(out, FALSE);
 }
+
+/* ---- without its data ---- */
+
+/* What makes a node or drive the same to the device above it, and means something without a file. */
+static bool is_of_the_device(const char *key)
+{
+    static const char *const keys[] = {
+        "if",      "index",         "bus",          "unit",           "media",
+        "id",      "node-name",     "readonly",     "read-only",      "cache",
+        "discard", "detect-zeroes", "cache.direct", "cache.no-flush", "cache.writeback",
+        "werror",  "rerror",
+    };
+    return is_one_of(key, keys, G_N_ELEMENTS(keys)) || g_str_has_prefix(key, "throttling");
+}
+
+/* Where the tree was made of keys, on and off are strings. */
+static json_t *flags_of(json_t *object)
+{
+    json_t *flags = json_object();
+    const char *key;
+    json_t *value;
+    json_object_foreach (object, key, value) {
+        json_object_set_new(flags, key, json_boolean(is_on(value)));
+    }
+    return flags;
+}
+
+char *cmdline_disk_null_node(const json_t *tree, uint64_t len)
+{
+    static const char *const words[] = {"node-name", "discard", "detect-zeroes"};
+    json_t *node =
+        json_pack("{s:s, s:I, s:b}", "driver", "null-co", "size", (json_int_t)len, "read-zeroes", 1);
+    json_t *read_only = json_object_get(tree, "read-only"), *cache = json_object_get(tree, "cache");
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        json_t *value = json_object_get(tree, words[i]);
+        if (value)
+            json_object_set(node, words[i], value);
+    }
+    if (read_only)
+        json_object_set_new(node, "read-only", json_boolean(is_on(read_only)));
+    if (json_is_object(cache))
+        json_object_set_new(node, "cache", flags_of(cache));
+    char *text = json_dumps(node, JSON_COMPACT);
+    char *value = g_strdup(text);
+    free(text);
+    json_decref(node);
+    return value;
+}
+
+char *cmdline_disk_null_argument(const struct cmdline_disk *disk, uint64_t len)
+{
+    if (disk->tree)
+        return cmdline_disk_null_node(disk->tree, len);
+    g_autoptr(GPtrArray) keys = cmdline_keys_parse(disk->rest, NULL);
+    for (guint i = keys->len; i-- > 0;) {
+        const struct cmdline_key *key = g_ptr_array_index(keys, i);
+        if (!is_of_the_device(key->key))
+            g_ptr_array_remove_index(keys, i);
+    }
+    g_autofree char *rest = cmdline_keys_format(keys);
+    return g_strdup_printf("driver=null-co,size=%" G_GUINT64_FORMAT ",read-zeroes=on%s%s", len,
+                           rest[0] ? "," : "", rest);
+}

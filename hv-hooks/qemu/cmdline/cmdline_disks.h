@@ -10,6 +10,7 @@
 #include <glib.h>
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct cmdline;
 
@@ -45,5 +46,9 @@ bool cmdline_disks_finish(struct cmdline *line, GError **error);
 
 /* The value of disk->option with the server at socket in place of the file. GLib string. */
 char *cmdline_disk_argument(const struct cmdline_disk *disk, const char *socket);
+/* The same with a disk of len bytes that holds nothing, which takes writes and forgets them. */
+char *cmdline_disk_null_argument(const struct cmdline_disk *disk, uint64_t len);
+/* A -blockdev's value, as keys or JSON, likewise. GLib string. */
+char *cmdline_disk_null_node(const json_t *tree, uint64_t len);
 
 #endif
