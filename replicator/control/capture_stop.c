@@ -63,7 +63,7 @@ void capture_stop_cancel(struct capture_stop *stop, enum capture_stop_deferred w
 void capture_stop_answered(struct capture_stop *stop, uint64_t generation)
 {
     unsigned deferred = stop->deferred;
-    if (!stop->pending || generation != stop->generation)
+    if (!stop->pending || generation < stop->generation)
         return;
     capture_stop_clear(stop);
     stop->calls->over(stop->opaque, g_get_monotonic_time() - stop->ordered_us);
