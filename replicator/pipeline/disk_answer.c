@@ -60,7 +60,7 @@ struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, 
     answer->applier = applier;
     if (disks_count(disks) == 0)
         return answer;
-    /* Exclusive: its thread is made now, so a request that comes later does not wait for one in vain. */
+    /* Exclusive: its thread is made now, so a request that comes later finds it. */
     g_autoptr(GError) why = NULL;
     answer->hasher = g_thread_pool_new(hash, answer, 1, TRUE, &why);
     if (!why)
