@@ -11,6 +11,7 @@ void handover_begin(struct step *step)
     step_enter(step, SESSION_HANDING_OVER);
     step->s->handover_epoch = 0;
     step->s->handover_sent = false; /* an earlier attempt may have got that far */
+    step->s->last_epoch_due = true;
     step->s->deadline_ms = step->now_ms + step->s->config.handover_timeout_ms;
     step_act(step, SESSION_DO_LAST_EPOCH);
 }
@@ -28,9 +29,8 @@ void handover_finish(struct step *step)
 static void take_back(struct step *step, bool lost)
 {
     if (lost) {
-        /* Capture is stopped first: it may be about to leave the guest paused. */
+        step->s->last_epoch_due = true; /* or it has been cut: the guest has to be woken in any case */
         peer_loss_begin(step);
-        step_act(step, SESSION_DO_RESUME_GUEST);
     } else {
         step_act(step, SESSION_DO_RESUME_GUEST);
         step_enter(step, SESSION_PROTECTED);

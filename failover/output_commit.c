@@ -23,6 +23,7 @@ void commit_on_cut(struct step *step)
     struct session *s = step->s;
     /* Numbers grow, not always by one: an epoch that was cut while capture was being stopped is never heard
      * of. */
+    s->last_epoch_due &= !step->event->ok;
     if (step->event->epoch <= s->cut_epoch)
         return;
     s->cut_epoch = step->event->epoch;

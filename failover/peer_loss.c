@@ -86,6 +86,9 @@ void peer_loss_begin(struct step *step)
     bool silent = step->event->type == SESSION_EVENT_TICK && step_is_silent(step);
     s->ack_due_ms = 0;
     step_act(step, SESSION_DO_STOP_CAPTURE);
+    if (s->last_epoch_due)
+        step_act(step, SESSION_DO_RESUME_GUEST);
+    s->last_epoch_due = false;
     if (step->event->type == SESSION_EVENT_LINK_DOWN || gone || hold)
         step_disconnect(step);
     step_enter(step, SESSION_PEER_LOST);

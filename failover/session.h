@@ -268,6 +268,7 @@ struct session {
     bool origin_kept;             /* it may be brought up to date when a link returns */
     uint64_t syncs;               /* primary: full synchronisations begun */
     bool handover_sent, handed_over, promoting;
+    bool last_epoch_due;                 /* primary: ordered and not heard of: it may yet pause the guest */
     uint64_t transitions;                /* made so far, by their place in transitions.c */
     enum session_state bug_from, bug_to; /* SESSION_END_BUG: what this session was about to do */
     bool leaving, powering_down;         /* LEAVE was heard; the guest was asked to shut down */

@@ -151,7 +151,8 @@ static void on_cut(struct world *w, const struct event *event)
         return;
     host->cutting = true;
     host->cutting_last = host->last_epoch;
-    schedule(w, between(w, 100, 2000),
+    /* A last epoch may be waited for longer than a handover may take. */
+    schedule(w, between(w, 100, host->cutting_last && chance(w, 10) ? 800000 : 2000),
              (struct event){.kind = CUT_DONE, .host = h, .a = host->generation, .b = host->capture_serial});
 }
 
