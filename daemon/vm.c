@@ -506,7 +506,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     if (!ok)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
                     "%s is too long for sockets: use a shorter --run-dir", vm->vm_dir);
-    ok = ok && make_dir(vm->vm_dir, error) && (protection->n_disks == 0 || make_dir(vm->state_dir, error));
+    ok = ok && make_dir(vm->vm_dir, error) && make_dir(vm->state_dir, error);
     if (ok) {
         endings_release_dir(vm->vm_dir);
         clear_sockets(vm->vm_dir);

@@ -52,6 +52,7 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->term = config->term;
     /* A primary's term is its own host's, and a standby is the other host. */
     s->host = config->role == SESSION_PRIMARY ? term_host(config->term) : !term_host(config->term);
+    s->term_record.kept = config->term; /* a new pair's first term, or another side's */
     s->first_epoch = 1;
     s->query = config->query_base;
     detector_init(&s->detector, s->config.silence_ms, s->config.heartbeat_ms, now_ms);
@@ -112,6 +113,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
 {
     struct step step = {.s = s, .event = event, .now_ms = now_ms, .out = out};
     const struct session_event cannot_promote = {.type = SESSION_EVENT_PROMOTED, .term = s->term};
+    const uint64_t term = s->term;
     out->n = 0;
     if (s->state == SESSION_ENDED)
         return;
@@ -123,9 +125,15 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         wake(&step);
         return;
     }
+    if (event->type == SESSION_EVENT_TERM_KEPT) {
+        term_record_kept(&step);
+        return;
+    }
     if (event->type == SESSION_EVENT_DISKS_DURABLE || event->type == SESSION_EVENT_DISKS_READY) {
-        if (!disk_turns_answer(&step))
+        if (!disk_turns_answer(&step)) {
+            term_record_order(&step, term);
             return;
+        }
         step.event = &cannot_promote;
     }
     if (event->type == SESSION_EVENT_HEARTBEAT)
@@ -140,6 +148,7 @@ void session_handle(struct session *s, const struct session_event *event, uint64
     if (step.bug)
         crash(&step);
     disk_turns_order(&step);
+    term_record_order(&step, term);
 }
 
 static enum session_standing standing_of(const struct session *s)

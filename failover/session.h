@@ -90,15 +90,14 @@ enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOL
 
 enum session_event_type {
     SESSION_EVENT_START,
-    SESSION_EVENT_TICK,         /* time passed */
-    SESSION_EVENT_LINK_UP,      /* transport connected and HELLO exchanged: peer_term, peer_role */
-    SESSION_EVENT_LINK_DOWN,    /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT,    /* any authenticated sign of life: the fields of struct session_beat */
-    SESSION_EVENT_STALLED,      /* this side itself did not run for stalled_ms, until now: fed after what came
-                                   meanwhile,      before the next TICK */
-    SESSION_EVENT_SYNCHRONISED, /* primary: what is left of pre-copy fits into one epoch */
-    SESSION_EVENT_EPOCH_CUT,    /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
-    SESSION_EVENT_EPOCH_SENT,   /* primary: handed to the link in full */
+    SESSION_EVENT_TICK,      /* time passed */
+    SESSION_EVENT_LINK_UP,   /* transport connected and HELLO exchanged: peer_term, peer_role */
+    SESSION_EVENT_LINK_DOWN, /* transport closed or failed */
+    SESSION_EVENT_HEARTBEAT, /* any authenticated sign of life: the fields of struct session_beat */
+    SESSION_EVENT_STALLED, /* this side did not run for stalled_ms, until now: after what came, before TICK */
+    SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
+    SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
+    SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */
     SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
     SESSION_EVENT_EPOCH_DURABLE,  /* secondary: epoch's disk writes are on stable storage */
     SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
@@ -108,6 +107,7 @@ enum session_event_type {
     SESSION_EVENT_GOODBYE,        /* peer ended: reason */
     SESSION_EVENT_FENCED,         /* peer says our term is old: peer_term */
     SESSION_EVENT_GRANT,          /* arbiter: granted (bool), for term */
+    SESSION_EVENT_TERM_KEPT,      /* term is on this host's disk */
     SESSION_EVENT_DISKS_DURABLE,  /* what was written is on stable storage: order */
     SESSION_EVENT_DISKS_READY,    /* the disks have carried out order, or could not (!ok) */
     SESSION_EVENT_PROMOTED,       /* secondary: guest runs here (ok) or could not be started (!ok) */
@@ -173,6 +173,7 @@ enum session_action_type {
     SESSION_DO_SEND_ANSWER,   /* send a beat by every path now, the link too: it answers the peer's query */
     SESSION_DO_ASK_GRANT,     /* ask the arbiter for term */
     SESSION_DO_PROMOTE,       /* secondary: start the guest from epoch (all applied), as primary of term */
+    SESSION_DO_KEEP_TERM, /* hold output, if it is not held; write term to this host's disk, then say so */
     SESSION_DO_DISKS_DURABLE, /* all that was written to stable storage, what is held back of shared disks too
                                */
     SESSION_DO_DISKS_GIVE_UP, /* nothing may be written here any more, where the other host has the same
@@ -215,8 +216,11 @@ struct session_config {
     uint64_t heartbeat_ms; /* the peer's beats come as often as this (default silence_ms / 10) */
     uint64_t query_base;   /* queries' numbers begin above it: more than any earlier process used */
     bool other_paths;      /* beats come by other networks too, so the checkpoints' own can fail alone */
-    bool disks;            /* the VM has replicated disks: some decisions wait for them (disk_turns.h) */
-    bool durable_acks;     /* secondary: an epoch is acked once it is durable */
+    bool keeps_terms;      /* a new term is on disk before anything of it is let out */
+    uint64_t used_term; /* newest term that an earlier process of this host used in this pair: no older one is
+                           asked for. 0: none, or an arbiter knows it */
+    bool disks;         /* the VM has replicated disks: some decisions wait for them (disk_turns.h) */
+    bool durable_acks;  /* secondary: an epoch is acked once it is durable */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
     uint64_t ack_timeout_ms;        /* from sending an epoch in full to its ack (default 3000) */
@@ -233,6 +237,7 @@ struct session_config {
     bool chaos_ack_while_asking; /* secondary */
     bool chaos_equal_terms;      /* both hosts ask for the same terms */
     bool chaos_keep_any_image;
+    bool chaos_release_before_term;
     bool chaos_any_disk_answer;     /* an answer of the disks counts for whatever is under way */
     bool chaos_late_disk_answer;    /* and when the session has moved on */
     bool chaos_ask_while_following; /* secondary: silence makes one ask that has no whole image */
@@ -243,11 +248,16 @@ struct session {
     enum session_role role;
     enum session_state state;
     uint64_t term;
-    unsigned host;                /* this host's bit in the terms that it asks for */
-    uint64_t cut_epoch;           /* primary: newest epoch cut */
-    uint64_t acked_epoch;         /* primary: newest acked; secondary: newest it acked */
-    uint64_t released_epoch;      /* primary */
-    uint64_t applied_epoch;       /* secondary */
+    unsigned host;           /* this host's bit in the terms that it asks for */
+    uint64_t cut_epoch;      /* primary: newest epoch cut */
+    uint64_t acked_epoch;    /* primary: newest acked; secondary: newest it acked */
+    uint64_t released_epoch; /* primary */
+    uint64_t applied_epoch;  /* secondary */
+    struct term_record {
+        uint64_t kept;        /* newest term of ours that is on disk */
+        bool all_waits;       /* release-all waits for the present one */
+        uint64_t epoch_waits; /* newest epoch whose release does, 0: none */
+    } term_record;
     struct disk_turns disk_turns; /* what waits for the disks */
     struct detector detector;     /* when the peer was heard */
     uint64_t query;               /* newest query of ours */

@@ -53,6 +53,13 @@ void leave_go_on(struct step *step);
 
 /* ---- disk_turns.c: see disk_turns.h ---- */
 
+/* ---- term_record.c ---- */
+/* After the session has decided, and the disks' turns: orders a new term to be kept; what has to wait for it
+ * does. */
+void term_record_order(struct step *step, uint64_t term_before);
+/* The term of the event is on disk: what waited for it. */
+void term_record_kept(struct step *step);
+
 /* ---- takeover.c: secondary ---- */
 /* Asks for a term. From here on nothing is acked. Enters ASKING. */
 void takeover_begin(struct step *step, bool keep_link);

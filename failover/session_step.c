@@ -159,7 +159,7 @@ void step_fence(struct step *step)
 void step_ask_grant(struct step *step)
 {
     struct session *s = step->s;
-    s->asked_term = term_next(later(s->term, s->seen_term), s->host);
+    s->asked_term = term_next(later(later(s->term, s->seen_term), s->config.used_term), s->host);
     if (s->config.chaos_equal_terms)
         s->asked_term = term_next(s->term, 0);
     s->loss_query = 0;

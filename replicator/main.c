@@ -20,6 +20,7 @@
 #include "common/priority.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
+#include "replicator/control/term_file.h"
 #include "replicator/note.h"
 #include "replicator/transport/tcp.h"
 
@@ -209,7 +210,9 @@ static uint64_t random_number(void)
 void replicator_begin(struct replicator *r)
 {
     g_autoptr(GError) error = NULL;
+    g_autofree char *term_path = g_build_filename(r->config.state_dir, "term", NULL);
     uint16_t data_port = 0, udp_port = 0;
+    uint64_t used_term = 0;
     int listen_fd = -1;
     bool listens = r->config.role == SESSION_SECONDARY;
     if (listens) {
@@ -217,7 +220,9 @@ void replicator_begin(struct replicator *r)
         if (listen_fd < 0)
             goto failed;
     }
-    if (!open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
+    r->term_file =
+        term_file_open(term_path, r->config.token, sizeof r->config.token, &r->box, &used_term, &error);
+    if (!r->term_file || !open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
         goto failed;
     if (!open_endpoints(r, listen_fd, data_port, &error))
         goto failed;
@@ -237,6 +242,8 @@ void replicator_begin(struct replicator *r)
         .heartbeat_ms = r->config.heartbeat_ms,
         .query_base = (uint64_t)g_get_real_time(),
         .other_paths = r->config.nheartbeat_paths > 0,
+        .keeps_terms = true,
+        .used_term = used_term, /* a pair with an arbiter asks that instead */
         .disks = r->disks != NULL,
         .durable_acks = r->disks && r->config.durable_acks,
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
@@ -251,6 +258,15 @@ failed:
         close(listen_fd);
     replicator_error(r, "VM %s: %s", r->config.vm_name, error->message);
     replicator_give_up(r);
+}
+
+static void drop_notes(struct replicator *r)
+{
+    struct note *note;
+    while ((note = note_take(&r->box))) {
+        connection_put(note->connection);
+        g_free(note);
+    }
 }
 
 /*
@@ -269,7 +285,6 @@ static gpointer end_at_last(gpointer opaque)
 /* In the order in which one stops needing the other. */
 static void close_parts(struct replicator *r)
 {
-    struct note *note;
     g_autoptr(GThread) watch = g_thread_try_new("end", end_at_last, r, NULL); /* without it: no limit */
     g_clear_handle_id(&r->tick_source, g_source_remove);
     capture_stop_clear(&r->capture_stop);
@@ -279,15 +294,14 @@ static void close_parts(struct replicator *r)
     disk_answer_free(g_steal_pointer(&r->disk_answer)); /* it may still post to the sender */
     sender_free(g_steal_pointer(&r->sender));           /* sends what waits: a goodbye */
     link_free(g_steal_pointer(&r->link));
-    while ((note = note_take(&r->box))) {
-        connection_put(note->connection);
-        g_free(note);
-    }
+    drop_notes(r);
     g_clear_pointer(&r->connection, connection_put);
     applier_free(g_steal_pointer(&r->applier));
     heartbeats_stop(r);
     guest_close(r);
     disks_close(g_steal_pointer(&r->disks));
+    term_file_close(g_steal_pointer(&r->term_file)); /* late: it may wait for a disk */
+    drop_notes(r);
     gate_free(r->gate);
     input_log_free(r->input_log);
     image_free(r->image);

@@ -28,6 +28,8 @@ enum note_kind {
     NOTE_BATCH_APPLIED,     /* pre-copy batch */
     NOTE_EPOCH_JOURNALLED,  /* link id, term, epoch: its disk writes are on stable storage */
     NOTE_STANDBY_ENDED,     /* status: the disks are ready for the guest to run here */
+    NOTE_TERM_KEPT,         /* term: it is on disk */
+    NOTE_TERM_FAILED,       /* term, status: it could not be written, and is tried again */
     NOTE_STAGING_ROOM,      /* an epoch that was not applied was given back */
     NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
     NOTE_EPOCH_CUT,         /* generation, epoch */

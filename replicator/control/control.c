@@ -12,6 +12,7 @@
 
 #include "common/words.h"
 #include "replicator/control/channel.h"
+#include "replicator/control/term_file.h"
 #include "replicator/note.h"
 
 uint64_t replicator_now_ms(void)
@@ -26,7 +27,7 @@ void replicator_error(struct replicator *r, const char *format, ...)
     g_autofree char *words = g_strdup_vprintf(format, args);
     g_free(r->last_error);
     r->last_error = words_make_readable(words, WORDS_PATH_MAX);
-    r->last_error_of_disk = false;
+    r->last_error_of_disk = r->last_error_of_term = false;
     va_end(args);
     g_warning("%s: %s", r->config.vm_name, r->last_error);
     channel_report_soon(r->channel);
@@ -218,6 +219,10 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_RELEASE_LAST:
         guest_disks_release_last(r);
+        break;
+    case SESSION_DO_KEEP_TERM:
+        gate_hold(r->gate);
+        term_file_keep(r->term_file, action->term);
         break;
     case SESSION_DO_DISKS_DURABLE:
         split_alone(r);
@@ -598,6 +603,24 @@ static void on_applied(struct replicator *r, const struct note *note)
     replicator_event(r, &event);
 }
 
+static void on_term_note(struct replicator *r, const struct note *note)
+{
+    if (note->letter.kind == NOTE_TERM_FAILED) {
+        replicator_error(
+            r,
+            "VM %s: the new term could not be written to %s: %s. What the guest sends waits; it is "
+            "tried again every second",
+            r->config.vm_name, r->config.state_dir, g_strerror(-note->status));
+        r->last_error_of_term = true;
+        return;
+    }
+    if (r->last_error_of_term)
+        g_clear_pointer(&r->last_error, g_free);
+    r->last_error_of_term = false;
+    const struct session_event event = {.type = SESSION_EVENT_TERM_KEPT, .term = note->term};
+    replicator_event(r, &event);
+}
+
 void replicator_note(struct replicator *r, struct note *note)
 {
     switch ((enum note_kind)note->letter.kind) {
@@ -634,6 +657,10 @@ void replicator_note(struct replicator *r, struct note *note)
                 .type = SESSION_EVENT_EPOCH_DURABLE, .term = note->term, .epoch = note->epoch};
             replicator_event(r, &event);
         }
+        break;
+    case NOTE_TERM_KEPT:
+    case NOTE_TERM_FAILED:
+        on_term_note(r, note);
         break;
     case NOTE_STANDBY_ENDED:
         guest_disks_standby_ended(r, note->status);

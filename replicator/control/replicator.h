@@ -84,6 +84,7 @@ struct heartbeats;
 struct channel;
 struct note;
 struct standby;
+struct term_file;
 
 struct replicator {
     struct replicator_config config;
@@ -136,6 +137,8 @@ struct replicator {
     struct connection *connection; /* the present one, or NULL */
 
     struct arbiter *arbiter;
+    struct term_file *term_file;
+    bool last_error_of_term; /* it goes when the term is on disk */
     struct heartbeats *heartbeats;
     struct channel *channel;
 

@@ -23,7 +23,8 @@ static void remember(struct replicator *r, char *text)
 
 void split_alone(struct replicator *r)
 {
-    if (r->session.state != SESSION_CONNECTING || r->alone_us)
+    /* It may have waited for the disks, and a new standby may be on its way meanwhile. */
+    if (!session_has_guest(&r->session) || r->session.held || r->alone_us)
         return;
     r->alone_us = g_get_monotonic_time();
     r->alone_epoch = r->session.acked_epoch;

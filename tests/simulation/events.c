@@ -261,6 +261,8 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .query_base = host->generation * 1000000,
         .other_paths = w->two_paths,
         .durable_acks = w->durable,
+        .keeps_terms = true,
+        .used_term = w->mode == ARBITER ? 0 : host->kept_term,
         .disks = w->disks && !(w->plant && strcmp(w->plant, "ignore-disks") == 0),
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
@@ -277,6 +279,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_wait_for_acks = w->plant && strcmp(w->plant, "wait-for-acks") == 0,
         .chaos_ack_while_asking = w->plant && strcmp(w->plant, "ack-while-asking") == 0,
         .chaos_equal_terms = w->plant && strcmp(w->plant, "equal-terms") == 0,
+        .chaos_release_before_term = w->plant && strcmp(w->plant, "release-before-term") == 0,
         .chaos_any_disk_answer = w->plant && strcmp(w->plant, "any-disk-answer") == 0,
         .chaos_late_disk_answer = w->plant && strcmp(w->plant, "late-disk-answer") == 0,
         .chaos_ask_while_following = w->plant && strcmp(w->plant, "ask-while-following") == 0,
@@ -428,6 +431,7 @@ static bool waits(struct world *w, const struct event *event)
     case APPLIED_LATE:
     case JOURNALLED:
     case DISKS_DONE:
+    case TERM_KEPT:
     case ARBITER_ANSWERS:
     case PROMOTED:
         us += between(w, 2, 300);
@@ -614,6 +618,13 @@ void step(struct world *w, const struct event *event)
                 */
         if (mine)
             run_own_timer(w, event->host);
+        break;
+    case TERM_KEPT:
+        if (!mine)
+            break;
+        if (event->b > host->kept_term)
+            host->kept_term = event->b;
+        feed(w, event->host, (struct session_event){.type = SESSION_EVENT_TERM_KEPT, .term = event->b});
         break;
     case DISKS_DONE:
         if (mine)

@@ -209,6 +209,12 @@ static void order_disks(struct world *w, int h, const struct session_action *act
     bool durable = action->type == SESSION_DO_DISKS_DURABLE;
     struct event done = {
         .kind = DISKS_DONE, .host = h, .a = host->generation, .b = action->order, .ok = true};
+    /* An answer to the order before may still be on its way. */
+    struct event old = done;
+    old.b--;
+    old.beat.query = durable ? SESSION_DO_DISKS_DURABLE : action->type;
+    if (chance(w, 20))
+        schedule(w, between(w, 1, 2000), old);
     if (!durable)
         host->disk_order = action->order;
     if (action->type == SESSION_DO_DISKS_WRITABLE || action->type == SESSION_DO_DISKS_TAKE_OVER)
@@ -217,7 +223,9 @@ static void order_disks(struct world *w, int h, const struct session_action *act
     host->disk_synchronous |= durable;
     done.beat.query = action->type;
     done.beat.answer = host->seq; /* written until now */
-    uint64_t most = chance(w, 90) ? 8000 : chance(w, 70) ? 150000 : SECOND;
+    uint64_t most = chance(w, action->type == SESSION_DO_DISKS_WRITABLE ? 50 : 90) ? 8000
+                    : chance(w, 70)                                                ? 150000
+                                                                                   : SECOND;
     schedule(w, between(w, 100, most), done);
 }
 
@@ -326,6 +334,10 @@ static void act(struct world *w, int h, const struct session_action *action)
     case SESSION_DO_RELEASE_LAST: /* waits for the disks */
         host->disk_unsettled = 0;
         pass_all(w, h);
+        break;
+    case SESSION_DO_KEEP_TERM:
+        schedule(w, between(w, 100, chance(w, 10) ? 150000 : 15000),
+                 (struct event){.kind = TERM_KEPT, .host = h, .a = host->generation, .b = action->term});
         break;
     case SESSION_DO_DISKS_DURABLE:
     case SESSION_DO_DISKS_GIVE_UP:

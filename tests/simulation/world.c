@@ -79,10 +79,26 @@ static void client_sees(struct world *w, int h, uint64_t branch, uint64_t seq)
         w->branches[branch].released = seq;
 }
 
+/* A term is one process's: whoever restarts must not use again what let out frames before. */
+static void check_term(struct world *w, int h)
+{
+    const struct host *host = &w->hosts[h];
+    uint64_t term = host->session.term, owner = (uint64_t)h << 32 | host->generation;
+    if (term > TERM_FIRST && host->kept_term < term)
+        FAIL(w, "host %c lets frames out in term %" PRIu64 ", which is not on its disk", 'a' + h, term);
+    if (term >= MAX_TERMS)
+        return;
+    if (w->let_out[term] && w->let_out[term] != owner)
+        FAIL(w, "host %c lets frames out in term %" PRIu64 ", in which another process did so before",
+             'a' + h, term);
+    w->let_out[term] = owner;
+}
+
 void release_to(struct world *w, int h, uint64_t seq)
 {
     struct host *host = &w->hosts[h];
     if (host->held_from < seq) {
+        check_term(w, h);
         host->held_from = seq;
         client_sees(w, h, host->branch, seq);
     }
@@ -110,7 +126,7 @@ void send_beat(struct world *w, int h)
         bool lost = w->mode != REACHABLE && chance(w, 3);
         bool late = w->mode != REACHABLE && chance(w, 2);
         /* Rarely so late that its sender has died and come back meanwhile. */
-        uint64_t most = !late ? 2000 : chance(w, 10) ? SECOND : 90000;
+        uint64_t most = !late ? 2000 : chance(w, 40) ? SECOND : 90000;
         event.ok = path == 0;
         if (!lost)
             schedule(w, between(w, 50, most), event);

@@ -20,6 +20,7 @@
 #define MAX_EVENTS   512
 #define MAX_BRANCHES 64
 #define MAX_EPOCHS   4096
+#define MAX_TERMS    1024
 #define PAGES        8        /* of the guest's memory */
 #define SECOND       1000000u /* time is in microseconds */
 
@@ -47,6 +48,7 @@ enum kind {
     RESTART,
     WAKE,       /* a host that stood still goes on */
     DISKS_DONE, /* the disks have carried out an order, or could not */
+    TERM_KEPT,  /* a term is on a host's disk */
     JOURNALLED, /* what an epoch wrote to disks is durable */
 };
 
@@ -124,6 +126,7 @@ struct host {
     uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
     struct message staged[64];
     unsigned nstaged;
+    uint64_t kept_term; /* on its disk: outlives it */
     /* disks: the guest writes before it sends each frame */
     bool disk_writable;      /* the guest may write */
     bool disk_synchronous;   /* each write is durable before it completes */
@@ -149,6 +152,8 @@ struct world {
     enum mode mode;
     bool two_paths, durable, disks;
     struct arbiter_record arbiter;
+    uint64_t
+        let_out[MAX_TERMS]; /* by term: which process let out frames in it (host and generation), 0: none */
     uint64_t nbranches;
     struct {
         uint64_t parent, from_seq; /* where it left its parent */

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A term that was granted to this side is on disk before the first frame of that term leaves: a host that
+ * restarts knows by it which terms it has used. Writing begins with the grant and overlaps what follows; what
+ * the session releases meanwhile waits here. (A term that is followed is its primary's to keep.)
+ */
+#include "failover/session_parts.h"
+
+static bool is_ours(const struct session *s)
+{
+    return s->config.keeps_terms && (s->role == SESSION_PRIMARY || s->state == SESSION_PROMOTING);
+}
+
+/* True: the action is not carried out now. */
+static bool waits(struct session *s, struct session_action *action)
+{
+    struct term_record *record = &s->term_record;
+    bool kept = !is_ours(s) || record->kept >= s->term || s->config.chaos_release_before_term;
+    switch (action->type) {
+    case SESSION_DO_RELEASE_ALL:
+        record->all_waits = !kept;
+        return !kept;
+    case SESSION_DO_RELEASE:
+        if (!kept)
+            record->epoch_waits = action->epoch;
+        return !kept;
+    case SESSION_DO_RELEASE_LAST: /* nobody will know that this term was used */
+        if (!kept)
+            action->type = SESSION_DO_DROP_OUTPUT;
+        return false;
+    case SESSION_DO_STOP_CAPTURE: /* an ack of this synchronisation says nothing in the next one */
+        record->epoch_waits = 0;
+        return false;
+    case SESSION_DO_HOLD_OUTPUT: /* what waits goes with the epochs that are cut from now on */
+    case SESSION_DO_DROP_OUTPUT:
+    case SESSION_DO_FENCE_GUEST:
+        record->all_waits = false;
+        record->epoch_waits = 0;
+        return false;
+    default:
+        return false;
+    }
+}
+
+void term_record_order(struct step *step, uint64_t term_before)
+{
+    struct session *s = step->s;
+    size_t n = 0;
+    for (size_t i = 0; i < step->out->n; i++) {
+        struct session_action action = step->out->list[i];
+        if (action.type == SESSION_DO_RELEASE_ALL && s->state == SESSION_ENDED)
+            action.type = SESSION_DO_RELEASE_LAST;
+        if (!waits(s, &action))
+            step->out->list[n++] = action;
+    }
+    step->out->n = n;
+    if (is_ours(s) && s->term != term_before && s->state != SESSION_ENDED)
+        step_act(step, SESSION_DO_KEEP_TERM);
+}
+
+void term_record_kept(struct step *step)
+{
+    struct session *s = step->s;
+    struct term_record *record = &s->term_record;
+    if (step->event->term > record->kept)
+        record->kept = step->event->term;
+    if (record->kept < s->term)
+        return;
+    if (record->all_waits)
+        step_act(step, SESSION_DO_RELEASE_ALL);
+    else if (record->epoch_waits)
+        step_act(step, SESSION_DO_RELEASE)->epoch = record->epoch_waits;
+    record->all_waits = false;
+    record->epoch_waits = 0;
+}
