@@ -145,7 +145,8 @@ static void on_granted(bool granted, uint64_t term, void *opaque)
     struct replicator *r = opaque;
     struct session_event event = {.type = SESSION_EVENT_GRANT, .term = term, .ok = granted};
     r->granted_us = g_get_monotonic_time();
-    if (granted && r->session.role == SESSION_SECONDARY)
+    /* A guest that is handed over was not lost: there is nothing to detect. */
+    if (granted && r->session.role == SESSION_SECONDARY && !r->session.handed_over)
         r->detect_ms = (double)r->silent_ms;
     r->asked_us = 0;
     replicator_event(r, &event);

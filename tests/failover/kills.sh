@@ -16,6 +16,7 @@ for ((i = 1; count == 0 || i <= count; i++)); do
     moment_to_kill $here 200 # a random phase of the epoch
     hosts_kill "$prefix" $here "$([ $((i % 2)) -eq 0 ] && echo quiet)" 2>/dev/null
     await 10 "host $there to take over" field_is $there guest_here true
+    await 5 "host $there to tell of the takeover" tells $there takeover
     answers=$(client_answers)
     await 60 "an answer after the takeover" client_goes_on
     echo "kill $i: host $there took over (detected after $(field $there detect_ms) ms, running $(field $there promote_ms) ms later)"

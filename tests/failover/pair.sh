@@ -32,6 +32,9 @@ understudy() {
     hosts_exec "$prefix" "$host" "$BUILD/cli/understudy" "$@"
 }
 
+# Whether host $1 has told the event $2 of the VM.
+tells() { understudy "$1" events web --json 2>/dev/null | jq -r .event | grep -x "$2" >/dev/null; }
+
 # One field of `status --json` on a host, or nothing.
 field() {
     understudy "$1" status web --json 2>/dev/null | sed -n "s/^ *\"$2\": *\"\{0,1\}\([^\",{]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -n 1

@@ -26,6 +26,8 @@ for host in a b; do
 done
 understudy a failover web --planned
 await 20 "host b to run the guest" field_is b guest_here true
+await 5 "host b to tell that the guest was moved" tells b moved-here
+! tells b takeover || fail "host b calls a handover a takeover: $(understudy b events)"
 await 30 "protection by host a" field_is b state protected
 for host in a b; do
     [ -z "$(console $host)" ] || fail "host $host's console.log has after a handover: $(console $host | head -n 3)"
