@@ -166,7 +166,11 @@ struct term_file *term_file_open(const char *path, const uint8_t *token, size_t 
         return NULL;
     }
     file->wanted = file->kept = *term;
-    file->thread = g_thread_new("term", run, file);
+    file->thread = g_thread_try_new("term", run, file, error);
+    if (!file->thread) {
+        term_file_close(file);
+        return NULL;
+    }
     return file;
 }
 

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "replicator/control/term_file.h"
 #include "replicator/pipeline/applier.h"
 #include "replicator/pipeline/capture_thread.h"
 #include "replicator/pipeline/disk_answer.h"
@@ -104,6 +105,18 @@ static bool make_disk_answer(void)
     return answer != NULL;
 }
 
+static bool make_term_file(void)
+{
+    static const uint8_t token[16];
+    g_autoptr(GError) error = NULL;
+    uint64_t term;
+    struct term_file *file =
+        term_file_open("/nonexistent/term", token, sizeof token, &control, &term, &error);
+    term_file_close(file);
+    errno = why_of(error);
+    return file != NULL;
+}
+
 static unsigned count_descriptors(void)
 {
     unsigned n = 0;
@@ -165,12 +178,18 @@ static void test_disk_answer(void **state)
     assert_int_equal(with_few_threads(make_disk_answer), 1);
 }
 
+static void test_term_file(void **state)
+{
+    (void)state;
+    assert_int_equal(with_few_threads(make_term_file), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sender),         cmocka_unit_test(test_applier),
         cmocka_unit_test(test_capture_thread), cmocka_unit_test(test_link),
-        cmocka_unit_test(test_disk_answer),
+        cmocka_unit_test(test_disk_answer),    cmocka_unit_test(test_term_file),
     };
     struct hv_fds fds;
     if (hv_fds_create(&fds, "few", 1 << 20) < 0 || hypervisor_open(&hv, &fds, 1 << 20) < 0 ||
