@@ -81,8 +81,10 @@ void peer_loss_give_image_up(struct step *step)
 void peer_loss_begin(struct step *step)
 {
     struct session *s = step->s;
-    bool hold = s->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD;
     bool gone = step->event->type == SESSION_EVENT_GOODBYE;
+    /* One that could never have taken over protected nothing: the guest goes on as it was before. */
+    bool unfit = gone && step->event->reason == SESSION_END_TRIAL_FAILED;
+    bool hold = s->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD && !unfit;
     bool silent = step->event->type == SESSION_EVENT_TICK && step_is_silent(step);
     s->ack_due_ms = 0;
     step_act(step, SESSION_DO_STOP_CAPTURE);

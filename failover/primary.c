@@ -149,7 +149,8 @@ static void in_protected(struct step *step)
         break;
     case SESSION_EVENT_ACK:
         commit_on_ack(step);
-        if (step->s->state == SESSION_ARMING && step->s->acked_epoch >= step->s->first_epoch)
+        if (step->s->state == SESSION_ARMING && step->s->acked_epoch >= step->s->first_epoch &&
+            !step->event->untried)
             step_enter(step, SESSION_PROTECTED);
         if (step->s->acked_epoch >= step->s->first_epoch)
             step_image_is_whole(step);

@@ -51,6 +51,14 @@ static void refuse_stream(struct step *step)
         step_act(step, SESSION_DO_CONNECT);
 }
 
+/* It says whether this side could take over, as far as anybody knows. */
+static void ack(struct step *step, uint64_t epoch)
+{
+    struct session_action *action = step_act(step, SESSION_DO_SEND_ACK);
+    action->epoch = epoch;
+    action->untried = step->s->untried;
+}
+
 static void on_epoch_received(struct step *step)
 {
     struct session *s = step->s;
@@ -69,7 +77,7 @@ static void on_epoch_received(struct step *step)
     step_image_is_whole(step);
     step_act(step, SESSION_DO_APPLY)->epoch = epoch;
     if (!s->config.durable_acks)
-        step_act(step, SESSION_DO_SEND_ACK)->epoch = epoch;
+        ack(step, epoch);
     if (s->state != SESSION_STANDBY)
         step_enter(step, SESSION_STANDBY);
 }
@@ -80,7 +88,7 @@ static void on_durable(struct step *step)
     const struct session *s = step->s;
     if (s->config.durable_acks && s->link_up && step->event->term == s->term &&
         step->event->epoch <= s->acked_epoch)
-        step_act(step, SESSION_DO_SEND_ACK)->epoch = step->event->epoch;
+        ack(step, step->event->epoch);
 }
 
 static void on_applied(struct step *step)
@@ -94,6 +102,24 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
     step_say_goodbye(step, reason);
     step_act(step, SESSION_DO_QUIT_HYPERVISOR);
     step_end(step, reason);
+}
+
+/*
+ * The trial load has ended. From then on the primary counts as protected, with the next ack; where acks do
+ * not wait for the disk, the newest one is repeated, so that it need not wait for an epoch. A side that has
+ * begun to take over goes on with that whatever the trial says: the guest has nobody else.
+ */
+static void on_tried(struct step *step)
+{
+    struct session *s = step->s;
+    bool deciding = s->state == SESSION_ASKING || s->state == SESSION_PROMOTING;
+    if (!step->event->ok && !deciding) {
+        leave_secondary(step, SESSION_END_TRIAL_FAILED);
+        return;
+    }
+    s->untried = false;
+    if (s->state == SESSION_STANDBY && s->link_up && !s->config.durable_acks)
+        ack(step, s->acked_epoch);
 }
 
 /*
@@ -265,6 +291,10 @@ void session_handle_secondary(struct step *step)
     /* It has begun to take over: the guest has nobody else. It leaves once it is a primary. */
     if (deciding && step->event->type == SESSION_EVENT_LEAVE)
         step->s->leaving = true;
+    if (step->event->type == SESSION_EVENT_TRIED) {
+        on_tried(step);
+        return;
+    }
     if (fails_for_good(step) || (!deciding && secondary_common(step)))
         return;
     switch (step->s->state) {

@@ -54,6 +54,7 @@ void session_init(struct session *s, const struct session_config *config, uint64
     s->host = config->role == SESSION_PRIMARY ? term_host(config->term) : !term_host(config->term);
     s->term_record.kept = config->term; /* a new pair's first term, or another side's */
     s->first_epoch = 1;
+    s->untried = config->untried && config->role == SESSION_SECONDARY;
     s->query = config->query_base;
     detector_init(&s->detector, s->config.silence_ms, s->config.heartbeat_ms, now_ms);
     if (s->state == SESSION_LISTENING)

@@ -29,8 +29,9 @@ enum session_state {
     /* primary */
     SESSION_CONNECTING,    /* guest runs unprotected, output flows, looking for the peer */
     SESSION_SYNCHRONISING, /* pre-copy; output still flows; until the first epoch is cut */
-    SESSION_ARMING,        /* first epoch cut, output held from here on, first ack awaited */
-    SESSION_PROTECTED,     /* epochs; output of epoch n is released by the ack of n */
+    SESSION_ARMING,    /* first epoch cut, output held from here on; awaited: an ack by a standby that could
+                          take over. Acks of one whose QEMU has yet to be tried release, as when protected */
+    SESSION_PROTECTED, /* epochs; output of epoch n is released by the ack of n */
     SESSION_PEER_LOST, /* link gone or peer silent; output held; grant to run alone asked for, or policy hold
                         */
     SESSION_HANDING_OVER,    /* planned failover: guest stays paused after the last epoch */
@@ -62,6 +63,7 @@ enum session_end_reason {
     SESSION_END_PANICKED,     /* the guest's kernel panicked, and the user's line ends the VM then */
     SESSION_END_LEFT,         /* its host goes down: the guest was left to the standby, as in a crash */
     SESSION_END_BUG,          /* a transition that transitions.c does not know: treated as a crash */
+    SESSION_END_TRIAL_FAILED, /* a secondary whose QEMU does not load the guest's device state */
 };
 
 /* What a side is, as its beats say: what the other may conclude from them. */
@@ -101,7 +103,8 @@ enum session_event_type {
     SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
     SESSION_EVENT_EPOCH_DURABLE,  /* secondary: epoch's disk writes are on stable storage */
     SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
-    SESSION_EVENT_ACK,            /* primary: peer holds epoch */
+    SESSION_EVENT_ACK,            /* primary: peer holds epoch; untried */
+    SESSION_EVENT_TRIED,          /* secondary: its QEMU loaded the device state on trial (ok), or cannot */
     SESSION_EVENT_HANDOVER,       /* secondary: epoch was the last, promote */
     SESSION_EVENT_HANDOVER_DONE,  /* old primary: peer runs the guest */
     SESSION_EVENT_GOODBYE,        /* peer ended: reason */
@@ -140,7 +143,8 @@ struct session_event {
     uint64_t epoch;
     uint64_t order; /* DISKS_DURABLE, DISKS_READY: of the action that this answers */
     enum session_role peer_role;
-    bool ok; /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch) */
+    bool ok; /* GRANT: granted; PROMOTED: started; EPOCH_CUT: the guest stays paused (last epoch); TRIED */
+    bool untried; /* ACK: the standby does not know yet whether it could take over */
     enum session_end_reason reason;
     /* HEARTBEAT */
     enum session_standing standing;
@@ -165,7 +169,7 @@ enum session_action_type {
     SESSION_DO_RELEASE_ALL,   /* output flows freely from here on */
     SESSION_DO_RELEASE_LAST,  /* the same, once all that was written is durable; nothing follows */
     SESSION_DO_DROP_OUTPUT,   /* throw held output away (fenced) */
-    SESSION_DO_SEND_ACK,      /* secondary: epoch */
+    SESSION_DO_SEND_ACK,      /* secondary: epoch, untried */
     SESSION_DO_APPLY,         /* secondary: epoch may go to the image */
     SESSION_DO_DISCARD_IMAGE, /* secondary: image is worthless, start over (new pre-copy begins) */
     SESSION_DO_KEEP_IMAGE,    /* secondary: no whole epoch any more, but what it lacks will come */
@@ -199,6 +203,7 @@ struct session_action {
     uint64_t epoch;
     uint64_t order; /* DISKS_*: the answer has to name it */
     enum session_end_reason reason;
+    bool untried;
 };
 
 #define SESSION_MAX_ACTIONS 16
@@ -221,6 +226,7 @@ struct session_config {
                            asked for. 0: none, or an arbiter knows it */
     bool disks;         /* the VM has replicated disks: some decisions wait for them (disk_turns.h) */
     bool durable_acks;  /* secondary: an epoch is acked once it is durable */
+    bool untried;       /* secondary: TRIED will tell whether its QEMU can take over */
     uint64_t handover_timeout_ms; /* planned failover gives up after this (default 5000) */
     uint64_t grant_retry_ms;
     uint64_t ack_timeout_ms;        /* from sending an epoch in full to its ack (default 3000) */
@@ -281,8 +287,9 @@ struct session {
     bool last_epoch_due;                 /* primary: ordered and not heard of: it may yet pause the guest */
     uint64_t transitions;                /* made so far, by their place in transitions.c */
     enum session_state bug_from, bug_to; /* SESSION_END_BUG: what this session was about to do */
-    bool leaving, powering_down;         /* LEAVE was heard; the guest was asked to shut down */
-    uint64_t leave_due_ms; /* primary: when a leaving host does not wait any longer, 0: not leaving */
+    bool untried;                /* secondary: whether this QEMU loads the device state is not known yet */
+    bool leaving, powering_down; /* LEAVE was heard; the guest was asked to shut down */
+    uint64_t leave_due_ms;       /* primary: when a leaving host does not wait any longer, 0: not leaving */
 };
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);

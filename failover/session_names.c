@@ -42,14 +42,37 @@ const char *session_state_name(enum session_state state)
 const char *session_event_name(enum session_event_type type)
 {
     static const char *const names[] = {
-        "start",        "tick",           "link-up",          "link-down",
-        "heartbeat",    "stalled",        "synchronised",     "epoch-cut",
-        "epoch-sent",   "epoch-received", "epoch-durable",    "epoch-applied",
-        "ack",          "handover",       "handover-done",    "goodbye",
-        "fenced",       "grant",          "term-kept",        "disks-durable",
-        "disks-ready",  "promoted",       "guest-shutdown",   "hypervisor-died",
-        "image-failed", "tracking-lost",  "failover-planned", "failover-force",
-        "stop",         "leave",
+        "start",
+        "tick",
+        "link-up",
+        "link-down",
+        "heartbeat",
+        "stalled",
+        "synchronised",
+        "epoch-cut",
+        "epoch-sent",
+        "epoch-received",
+        "epoch-durable",
+        "epoch-applied",
+        "ack",
+        "tried",
+        "handover",
+        "handover-done",
+        "goodbye",
+        "fenced",
+        "grant",
+        "term-kept",
+        "disks-durable",
+        "disks-ready",
+        "promoted",
+        "guest-shutdown",
+        "hypervisor-died",
+        "image-failed",
+        "tracking-lost",
+        "failover-planned",
+        "failover-force",
+        "stop",
+        "leave",
     };
     return NAME_OF(names, type);
 }
@@ -107,6 +130,7 @@ const char *session_end_reason_name(enum session_end_reason reason)
 {
     static const char *const names[] = {"none",         "guest-shutdown",  "stopped",        "handed-over",
                                         "fenced",       "hypervisor-died", "promote-failed", "abandoned",
-                                        "image-failed", "guest-panicked",  "left",           "bug"};
+                                        "image-failed", "guest-panicked",  "left",           "bug",
+                                        "trial-failed"};
     return NAME_OF(names, reason);
 }

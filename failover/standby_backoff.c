@@ -19,12 +19,20 @@ void standby_backoff_failed(struct standby_backoff *backoff, int64_t now_us)
     backoff->failed_us = now_us;
     if (pause_s(backoff->failures) < STANDBY_BACKOFF_LAST_S)
         backoff->failures++;
+    backoff->unfit = false;
+}
+
+void standby_backoff_unfit(struct standby_backoff *backoff, int64_t now_us)
+{
+    standby_backoff_failed(backoff, now_us);
+    backoff->unfit = true;
 }
 
 unsigned standby_backoff_wait_s(const struct standby_backoff *backoff, int64_t now_us)
 {
     if (backoff->failures == 0)
         return 0;
-    int64_t left_us = backoff->failed_us + pause_s(backoff->failures) * SECOND_US - now_us;
+    unsigned seconds = backoff->unfit ? STANDBY_BACKOFF_UNFIT_S : pause_s(backoff->failures);
+    int64_t left_us = backoff->failed_us + seconds * SECOND_US - now_us;
     return left_us > 0 ? (unsigned)((left_us + SECOND_US - 1) / SECOND_US) : 0;
 }

@@ -56,6 +56,23 @@ static void test_failures_that_lie_apart_begin_anew(void **state)
     assert_int_equal(standby_backoff_wait_s(&backoff, now_us), STANDBY_BACKOFF_FIRST_S);
 }
 
+static void test_a_standby_that_is_unfit_waits_long_each_time(void **state)
+{
+    struct standby_backoff backoff = {0};
+    int64_t now_us = 1000 * SECOND_US;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        standby_backoff_unfit(&backoff, now_us);
+        assert_int_equal(standby_backoff_wait_s(&backoff, now_us), STANDBY_BACKOFF_UNFIT_S);
+        now_us += STANDBY_BACKOFF_UNFIT_S * SECOND_US;
+        assert_int_equal(standby_backoff_wait_s(&backoff, now_us), 0);
+        now_us += 3600 * SECOND_US; /* a long synchronisation makes it no failure of its own */
+    }
+    /* Another kind of failure is no reason to wait as long. */
+    standby_backoff_failed(&backoff, now_us);
+    assert_int_equal(standby_backoff_wait_s(&backoff, now_us), STANDBY_BACKOFF_FIRST_S);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -63,6 +80,7 @@ int main(void)
         cmocka_unit_test(test_the_wait_doubles_and_has_an_end),
         cmocka_unit_test(test_ten_thousand_failures_wait_no_longer),
         cmocka_unit_test(test_failures_that_lie_apart_begin_anew),
+        cmocka_unit_test(test_a_standby_that_is_unfit_waits_long_each_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,6 +92,24 @@ static void stand_by(struct side *side)
     assert_state(side, SESSION_STANDBY);
 }
 
+/* A standby whose QEMU has yet to be tried. */
+static void stand_by_untried(struct side *side)
+{
+    stand_by(side);
+    side->session.untried = true;
+}
+
+static void feed_untried_ack(struct side *side, uint64_t epoch)
+{
+    feed(side, (struct session_event){
+                   .type = SESSION_EVENT_ACK, .term = side->session.term, .epoch = epoch, .untried = true});
+}
+
+static void feed_tried(struct side *side, bool ok)
+{
+    feed(side, (struct session_event){.type = SESSION_EVENT_TRIED, .ok = ok});
+}
+
 static void feed_heartbeat(struct side *side, uint64_t term, enum session_role peer_role)
 {
     feed(side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT, .term = term, .peer_role = peer_role});
@@ -1131,6 +1149,125 @@ static void test_no_secondary_comes_from_a_primary_and_nothing_comes_from_the_en
     }
 }
 
+/* ---- a standby on trial ---- */
+
+static void arm(struct side *side, enum session_peer_loss policy)
+{
+    begin(side, SESSION_PRIMARY, policy);
+    feed_simple(side, SESSION_EVENT_START);
+    feed(side, (struct session_event){
+                   .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_SECONDARY});
+    feed_simple(side, SESSION_EVENT_SYNCHRONISED);
+    feed_epoch(side, SESSION_EVENT_EPOCH_CUT, 1);
+    feed_epoch(side, SESSION_EVENT_EPOCH_SENT, 1);
+    assert_state(side, SESSION_ARMING);
+}
+
+static void test_acks_of_an_untried_standby_release_output_and_protect_nothing(void **state)
+{
+    struct side side;
+    (void)state;
+    arm(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_untried_ack(&side, 1);
+    assert_did(&side, SESSION_DO_RELEASE);
+    assert_state(&side, SESSION_ARMING);
+    feed_simple(&side, SESSION_EVENT_FAILOVER_PLANNED);
+    assert_did_not(&side, SESSION_DO_LAST_EPOCH);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_CUT, 2);
+    feed_untried_ack(&side, 2);
+    assert_did(&side, SESSION_DO_RELEASE);
+    assert_state(&side, SESSION_ARMING);
+    /* The same epoch again, now that it is known. */
+    feed_epoch(&side, SESSION_EVENT_ACK, 2);
+    assert_state(&side, SESSION_PROTECTED);
+}
+
+static void test_an_untried_standby_says_so_until_it_was_tried(void **state)
+{
+    const struct session_config config = {
+        .role = SESSION_SECONDARY, .term = TERM_FIRST, .silence_ms = SILENCE_MS, .untried = true};
+    struct side side;
+    (void)state;
+    side.now_ms = 1000;
+    session_init(&side.session, &config, side.now_ms);
+    feed_simple(&side, SESSION_EVENT_START);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = TERM_FIRST, .peer_role = SESSION_PRIMARY});
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 1);
+    assert_true(find(&side, SESSION_DO_SEND_ACK)->untried);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
+    assert_true(find(&side, SESSION_DO_SEND_ACK)->untried);
+    feed_tried(&side, true);
+    assert_int_equal(find(&side, SESSION_DO_SEND_ACK)->epoch, 2);
+    assert_false(find(&side, SESSION_DO_SEND_ACK)->untried);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 3);
+    assert_false(find(&side, SESSION_DO_SEND_ACK)->untried);
+}
+
+static void test_a_standby_with_durable_acks_repeats_none_that_is_not_durable(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by_untried(&side);
+    side.session.config.durable_acks = true;
+    feed_epoch(&side, SESSION_EVENT_EPOCH_RECEIVED, 2);
+    feed_tried(&side, true);
+    assert_did_not(&side, SESSION_DO_SEND_ACK);
+    feed_epoch(&side, SESSION_EVENT_EPOCH_DURABLE, 2);
+    assert_false(find(&side, SESSION_DO_SEND_ACK)->untried);
+}
+
+static void test_a_standby_whose_trial_failed_ends_and_says_why(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by_untried(&side);
+    feed_tried(&side, false);
+    assert_int_equal(find(&side, SESSION_DO_SEND_GOODBYE)->reason, SESSION_END_TRIAL_FAILED);
+    assert_did(&side, SESSION_DO_QUIT_HYPERVISOR);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_TRIAL_FAILED);
+    assert_string_equal(session_end_reason_name(SESSION_END_TRIAL_FAILED), "trial-failed");
+}
+
+static void test_an_untried_standby_takes_over_nonetheless(void **state)
+{
+    struct side side;
+    (void)state;
+    stand_by_untried(&side);
+    wait_in_silence(&side, 10 * SILENCE_MS);
+    assert_state(&side, SESSION_ASKING);
+    feed_tried(&side, false);
+    assert_state(&side, SESSION_ASKING);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = PEERS_TERM, .ok = true});
+    assert_did(&side, SESSION_DO_PROMOTE);
+    feed_tried(&side, false);
+    assert_state(&side, SESSION_PROMOTING);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_PROMOTED, .ok = true});
+    assert_state(&side, SESSION_CONNECTING);
+}
+
+/* Whatever the policy: it was never protected, and holding would only stop the guest. */
+static void runs_alone_after_a_failed_trial(enum session_peer_loss policy)
+{
+    struct side side;
+    arm(&side, policy);
+    feed_untried_ack(&side, 1);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_GOODBYE, .term = TERM_FIRST, .reason = SESSION_END_TRIAL_FAILED});
+    const struct session_action *ask = find(&side, SESSION_DO_ASK_GRANT);
+    assert_non_null(ask);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_GRANT, .term = ask->term, .ok = true});
+    assert_did(&side, SESSION_DO_RELEASE_ALL);
+    assert_state(&side, SESSION_CONNECTING);
+}
+
+static void test_a_primary_goes_on_alone_when_its_standby_failed_the_trial(void **state)
+{
+    (void)state;
+    runs_alone_after_a_failed_trial(SESSION_ON_PEER_LOSS_CONTINUE);
+    runs_alone_after_a_failed_trial(SESSION_ON_PEER_LOSS_HOLD);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1187,6 +1324,12 @@ int main(void)
         cmocka_unit_test(test_a_standby_whose_host_goes_down_says_goodbye),
         cmocka_unit_test(test_a_host_that_goes_down_while_it_takes_over_does_not_drop_the_guest),
         cmocka_unit_test(test_every_state_and_event_has_a_name),
+        cmocka_unit_test(test_acks_of_an_untried_standby_release_output_and_protect_nothing),
+        cmocka_unit_test(test_an_untried_standby_says_so_until_it_was_tried),
+        cmocka_unit_test(test_a_standby_with_durable_acks_repeats_none_that_is_not_durable),
+        cmocka_unit_test(test_a_standby_whose_trial_failed_ends_and_says_why),
+        cmocka_unit_test(test_an_untried_standby_takes_over_nonetheless),
+        cmocka_unit_test(test_a_primary_goes_on_alone_when_its_standby_failed_the_trial),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

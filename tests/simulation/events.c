@@ -105,7 +105,8 @@ static void on_deliver(struct world *w, const struct event *event)
     struct message message = queue->list[queue->head];
     queue->head = (queue->head + 1) % 64;
     queue->n--;
-    struct session_event out = {.term = message.term, .epoch = message.epoch, .reason = message.reason};
+    struct session_event out = {
+        .term = message.term, .epoch = message.epoch, .reason = message.reason, .untried = message.untried};
     /* Held from the moment it is whole here, which is before the ack. */
     if (message.wire == W_EPOCH && w->hosts[h].alive && message.epoch < MAX_EPOCHS &&
         w->hosts[h].session.role == SESSION_SECONDARY && message.term == w->hosts[h].session.term)
@@ -194,6 +195,13 @@ static void on_applied(struct world *w, const struct event *event)
     host->image_seq = done.seq;
     apply_next(w, event->host);
     feed(w, event->host, (struct session_event){.type = SESSION_EVENT_EPOCH_APPLIED, .epoch = done.epoch});
+    if (host->alive && host->session.role == SESSION_SECONDARY && host->session.untried && !host->trying) {
+        host->trying = true;
+        schedule(
+            w, between(w, 20000, 400000),
+            (struct event){
+                .kind = TRIED, .host = event->host, .a = host->generation, .ok = w->healed || chance(w, 80)});
+    }
 }
 
 static void on_promoted(struct world *w, const struct event *event)
@@ -264,6 +272,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .keeps_terms = true,
         .used_term = w->mode == ARBITER ? 0 : host->kept_term,
         .disks = w->disks && !(w->plant && strcmp(w->plant, "ignore-disks") == 0),
+        .untried = w->trials,
         .handover_timeout_ms = 500,
         .grant_retry_ms = 50,
         .listen_timeout_ms = 2000,
@@ -294,6 +303,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
     host->image_epoch = 0;
     host->image_half = false;
     host->nstaged = 0;
+    host->trying = false;
     host->stands_until = host->heard_sequence = 0;
     host->sequence = host->generation * 1000000;
     host->tracking = false;
@@ -434,6 +444,7 @@ static bool waits(struct world *w, const struct event *event)
     case TERM_KEPT:
     case ARBITER_ANSWERS:
     case PROMOTED:
+    case TRIED:
         us += between(w, 2, 300);
         break;
     default:
@@ -690,6 +701,10 @@ void step(struct world *w, const struct event *event)
     case PROMOTED:
         if (mine)
             on_promoted(w, event);
+        break;
+    case TRIED:
+        if (mine)
+            feed(w, event->host, (struct session_event){.type = SESSION_EVENT_TRIED, .ok = event->ok});
         break;
     case POWERED_DOWN:
         if (mine && host->runs && !host->paused && host->session.role == SESSION_PRIMARY) {

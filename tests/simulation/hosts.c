@@ -410,6 +410,7 @@ static void act(struct world *w, int h, const struct session_action *action)
             FAIL(w, "I5: host %c acks epoch %" PRIu64 " while it is %s", 'a' + h, action->epoch,
                  session_state_name(host->session.state));
         message.wire = W_ACK;
+        message.untried = action->untried && !(w->plant && strcmp(w->plant, "untried-protects") == 0);
         send_message(w, h, message);
         break;
     case SESSION_DO_SEND_HANDOVER:
@@ -457,6 +458,15 @@ static void arm_tick(struct world *w, int h)
              (struct event){.kind = TICK, .host = h, .a = host->generation, .b = ++host->tick_serial});
 }
 
+/* Whoever is called protected could be taken over: by a standby that was tried, where it must be. */
+static void on_protected(struct world *w, int h)
+{
+    const struct host *peer = &w->hosts[1 - h];
+    w->protections++;
+    if (peer->alive && peer->session.state == SESSION_STANDBY && peer->session.untried)
+        FAIL(w, "host %c is protected by a standby that has yet to be tried", 'a' + h);
+}
+
 /* States that are rare or short are not left in peace as often as the others. */
 static void plan_upset(struct world *w, int h, enum session_state before)
 {
@@ -486,7 +496,7 @@ void feed(struct world *w, int h, struct session_event event)
         printf("%9.3f %c %s: %s -> %s\n", (double)w->now / 1000, 'a' + h, session_event_name(event.type),
                session_state_name(state), session_state_name(host->session.state));
     if (state != SESSION_PROTECTED && host->session.state == SESSION_PROTECTED)
-        w->protections++;
+        on_protected(w, h);
     if (state != host->session.state)
         plan_upset(w, h, state);
     /* The peer hears of a new term before anything is done about it. */

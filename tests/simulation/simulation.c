@@ -42,6 +42,7 @@ static void begin(struct world *w, uint64_t seed, uint64_t events, const char *p
     w->two_paths = seed / 3 % 3 != 0;
     w->durable = seed / 9 % 2;
     w->disks = seed / 18 % 2;
+    w->trials = seed / 36 % 4 == 1;
     w->nbranches = 1;
     w->branches[0].left_at = UINT64_MAX;
     for (int i = 0; i < 8; i++)

@@ -50,6 +50,7 @@ enum kind {
     DISKS_DONE, /* the disks have carried out an order, or could not */
     TERM_KEPT,  /* a term is on a host's disk */
     JOURNALLED, /* what an epoch wrote to disks is durable */
+    TRIED,      /* a standby's trial load has ended */
 };
 
 struct event {
@@ -76,6 +77,7 @@ struct message {
     enum wire wire;
     uint64_t term, epoch, branch, seq;
     enum session_end_reason reason;
+    bool untried;
     struct session_beat beat;
     unsigned pages;         /* which of memory it carries */
     uint64_t memory[PAGES]; /* all of it, to judge by */
@@ -123,6 +125,7 @@ struct host {
     uint64_t image_epoch, image_branch, image_seq;
     uint64_t image_memory[PAGES];
     bool image_half;
+    bool trying;
     uint64_t image_serial; /* voids what was being applied to an image that was thrown away */
     struct message staged[64];
     unsigned nstaged;
@@ -150,7 +153,7 @@ struct world {
     uint64_t
         dead_since[2]; /* nor on the whole checkpoint network, other than by the second one; 0: it is whole */
     enum mode mode;
-    bool two_paths, durable, disks;
+    bool two_paths, durable, disks, trials;
     struct arbiter_record arbiter;
     uint64_t
         let_out[MAX_TERMS]; /* by term: which process let out frames in it (host and generation), 0: none */
