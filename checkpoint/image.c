@@ -171,3 +171,35 @@ uint64_t image_received_ns(const struct image *image)
 {
     return image->received_ns;
 }
+
+static bool is_same_block(const struct hv_block *a, const struct hv_block *b)
+{
+    return strcmp(a->idstr, b->idstr) == 0 && a->max_len == b->max_len && a->aux == b->aux;
+}
+
+static void copy_differing(uint8_t *to, const uint8_t *from, uint64_t len)
+{
+    for (uint64_t at = 0; at < len; at += HV_PAGE_LEN) {
+        if (memcmp(to + at, from + at, HV_PAGE_LEN) != 0)
+            memcpy(to + at, from + at, HV_PAGE_LEN);
+    }
+}
+
+int image_copy_aux(const struct image *image, struct hypervisor *to, const char **which)
+{
+    unsigned n = hypervisor_nblocks(to);
+    for (unsigned i = 0; i < n || i < image->nblocks; i++) {
+        const struct hv_block *ours = i < image->nblocks ? hypervisor_block(image->hv, i) : NULL;
+        const struct hv_block *theirs = i < n ? hypervisor_block(to, i) : NULL;
+        if (ours && theirs && is_same_block(ours, theirs))
+            continue;
+        *which = theirs ? theirs->idstr : ours->idstr;
+        return -EINVAL;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        const struct hv_block *ours = hypervisor_block(image->hv, i);
+        if (ours->aux)
+            copy_differing(hypervisor_block(to, i)->bytes, ours->bytes, ours->max_len);
+    }
+    return 0;
+}

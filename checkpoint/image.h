@@ -4,7 +4,7 @@
  * checked whole before they are acked and written whole, in order (invariant I2).
  *
  * Threads: image_check is the control thread's, image_apply and image_discard the applier's; the getters are
- * for the control thread once the applier is idle.
+ * for the control thread once the applier is idle, or for a thread that has parked it.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_IMAGE_H
 #define UNDERSTUDY_CHECKPOINT_IMAGE_H
@@ -41,6 +41,11 @@ void image_keep(struct image *image);
 uint64_t image_epoch(const struct image *image); /* newest applied, 0: none */
 const uint8_t *image_devstate(const struct image *image, size_t *len);
 const uint64_t *image_used_len(const struct image *image, unsigned *nblocks);
+/*
+ * Writes the blocks outside main RAM into those of another hypervisor that has this image's main RAM, pages
+ * that differ only. -EINVAL: its blocks are not these; *which is the first that differs.
+ */
+int image_copy_aux(const struct image *image, struct hypervisor *to, const char **which);
 uint64_t image_received_ns(const struct image *image); /* when the newest epoch was whole here */
 
 #endif

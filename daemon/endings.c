@@ -31,6 +31,7 @@ const char *ending_in_words(const char *reason)
         {"abandoned", "no primary came to this standby"},
         {"image-failed", "this standby's image of the VM could not be written"},
         {"bug", "understudy itself went wrong"},
+        {"trial-failed", "this host's QEMU cannot take the VM over"},
         {"replicator-died", "its replicator died, and its QEMU was stopped"},
         {"unattended", "it ended while no understudyd ran here"},
     };

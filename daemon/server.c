@@ -408,6 +408,8 @@ static bool same_kind_of_host(Understudy__Protection *protection, const struct l
                     line->cpu_of_host ? line->cpu_of_host : "the guest", cpu, protection->cpu_model);
         return false;
     }
+    bool same = strcmp(protection->qemu_version, version) == 0;
+    protection_set_string(&protection->tried_for, same ? "" : protection->qemu_version);
     /* From here on it is what the guest will run in here. */
     protection_set_string(&protection->qemu_version, version);
     protection_set_string(&protection->standby_qemu, "");

@@ -212,6 +212,15 @@ static bool has_standby(const struct vm *vm)
            vm->protection && vm->protection->standby_qemu[0];
 }
 
+/* The standby holds epochs, but is not known yet to be able to go on from them. GLib string or NULL. */
+static char *trial_under_way(const struct vm *vm, const Understudy__Status *said)
+{
+    if (!said->untried || said->role != UNDERSTUDY__ROLE__ROLE_PRIMARY)
+        return NULL;
+    return g_strdup_printf("the other host's QEMU (%s) is loading the state of the guest's devices on trial",
+                           vm->protection->standby_qemu[0] ? vm->protection->standby_qemu : "?");
+}
+
 static void on_status(struct vm *vm, const Understudy__Status *said)
 {
     Understudy__Status status = *said;
@@ -242,6 +251,9 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
         has_standby(vm) ? line_version_warning(host_program(vm->protection), vm->protection->qemu_version,
                                                vm->protection->standby_qemu)
                         : NULL;
+    g_autofree char *on_trial = trial_under_way(vm, said);
+    if (on_trial)
+        status.unprotected_why = on_trial;
     char *warnings[WARNINGS_MAX];
     status.warnings = warnings;
     status.n_warnings = 0;
@@ -271,15 +283,16 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 
 static void on_ended(struct vm *vm, const char *reason, const char *said)
 {
+    bool unfit = strcmp(reason, "trial-failed") == 0;
     bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
-                  strcmp(reason, "bug") == 0;
+                  strcmp(reason, "bug") == 0 || unfit;
     vm->ended = true;
     vm_events_ended(vm->events, vm->role, vm->term, reason, ending_in_words(reason), said);
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
     vm->end_reason = g_strdup(reason);
     if (failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
-        standby_backoff_failed(&vm->backoff, g_get_monotonic_time());
+        (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
         g_free(vm->failure);
         vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
     }
@@ -447,13 +460,16 @@ static bool spawn_replicator(struct vm *vm, GError **error)
     return true;
 }
 
-static void send_start(struct vm *vm, Understudy__Role role, char **argv, const struct peer_standby *standby)
+static void send_start(struct vm *vm, Understudy__Role role, char **argv, char **trial_argv,
+                       const struct peer_standby *standby)
 {
     Understudy__Start start = UNDERSTUDY__START__INIT;
     start.role = role;
     start.protection = vm->protection;
     start.argv = argv;
     start.n_argv = g_strv_length(argv);
+    start.trial_argv = trial_argv;
+    start.n_trial_argv = trial_argv ? g_strv_length(trial_argv) : 0;
     start.vm_dir = vm->vm_dir;
     start.hook = config->hook;
     start.state_dir = vm->state_dir;
@@ -476,6 +492,30 @@ static bool make_dir(const char *path, GError **error)
     g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "the folder %s cannot be made: %s", path,
                 g_strerror(errno));
     return false;
+}
+
+/*
+ * The line of a throw-away QEMU, where this host's is not the one that the guest runs in; else *argv is NULL.
+ * False and error: this machine cannot be tried.
+ */
+static bool build_trial(const struct line *line, const Understudy__Protection *protection,
+                        Understudy__Role role, const char *vm_dir, char ***argv, GError **error)
+{
+    *argv = NULL;
+    if (role != UNDERSTUDY__ROLE__ROLE_SECONDARY || !protection->tried_for[0])
+        return true;
+    g_autofree uint64_t *len = g_new0(uint64_t, line->disks->len + 1);
+    for (size_t i = 0; i < protection->n_disks && i < line->disks->len; i++)
+        len[i] = protection->disks[i]->virtual_len ? protection->disks[i]->virtual_len
+                                                   : protection->disks[i]->export_len;
+    *argv = line_build_trial(line, vm_dir, len, error);
+    if (!*argv)
+        g_prefix_error(
+            error,
+            "this host's QEMU is %s, the guest runs in %s, and whether its state loads here cannot be "
+            "tried: install the same version on both: ",
+            protection->qemu_version, protection->tried_for);
+    return *argv != NULL;
 }
 
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
@@ -502,10 +542,12 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->accel = host_accel(line);
     vm->listening = listening;
     vm->opaque = opaque;
+    g_auto(GStrv) trial_argv = NULL;
     bool ok = strlen(vm->vm_dir) + strlen("/us-replicator") <= SUN_PATH_MAX;
     if (!ok)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
                     "%s is too long for sockets: use a shorter --run-dir", vm->vm_dir);
+    ok = ok && build_trial(line, protection, role, vm->vm_dir, &trial_argv, error);
     ok = ok && make_dir(vm->vm_dir, error) && make_dir(vm->state_dir, error);
     if (ok) {
         endings_release_dir(vm->vm_dir);
@@ -517,7 +559,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     }
     if (ok) {
         g_auto(GStrv) argv = line_build(line, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
-        send_start(vm, role, argv, standby);
+        send_start(vm, role, argv, trial_argv, standby);
     }
     line_free(line);
     return ok;
@@ -535,16 +577,23 @@ static bool waits_for(const struct vm *vm, const uint8_t *token)
 
 /*
  * A standby of the same run has failed here. Trying again at once would cost the primary a synchronisation
- * each time.
+ * each time. One that was unfit for a guest in another QEMU than the present one says nothing.
  */
 static bool is_too_soon(const struct vm *vm, const Understudy__Protection *wanted, char **why)
 {
     unsigned wait_s = standby_backoff_wait_s(&vm->backoff, g_get_monotonic_time());
     if (vm->framing || !vm->failure || wait_s == 0 || !vm->protection ||
+        (vm->backoff.unfit && strcmp(vm->protection->tried_for, wanted->qemu_version) != 0) ||
         vm->protection->token.len != WIRE_TOKEN_LEN ||
         !wire_token_equal(vm->protection->token.data, wanted->token.data))
         return false;
-    *why = g_strdup_printf("%s (the next attempt is in %u s)", vm->failure, wait_s);
+    if (vm->backoff.unfit)
+        *why =
+            g_strdup_printf("%s. After that, 'understudy stop %s' there lets the next attempt come at once; "
+                            "without it, it is in %u s",
+                            vm->failure, vm->name, wait_s);
+    else
+        *why = g_strdup_printf("%s (the next attempt is in %u s)", vm->failure, wait_s);
     return true;
 }
 

@@ -226,7 +226,8 @@ void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t t
     g_autofree char *of = term_text(term);
     const char *const fields[] = {"role", role_name(role), "term", of, "reason", reason, NULL};
     bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
-                  strcmp(reason, "promote-failed") == 0;
+                  strcmp(reason, "promote-failed") == 0 || strcmp(reason, "trial-failed") == 0 ||
+                  strcmp(reason, "bug") == 0;
     if (strcmp(reason, "fenced") == 0) {
         tell_fenced(events, term, said);
         return;

@@ -96,6 +96,11 @@ char **line_build(const struct line *line, const char *vm_dir, bool standby)
     return line->ops->build(line, vm_dir, standby);
 }
 
+char **line_build_trial(const struct line *line, const char *vm_dir, const uint64_t *disk_len, GError **error)
+{
+    return line->ops->build_trial(line, vm_dir, disk_len, error);
+}
+
 /* Whoever made it: what runs may have another name than the line's program, which can be a script. */
 bool line_was_built(const char *bytes, size_t len)
 {

@@ -61,6 +61,14 @@ void line_enforce_cpu(struct line *line);
  * the sockets of NICs, monitor and disks in vm_dir; for a standby also what makes it wait. GLib strv.
  */
 char **line_build(const struct line *line, const char *vm_dir, bool standby);
+/*
+ * The line of a throw-away hypervisor in which a standby's device state is loaded on trial: with guest memory
+ * from that descriptor, which it does not write, and nothing of what the standby's own has; its disks hold
+ * disk_len[i] bytes each, in the order of line->disks. GLib strv. NULL and error: this machine cannot be
+ * tried, in one sentence.
+ */
+char **line_build_trial(const struct line *line, const char *vm_dir, const uint64_t *disk_len,
+                        GError **error);
 /* Whether these bytes, /proc/PID/cmdline, are a line that line_build has made. bytes[len] is 0. */
 bool line_was_built(const char *bytes, size_t len);
 

@@ -23,6 +23,8 @@ struct line_ops {
     void (*set_format)(struct line *line, guint disk, const char *format);
     void (*enforce_cpu)(struct line *line);
     char **(*build)(const struct line *line, const char *vm_dir, bool standby);
+    char **(*build_trial)(const struct line *line, const char *vm_dir, const uint64_t *disk_len,
+                          GError **error);
     bool (*was_built)(const char *bytes, size_t len);
     void (*run_actions)(const char *const *argv, struct run_actions *actions);
 

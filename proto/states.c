@@ -27,6 +27,7 @@ static const char *const states[] = {
     [UNDERSTUDY__STATE__STATE_HYPERVISOR_DIED] = "hypervisor-died",
     [UNDERSTUDY__STATE__STATE_IMAGE_FAILED] = "image-failed",
     [UNDERSTUDY__STATE__STATE_PROMOTE_FAILED] = "promote-failed",
+    [UNDERSTUDY__STATE__STATE_TRIAL_FAILED] = "trial-failed",
 };
 
 static const char *const disk_states[] = {
@@ -112,7 +113,7 @@ bool status_is_safe(const Understudy__Status *status)
     case UNDERSTUDY__STATE__STATE_HANDING_OVER:
     case UNDERSTUDY__STATE__STATE_HANDOVER_UNSURE:
     case UNDERSTUDY__STATE__STATE_STANDBY:
-        return true;
+        return !status->untried;
     default:
         return false;
     }

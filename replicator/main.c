@@ -21,6 +21,7 @@
 #include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 #include "replicator/control/term_file.h"
+#include "replicator/control/trial.h"
 #include "replicator/note.h"
 #include "replicator/transport/tcp.h"
 
@@ -246,6 +247,7 @@ void replicator_begin(struct replicator *r)
         .used_term = used_term, /* a pair with an arbiter asks that instead */
         .disks = r->disks != NULL,
         .durable_acks = r->disks && r->config.durable_acks,
+        .untried = r->config.trial_argv != NULL,
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
     session_init(&r->session, &session, replicator_now_ms());
@@ -289,6 +291,7 @@ static void close_parts(struct replicator *r)
     g_clear_handle_id(&r->tick_source, g_source_remove);
     capture_stop_clear(&r->capture_stop);
     g_clear_handle_id(&r->io_retry, g_source_remove);
+    g_clear_pointer(&r->trial, trial_end); /* the applier may be standing still for it */
     capture_thread_free(g_steal_pointer(&r->capture));
     disk_sync_free(g_steal_pointer(&r->disk_sync));
     disk_answer_free(g_steal_pointer(&r->disk_answer)); /* it may still post to the sender */
@@ -316,6 +319,7 @@ static void close_parts(struct replicator *r)
     g_free(r->last_error);
     g_free(r->split);
     g_free(r->guest_event);
+    g_free(r->trial_text);
 }
 
 /*

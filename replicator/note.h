@@ -36,6 +36,7 @@ enum note_kind {
     NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */
     NOTE_CAPTURE_FAILED,    /* generation, status, text in payload */
     NOTE_CAPTURE_STOPPED,   /* generation of the stop: nothing of before is under way any more */
+    NOTE_TRIED,             /* arg = enum trial_verdict, epoch, status = its load in us, text in payload */
     /* to the sender */
     NOTE_SEND_EPOCH,
     NOTE_SEND_MESSAGE,
@@ -48,6 +49,7 @@ enum note_kind {
     NOTE_DISK_PAIR,    /* arg = disk, payload = pair id */
     NOTE_DISK_FLUSHED, /* arg = disk, epoch */
     NOTE_END_STANDBY,  /* arg: sync the disks */
+    NOTE_PARK,         /* generation = which park */
     /* to any thread */
     NOTE_QUIT,
 };

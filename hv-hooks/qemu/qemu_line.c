@@ -82,6 +82,12 @@ static char **build(const struct line *line, const char *vm_dir, bool standby)
     return cmdline_build(line->own, QEMU_FD_RAM, vm_dir, standby);
 }
 
+static char **build_trial(const struct line *line, const char *vm_dir, const uint64_t *disk_len,
+                          GError **error)
+{
+    return cmdline_build_trial(line->own, QEMU_FD_RAM, vm_dir, disk_len, error);
+}
+
 static bool was_built(const char *bytes, size_t len)
 {
     return g_strstr_len(bytes, (gssize)len, "qemu") &&
@@ -153,6 +159,7 @@ const struct line_ops line_ops_qemu = {
     .set_format = set_format,
     .enforce_cpu = enforce_cpu,
     .build = build,
+    .build_trial = build_trial,
     .was_built = was_built,
     .run_actions = run_actions,
     .version = qemu_version_ask,

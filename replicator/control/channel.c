@@ -189,6 +189,8 @@ static void report(struct channel *channel)
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;
     status.guest_state = r->guest_runs_here ? r->guest_state : UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
+    status.untried = primary ? r->peer_untried && r->session.state == SESSION_ARMING : r->session.untried;
+    status.trial = r->trial_text && !primary ? r->trial_text : (char *)"";
     status.guest_event = r->guest_event ? r->guest_event : (char *)"";
     Understudy__DiskStatus disks[DISK_MAX], *disk_pointers[DISK_MAX];
     fill_disks(r, &status, disks, disk_pointers);
@@ -286,6 +288,13 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     config->qemu_argv = g_new0(char *, start->n_argv + 1);
     for (size_t i = 0; i < start->n_argv; i++)
         config->qemu_argv[i] = g_strdup(start->argv[i]);
+    if (start->n_trial_argv && config->role == SESSION_SECONDARY) {
+        config->trial_argv = g_new0(char *, start->n_trial_argv + 1);
+        for (size_t i = 0; i < start->n_trial_argv; i++)
+            config->trial_argv[i] = g_strdup(start->trial_argv[i]);
+    }
+    config->qemu_version = g_strdup(p->qemu_version);
+    config->tried_for = g_strdup(p->tried_for);
     config->hook_path = g_strdup(start->hook);
     g_autoptr(GPtrArray) line = g_ptr_array_new();
     for (size_t i = 0; i < p->n_qemu_argv; i++)

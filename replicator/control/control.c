@@ -13,6 +13,7 @@
 #include "common/words.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/term_file.h"
+#include "replicator/control/trial.h"
 #include "replicator/note.h"
 
 uint64_t replicator_now_ms(void)
@@ -244,7 +245,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
-        replicator_send(r, MESSAGE_ACK, action->term, action->epoch, 0);
+        replicator_send(r, MESSAGE_ACK, action->term, action->epoch, action->untried ? ACK_UNTRIED : 0);
         break;
     case SESSION_DO_APPLY:
         input_log_acked(r->input_log, action->epoch);
@@ -345,11 +346,90 @@ static void log_synchronised(const struct replicator *r)
               atomic_load_explicit(&figures->sync_sent_pages, memory_order_relaxed), r->sync_ms);
 }
 
+/* ---- the trial of a standby whose QEMU is not the primary's ---- */
+
+static void say_of_trial(struct replicator *r, char *text)
+{
+    g_free(r->trial_text);
+    r->trial_text = text;
+    if (text)
+        g_message("%s: %s", r->config.vm_name, text);
+    channel_report_soon(r->channel);
+}
+
+static void fail_trial(struct replicator *r, const char *why)
+{
+    const struct session_event event = {.type = SESSION_EVENT_TRIED};
+    say_of_trial(r, NULL);
+    replicator_error(
+        r,
+        "QEMU %s of this host cannot take VM %s over, which runs in QEMU %s on the other host: on "
+        "trial it did not load the state of the guest's devices (%s); install QEMU %s here, or "
+        "another later one",
+        r->config.qemu_version, r->config.vm_name, r->config.tried_for, why, r->config.tried_for);
+    replicator_event(r, &event);
+}
+
+static bool stands_by(const struct replicator *r)
+{
+    return r->session.state == SESSION_LISTENING || r->session.state == SESSION_FOLLOWING ||
+           r->session.state == SESSION_STANDBY;
+}
+
+/* With the first whole image; again if the last trial decided nothing. */
+static void consider_trial(struct replicator *r)
+{
+    g_autoptr(GError) error = NULL;
+    if (r->trial || r->ended || r->session.state != SESSION_STANDBY || !r->session.untried)
+        return;
+    const struct trial_config config = {
+        .vm_name = r->config.vm_name,
+        .vm_dir = r->config.vm_dir,
+        .argv = (const char *const *)r->config.trial_argv,
+        .hook_path = r->config.hook_path,
+        .ram_len = r->config.ram_bytes,
+        .ram_fd = r->fds.ram,
+        .image = r->image,
+        .applier = r->applier,
+        .control = &r->box,
+    };
+    r->trial = trial_begin(&config, &error);
+    if (!r->trial)
+        fail_trial(r, error->message);
+    else
+        say_of_trial(r, g_strdup_printf("QEMU %s is loading the state of the guest's devices on trial",
+                                        r->config.qemu_version));
+}
+
+static void on_tried(struct replicator *r, const struct note *note)
+{
+    const struct session_event event = {.type = SESSION_EVENT_TRIED, .ok = true};
+    g_clear_pointer(&r->trial, trial_end);
+    if (note->arg == TRIAL_FAILED && stands_by(r)) {
+        fail_trial(r, (const char *)note->payload);
+    } else if (note->arg == TRIAL_LOADED) {
+        say_of_trial(r, g_strdup_printf("QEMU %s loaded the state of the guest's devices on trial in %.0f ms "
+                                        "(epoch %" G_GUINT64_FORMAT ")",
+                                        r->config.qemu_version, (double)note->status / 1000, note->epoch));
+        replicator_event(r, &event);
+    } else {
+        say_of_trial(r, NULL);
+    }
+}
+
+/* Who is about to take over, or has ended, waits for no trial. */
+static void stop_trial_unless_standing_by(struct replicator *r)
+{
+    if (r->trial && !stands_by(r))
+        trial_cancel(r->trial);
+}
+
 static void on_state_changed(struct replicator *r, enum session_state before, enum session_event_type cause)
 {
     input_log_set_active(r->input_log,
                          r->session.state == SESSION_ARMING || r->session.state == SESSION_PROTECTED);
     r->since_us = g_get_monotonic_time();
+    stop_trial_unless_standing_by(r);
     g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
               session_state_name(before), session_event_name(cause));
     channel_report_soon(r->channel);
@@ -425,6 +505,7 @@ static void on_message(struct replicator *r, const struct note *note)
     switch ((enum message_type)note->arg) {
     case MESSAGE_ACK:
         event.type = SESSION_EVENT_ACK;
+        event.untried = r->peer_untried = note->aux & ACK_UNTRIED;
         break;
     case MESSAGE_HANDOVER:
         event.type = SESSION_EVENT_HANDOVER;
@@ -488,6 +569,7 @@ static void on_link_up(struct replicator *r, struct note *note)
     event.said = images_of(&r->connection->said);
     event.heard = images_of(&r->connection->heard);
     g_clear_pointer(&r->last_error, g_free);
+    r->peer_untried = false;
     r->transport = r->connection->transport->ops->name;
     if (note->len) {
         g_free(r->transport_why);
@@ -602,6 +684,7 @@ static void on_applied(struct replicator *r, const struct note *note)
     struct session_event event = {
         .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
     replicator_event(r, &event);
+    consider_trial(r);
 }
 
 static void on_term_note(struct replicator *r, const struct note *note)
@@ -662,6 +745,9 @@ void replicator_note(struct replicator *r, struct note *note)
     case NOTE_TERM_KEPT:
     case NOTE_TERM_FAILED:
         on_term_note(r, note);
+        break;
+    case NOTE_TRIED:
+        on_tried(r, note);
         break;
     case NOTE_STANDBY_ENDED:
         guest_disks_standby_ended(r, note->status);

@@ -59,6 +59,8 @@ struct replicator_config {
     char *vm_name;
     char *vm_dir; /* sockets, console log */
     char **qemu_argv;
+    char **trial_argv;              /* secondary: NULL: its QEMU need not be tried */
+    char *qemu_version, *tried_for; /* this host's QEMU, and where there is a trial the primary's */
     char *hook_path;
     uint64_t ram_bytes;
     unsigned nnics;
@@ -85,6 +87,7 @@ struct channel;
 struct note;
 struct standby;
 struct term_file;
+struct trial;
 
 struct replicator {
     struct replicator_config config;
@@ -128,6 +131,9 @@ struct replicator {
     struct staging *staging;
     struct image *image;     /* secondary */
     struct applier *applier; /* secondary */
+    struct trial *trial;     /* secondary: under way, or NULL */
+    char *trial_text;        /* what became of it, a sentence, or NULL */
+    bool peer_untried;       /* primary: the standby's last ack said that its QEMU has yet to be tried */
     struct sender *sender;
     struct capture_thread *capture;
     struct capture_stop capture_stop;

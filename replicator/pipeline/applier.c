@@ -8,6 +8,8 @@
 #include "replicator/pipeline/applier.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <time.h>
 
 #include "replicator/note.h"
 
@@ -22,6 +24,11 @@ struct applier {
     bool durable_acks;
     struct staging *staging;
     struct mailbox *control;
+    /* Under park_mutex. */
+    pthread_mutex_t park_mutex;
+    pthread_cond_t park_changed; /* of CLOCK_MONOTONIC */
+    bool park_wanted;
+    uint64_t park_asked, parked; /* numbers of parks: the last one asked for, the last one that came about */
     /* The thread's own. */
     bool synchronising;     /* no whole epoch since the image was discarded */
     bool overwriting_disks; /* and batches have gone to the disks meanwhile */
@@ -129,6 +136,20 @@ static void end_standby(struct applier *applier, const struct note *note)
     mailbox_post(applier->control, &done->letter);
 }
 
+/* A note of a park that was given up is out of date. */
+static void park(struct applier *applier, const struct note *note)
+{
+    uint64_t number = note->generation;
+    pthread_mutex_lock(&applier->park_mutex);
+    if (applier->park_wanted && applier->park_asked == number) {
+        applier->parked = number;
+        pthread_cond_broadcast(&applier->park_changed);
+    }
+    while (applier->park_wanted && applier->park_asked == number)
+        pthread_cond_wait(&applier->park_changed, &applier->park_mutex);
+    pthread_mutex_unlock(&applier->park_mutex);
+}
+
 static void handle(struct applier *applier, struct note *note)
 {
     switch ((enum note_kind)note->letter.kind) {
@@ -147,6 +168,9 @@ static void handle(struct applier *applier, struct note *note)
         break;
     case NOTE_END_STANDBY:
         end_standby(applier, note);
+        break;
+    case NOTE_PARK:
+        park(applier, note);
         break;
     case NOTE_DISCARD:
         free_staged(applier, note->staged, note_new(NOTE_STAGING_ROOM, NULL, 0));
@@ -185,12 +209,20 @@ struct applier *applier_new(struct image *image, struct disks *disks, bool durab
     applier->staging = staging;
     applier->control = control;
     applier->synchronising = true;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&applier->park_mutex, NULL);
+    pthread_cond_init(&applier->park_changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int status = mailbox_open(&applier->box);
     if (status == 0 && !(applier->thread = g_thread_try_new("applier", applier_run, applier, NULL)))
         status = -EAGAIN;
     if (status == 0)
         return applier;
     mailbox_close(&applier->box);
+    pthread_mutex_destroy(&applier->park_mutex);
+    pthread_cond_destroy(&applier->park_changed);
     g_free(applier);
     errno = -status;
     return NULL;
@@ -203,6 +235,8 @@ void applier_free(struct applier *applier)
     mailbox_post(&applier->box, &note_new(NOTE_QUIT, NULL, 0)->letter);
     g_thread_join(applier->thread);
     mailbox_close(&applier->box);
+    pthread_mutex_destroy(&applier->park_mutex);
+    pthread_cond_destroy(&applier->park_changed);
     g_free(applier);
 }
 
@@ -264,4 +298,40 @@ void applier_post_end_standby(struct applier *applier, bool sync_disks)
     struct note *note = note_new(NOTE_END_STANDBY, NULL, 0);
     note->arg = sync_disks;
     mailbox_post(&applier->box, &note->letter);
+}
+
+bool applier_park(struct applier *applier, unsigned timeout_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000 + 1; /* a second more or less does not matter */
+    struct note *note = note_new(NOTE_PARK, NULL, 0);
+    pthread_mutex_lock(&applier->park_mutex);
+    applier->park_wanted = true;
+    note->generation = ++applier->park_asked;
+    mailbox_post(&applier->box, &note->letter);
+    while (applier->park_wanted && applier->parked != applier->park_asked) {
+        if (pthread_cond_timedwait(&applier->park_changed, &applier->park_mutex, &until) == ETIMEDOUT)
+            applier->park_wanted = applier->parked == applier->park_asked;
+    }
+    bool parked = applier->park_wanted;
+    pthread_mutex_unlock(&applier->park_mutex);
+    return parked;
+}
+
+void applier_unpark(struct applier *applier)
+{
+    pthread_mutex_lock(&applier->park_mutex);
+    applier->park_wanted = false;
+    pthread_cond_broadcast(&applier->park_changed);
+    pthread_mutex_unlock(&applier->park_mutex);
+}
+
+void applier_cancel_park(struct applier *applier)
+{
+    pthread_mutex_lock(&applier->park_mutex);
+    if (applier->parked != applier->park_asked)
+        applier->park_wanted = false;
+    pthread_cond_broadcast(&applier->park_changed);
+    pthread_mutex_unlock(&applier->park_mutex);
 }

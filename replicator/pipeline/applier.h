@@ -43,4 +43,16 @@ bool applier_post_flushed(struct applier *applier, unsigned disk, uint64_t epoch
 /* After all epochs: the guest is about to run here. NOTE_STANDBY_ENDED answers. */
 void applier_post_end_standby(struct applier *applier, bool sync_disks);
 
+/*
+ * The image and the disks stand still, at whatever the applier has come to, until applier_unpark: for a
+ * thread that reads them. What was posted before is in them. What is posted meanwhile waits, as long as
+ * staging has room. Blocks for timeout_ms at most, not on the applier's thread. False: it came to nothing,
+ * and nothing is parked. One thread at a time.
+ */
+bool applier_park(struct applier *applier, unsigned timeout_ms);
+/* By the thread that parked it. */
+void applier_unpark(struct applier *applier);
+/* An applier_park that still waits returns false. Any thread; does not block. */
+void applier_cancel_park(struct applier *applier);
+
 #endif

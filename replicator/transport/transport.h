@@ -23,7 +23,7 @@ enum message_type {
     MESSAGE_HELLO = 1, /* opens the link, both ways: token, term, role, RAM layout */
     MESSAGE_EPOCH =
         2,           /* header of a staged epoch: index, pages, device state follow, then the commit record */
-    MESSAGE_ACK = 3, /* secondary holds all of epoch n */
+    MESSAGE_ACK = 3, /* secondary holds all of epoch n; arg: ACK_UNTRIED or 0 */
     MESSAGE_APPLIED = 4,       /* epoch n (arg 0) or batch n (arg 1) is in the secondary's images */
     MESSAGE_FRAMES = 5,        /* copies of frames that the guest received after a boundary */
     MESSAGE_HANDOVER = 6,      /* planned failover: epoch n is the last; promote when it is applied */
@@ -40,6 +40,9 @@ enum message_type {
     MESSAGE_BEAT = 17,              /* a heartbeat that asks or answers: its packet is the payload */
     MESSAGE_DISK_FLUSHED = 16,      /* primary: a shared disk's image has all writes up to epoch n */
 };
+
+/* Whether the secondary could take over is not known yet: its QEMU has yet to load this VM's device state. */
+#define ACK_UNTRIED 1u
 
 struct transport_message {
     enum message_type type;

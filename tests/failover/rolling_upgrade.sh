@@ -38,7 +38,11 @@ answers_go_on() {
     await $((10 * ${PATIENCE:-1})) "an answer from the guest" client_goes_on
 }
 
+# A standby whose QEMU is another one has loaded the guest's state on trial; equal ones have not.
+trials() { grep -c "loaded the state of the guest's devices on trial" "$work/$1.log" || true; }
+
 start_pair
+[ "$(trials b)" = 0 ] || fail "equal hosts made a trial"
 [ -z "$(warning a)" ] || fail "equal hosts have a warning: $(warning a)"
 start_client
 
@@ -46,6 +50,8 @@ echo "host b is upgraded: its QEMU stands by for the earlier one"
 upgrade b "$to"
 understudy b stop web >/dev/null || fail "the standby could not be stopped"
 await 120 "protection by the later QEMU, with the warning that the way back is closed" is_warned
+[ "$(trials b)" = 1 ] || fail "the later QEMU was not tried: $(trials b) trials"
+[[ $(field b trial) == "QEMU $to_version"*"on trial"* ]] || fail "status does not tell of the trial: $(field b trial)"
 answers_go_on
 
 echo "the guest goes to the later QEMU, and the earlier one cannot stand by"
@@ -57,6 +63,7 @@ answers_go_on
 echo "host a is upgraded"
 upgrade a "$to"
 await 120 "protection by the upgraded host" field_is b state protected
+[ "$(trials a)" = 0 ] || fail "equal hosts made a trial"
 [ -z "$(warning b)" ] || fail "equal hosts have a warning: $(warning b)"
 understudy b failover web --planned >/dev/null || fail "the guest did not come back"
 await 30 "the guest on host a" guest_here a

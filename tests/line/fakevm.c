@@ -156,6 +156,26 @@ static char **build(const struct line *line, const char *vm_dir, bool standby)
     return (char **)g_ptr_array_free(out, FALSE);
 }
 
+/* A disk of so many bytes that hold nothing stands for each. */
+static char **build_trial(const struct line *line, const char *vm_dir, const uint64_t *disk_len,
+                          GError **error)
+{
+    const struct own *own = line->own;
+    if (line->cpu_of_host) {
+        refuse(error, "it cannot be there twice", line->cpu_of_host);
+        return NULL;
+    }
+    GPtrArray *out = g_ptr_array_new();
+    g_ptr_array_add(out, g_strdup(line->program));
+    for (guint i = 0; i < own->words->len; i++)
+        g_ptr_array_add(out, g_strdup(g_ptr_array_index(own->words, i)));
+    for (guint i = 0; i < line->disks->len; i++)
+        g_ptr_array_add(out, g_strdup_printf("disk:nothing@%" G_GUINT64_FORMAT, disk_len[i]));
+    g_ptr_array_add(out, g_strdup_printf("monitor:%s/us-trial", vm_dir));
+    g_ptr_array_add(out, NULL);
+    return (char **)g_ptr_array_free(out, FALSE);
+}
+
 static bool was_built(const char *bytes, size_t len)
 {
     static const char mark[] = "memory-of:understudy";
@@ -203,6 +223,7 @@ const struct line_ops line_ops_fakevm = {
     .set_format = set_format,
     .enforce_cpu = enforce_cpu,
     .build = build,
+    .build_trial = build_trial,
     .was_built = was_built,
     .run_actions = run_actions,
     .version = version,

@@ -262,8 +262,59 @@ static void test_a_standby_is_started_with_the_line_that_the_hypervisor_builds(v
     assert_int_equal(message->start->n_argv, g_strv_length(want));
     for (size_t i = 0; want[i]; i++)
         assert_string_equal(message->start->argv[i], want[i]);
+    assert_int_equal(message->start->n_trial_argv, 0); /* of equal versions there is no trial */
     understudy__envelope__free_unpacked(message, NULL);
     disks_clear(&protection);
+}
+
+/* Asked for by a host whose program is of another version than this one's. */
+static bool start_on_trial(const char *words, GError **error)
+{
+    g_auto(GStrv) argv = words_of(words);
+    Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
+    Understudy__RunRequest request = UNDERSTUDY__RUN_REQUEST__INIT;
+    uint8_t token[16] = {0};
+    shell("cd %s && qemu-img create -q -f qcow2 root 1M && qemu-img create -q -f raw data 2M", dir);
+    protection.vm = (char *)"web";
+    protection.qemu_argv = argv;
+    protection.n_qemu_argv = g_strv_length(argv);
+    protection.token.data = token;
+    protection.token.len = sizeof token;
+    protection.qemu_version = (char *)"2";
+    struct line *line = host_line(&protection, error);
+    assert_non_null(line);
+    assert_true(disks_describe(&protection, line, &request, error));
+    line_free(line);
+    assert_true(vm_reserve("web", NULL));
+    protection.tried_for = (char *)"1";
+    bool started =
+        vm_start(UNDERSTUDY__ROLE__ROLE_SECONDARY, &protection, "peer", 7070, NULL, NULL, NULL, error);
+    disks_clear(&protection);
+    return started;
+}
+
+static void test_a_standby_of_another_version_is_tried_with_the_line_that_the_hypervisor_builds(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    (void)state;
+    if (!start_on_trial("fakevm2 memory:64 disk:root@DIR/root disk:data@DIR/data%raw", &error))
+        fail_msg("%s", error->message);
+    g_auto(GStrv) want = words_of("fakevm2 memory:64 disk:nothing@1048576 disk:nothing@2097152 "
+                                  "monitor:DIR/web/us-trial");
+    Understudy__Envelope *message = await_start();
+    assert_int_equal(message->start->n_trial_argv, g_strv_length(want));
+    for (size_t i = 0; want[i]; i++)
+        assert_string_equal(message->start->trial_argv[i], want[i]);
+    understudy__envelope__free_unpacked(message, NULL);
+}
+
+static void test_a_standby_that_cannot_be_tried_is_refused_with_what_to_do(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    (void)state;
+    assert_false(start_on_trial("fakevm2 memory:64 processor:own", &error));
+    assert_non_null(strstr(error->message, "install the same version on both"));
+    assert_non_null(strstr(error->message, "fakevm: processor:own: it cannot be there twice"));
 }
 
 int main(void)
@@ -282,6 +333,11 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_guest_s_end_is_what_the_line_says, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_standby_is_started_with_the_line_that_the_hypervisor_builds,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_a_standby_of_another_version_is_tried_with_the_line_that_the_hypervisor_builds, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(test_a_standby_that_cannot_be_tried_is_refused_with_what_to_do,
                                         set_up, tear_down),
     };
     vm_table_enter();

@@ -57,9 +57,8 @@ static void print_states(void)
 {
     const ProtobufCEnumDescriptor *all = &understudy__state__descriptor;
     for (unsigned i = 1; i < all->n_values; i++) {
-        printf("%s", i > 1 ? ", " : "");
+        printf("%s", i == 1 ? "" : i % 7 == 1 ? ",\n" : ", ");
         print_text(state_name((Understudy__State)all->values[i].value));
-        printf("%s", i % 7 == 0 ? "\n" : "");
     }
     printf("\n");
 }
