@@ -297,8 +297,12 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
         vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
     }
     answer_listening(vm, false, said[0] ? said : ending_in_words(reason));
+    /* Not every reason is a state of its own ("bug"). */
+    Understudy__State state = state_from_name(reason);
+    if (vm->never_began || state == UNDERSTUDY__STATE__STATE_UNKNOWN)
+        state = UNDERSTUDY__STATE__STATE_FAILED;
     if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
-        show(vm, vm->never_began ? UNDERSTUDY__STATE__STATE_FAILED : state_from_name(reason), said);
+        show(vm, state, said);
     else
         show(vm, UNDERSTUDY__STATE__STATE_ENDED, ending_in_words(reason));
 }
