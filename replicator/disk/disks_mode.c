@@ -239,6 +239,8 @@ int disks_sync_within(struct disks *disks, unsigned timeout_ms)
 {
     gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
     bool in_time = true;
+    if (!disks)
+        return 0;
     begin_sync(disks);
     g_mutex_lock(&disks->mutex);
     while (disks->syncs_done < disks->syncs_begun && in_time)

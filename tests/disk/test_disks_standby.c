@@ -397,6 +397,16 @@ test_only_epochs_with_writes_to_a_shared_disk_are_kept_and_only_until_its_image_
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_host, remove_host)
 
+static void test_a_vm_without_disks_has_all_its_orders_done_and_is_in_sync(void **state)
+{
+    (void)state;
+    disks_order(NULL, DISK_DURABLE, 0, false);
+    disks_let_go(NULL);
+    assert_true(disks_order_done(NULL));
+    assert_int_equal(disks_sync_within(NULL, 1000), 0);
+    assert_int_equal(disks_count(NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +415,7 @@ int main(void)
         TEST(test_a_damaged_journal_makes_the_standby_start_over_and_nobody_else_starts),
         TEST(test_a_lost_journal_makes_the_maps_untrusted),
         TEST(test_only_epochs_with_writes_to_a_shared_disk_are_kept_and_only_until_its_image_has_them),
+        TEST(test_a_vm_without_disks_has_all_its_orders_done_and_is_in_sync),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
