@@ -297,8 +297,12 @@ static void do_action(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_FENCE_GUEST:
         capture_stop_cancel(&r->capture_stop, DEFER_RESUME);
-        if (r->session.end_reason == SESSION_END_FENCED)
+        if (r->session.end_reason == SESSION_END_FENCED) {
             split_fenced(r);
+            /* The first beat that came ended this side: the other may not have had one of ours, and tells of
+             * the split too. */
+            heartbeats_send_now(r, true);
+        }
         guest_disks_fence(r);
         guest_fence(r);
         break;

@@ -52,9 +52,6 @@ void split_fenced(struct replicator *r)
                      frames_out(r) - r->alone_frames));
     g_free(r->last_error);
     r->last_error = g_strdup(r->split);
-    /* The first beat that came ended this side: the other may not have had one of ours, and has to tell too.
-     */
-    heartbeats_send_now(r, true);
 }
 
 void split_heard(struct replicator *r, const struct session_event *event)
