@@ -18,16 +18,15 @@ static bool waits(struct session *s, struct session_action *action)
     bool kept = !is_ours(s) || record->kept >= s->term || s->config.chaos_release_before_term;
     switch (action->type) {
     case SESSION_DO_RELEASE_ALL:
-        record->all_waits = !kept;
-        return !kept;
+    case SESSION_DO_RELEASE_LAST:
+        if (!kept && s->state == SESSION_ENDED) /* nobody will know that this term was used */
+            action->type = SESSION_DO_DROP_OUTPUT;
+        record->all_waits = !kept && s->state != SESSION_ENDED;
+        return record->all_waits;
     case SESSION_DO_RELEASE:
         if (!kept)
             record->epoch_waits = action->epoch;
         return !kept;
-    case SESSION_DO_RELEASE_LAST: /* nobody will know that this term was used */
-        if (!kept)
-            action->type = SESSION_DO_DROP_OUTPUT;
-        return false;
     case SESSION_DO_STOP_CAPTURE: /* an ack of this synchronisation says nothing in the next one */
         record->epoch_waits = 0;
         return false;
@@ -48,8 +47,6 @@ void term_record_order(struct step *step, uint64_t term_before)
     size_t n = 0;
     for (size_t i = 0; i < step->out->n; i++) {
         struct session_action action = step->out->list[i];
-        if (action.type == SESSION_DO_RELEASE_ALL && s->state == SESSION_ENDED)
-            action.type = SESSION_DO_RELEASE_LAST;
         if (!waits(s, &action))
             step->out->list[n++] = action;
     }
