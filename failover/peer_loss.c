@@ -3,8 +3,8 @@
  * A primary that has lost its peer, while the peer may hold an epoch from which it could promote.
  *
  *   policy continue   the peer is asked to let go of its image, then the arbiter for a term; then the guest
- * runs on alone and output flows policy hold       output waits for a peer that holds it all; nobody is asked
- * before one is back
+ *                     runs on alone and output flows
+ *   policy hold       output waits for a peer that holds it all; nobody is asked before one is back
  */
 #include "failover/session_parts.h"
 
