@@ -284,14 +284,15 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 static void on_ended(struct vm *vm, const char *reason, const char *said)
 {
     bool unfit = strcmp(reason, "trial-failed") == 0;
-    bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
-                  strcmp(reason, "bug") == 0 || unfit;
+    bool failed = vm_events_is_failure(reason);
+    bool as_standby =
+        failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && strcmp(reason, "promote-failed") != 0;
     vm->ended = true;
     vm_events_ended(vm->events, vm->role, vm->term, reason, ending_in_words(reason), said);
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
     vm->end_reason = g_strdup(reason);
-    if (failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
+    if (as_standby) {
         (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
         g_free(vm->failure);
         vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
@@ -301,7 +302,7 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
     Understudy__State state = state_from_name(reason);
     if (vm->never_began || state == UNDERSTUDY__STATE__STATE_UNKNOWN)
         state = UNDERSTUDY__STATE__STATE_FAILED;
-    if (failed || strcmp(reason, "promote-failed") == 0 || strcmp(reason, "fenced") == 0)
+    if (failed || strcmp(reason, "fenced") == 0)
         show(vm, state, said);
     else
         show(vm, UNDERSTUDY__STATE__STATE_ENDED, ending_in_words(reason));

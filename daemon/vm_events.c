@@ -220,14 +220,18 @@ void vm_events_refused(struct vm_events *events, const char *peer, const char *w
                 "VM %s has no standby: %s", events->vm, why);
 }
 
+bool vm_events_is_failure(const char *reason)
+{
+    static const char *const failures[] = {"hypervisor-died", "image-failed", "promote-failed",
+                                           "trial-failed",    "bug",          NULL};
+    return g_strv_contains(failures, reason);
+}
+
 void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term, const char *reason,
                      const char *meaning, const char *said)
 {
     g_autofree char *of = term_text(term);
     const char *const fields[] = {"role", role_name(role), "term", of, "reason", reason, NULL};
-    bool failed = strcmp(reason, "hypervisor-died") == 0 || strcmp(reason, "image-failed") == 0 ||
-                  strcmp(reason, "promote-failed") == 0 || strcmp(reason, "trial-failed") == 0 ||
-                  strcmp(reason, "bug") == 0;
     if (strcmp(reason, "fenced") == 0) {
         tell_fenced(events, term, said);
         return;
@@ -235,7 +239,7 @@ void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t t
     if (strcmp(reason, "guest-panicked") == 0 && !events->panicked)
         events_emit(EVENT_GUEST_PANICKED, events->vm, NULL, "VM %s: the guest's kernel has panicked",
                     events->vm);
-    if (failed)
+    if (vm_events_is_failure(reason))
         events_emit(EVENT_FAILED, events->vm, fields, "VM %s ended here: %s%s%s", events->vm, meaning,
                     said[0] ? ": " : "", said);
     else

@@ -21,6 +21,9 @@ void vm_events_status(struct vm_events *events, const Understudy__Status *status
 /* The peer is asked for a standby; it refused, or did not answer. */
 void vm_events_asked(struct vm_events *events, const char *peer);
 void vm_events_refused(struct vm_events *events, const char *peer, const char *why);
+/* Whether a VM that ended for this reason (the session's name for it) failed here, and did not end in good
+ * order. Pure. */
+bool vm_events_is_failure(const char *reason);
 /* reason: the session's name for it, and what it means; said: the VM's own last sentence, or "". */
 void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term, const char *reason,
                      const char *meaning, const char *said);
