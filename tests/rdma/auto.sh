@@ -35,7 +35,7 @@ rdma_wire gone b
 await 300 "protection over TCP" protected_over tcp
 field a transport_why | grep -q "10.77.0.2" || fail "status does not say why: '$(field a transport_why)'"
 understudy a status web >"$work/status.log"
-grep -q "Checkpoints go over TCP, not RDMA: " "$work/status.log" || fail "status does not say why"
+grep -q "checkpoints go over TCP, not RDMA: " "$work/status.log" || fail "status does not say why"
 
 echo "-- RDMA again, over the next connection"
 rdma_wire back
