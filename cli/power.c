@@ -55,6 +55,25 @@ static bool may_stop(const char *vm)
     return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
+/*
+ * A VM that is gone from this host may run on the other one: the order met a takeover. how: why it ended
+ * here, "": it was not waited for.
+ */
+static bool tell_elsewhere(const char *vm, const char *how)
+{
+    if (strcmp(how, "unconfirmed") == 0)
+        cli_fail("VM %s has ended here, but the other host, which could take it over, did not answer.\n"
+                 "'understudy status %s' there says whether it runs; 'understudy stop %s' there stops it",
+                 vm, vm, vm);
+    else if (strcmp(how, "fenced") == 0 || strcmp(how, "handed-over") == 0)
+        cli_fail("VM %s is gone from this host, and it runs on the other one, which has taken it over.\n"
+                 "Give the order there",
+                 vm);
+    else
+        return false;
+    return true;
+}
+
 int cmd_stop(int argc, char **argv)
 {
     gboolean yes = FALSE, no_wait = FALSE;
@@ -72,7 +91,9 @@ int cmd_stop(int argc, char **argv)
     stop.wait_ms = no_wait ? 0 : STOP_S * 1000;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STOP_REQUEST, stop_request, &stop);
     g_autofree char *how = NULL;
-    return call(&request, stop.wait_ms + ORDER_MS, &how) ? EXIT_OK : EXIT_FAILED;
+    if (!call(&request, stop.wait_ms + ORDER_MS, &how))
+        return EXIT_FAILED;
+    return tell_elsewhere(argv[1], how) ? EXIT_FAILED : EXIT_OK;
 }
 
 /* ---- shutdown ---- */
@@ -82,6 +103,8 @@ static int tell_shutdown(const char *vm, const char *how)
 {
     if (how[0] == 0 || strcmp(how, "guest-shutdown") == 0)
         return EXIT_OK;
+    if (tell_elsewhere(vm, how))
+        return EXIT_FAILED;
     return cli_fail("VM %s is gone from this host, but not by its own shutdown (%s)", vm, how);
 }
 

@@ -32,6 +32,7 @@ const char *ending_in_words(const char *reason)
         {"image-failed", "this standby's image of the VM could not be written"},
         {"bug", "understudy itself went wrong"},
         {"trial-failed", "this host's QEMU cannot take the VM over"},
+        {"unconfirmed", "ended here; the other host, which could take it over, did not answer"},
         {"replicator-died", "its replicator died, and its QEMU was stopped"},
         {"unattended", "it ended while no understudyd ran here"},
     };

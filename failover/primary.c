@@ -10,6 +10,16 @@
 
 #define GOODBYE_TIMEOUT_MS 500
 
+/*
+ * Why this side ends when the peer has not said that it ends, too. Output is held as long as the peer may
+ * hold an epoch from which it could promote: then the guest may go on there, and nobody may be told
+ * otherwise.
+ */
+static enum session_end_reason unanswered(const struct session *s)
+{
+    return s->held && !s->config.chaos_stop_unconfirmed ? SESSION_END_UNCONFIRMED : s->end_reason;
+}
+
 static void start_synchronising(struct step *step)
 {
     struct session *s = step->s;
@@ -91,15 +101,18 @@ static bool primary_common(struct step *step)
         s->end_reason = step->event->type == SESSION_EVENT_STOP       ? SESSION_END_STOPPED
                         : step->event->reason == SESSION_END_PANICKED ? SESSION_END_PANICKED
                                                                       : SESSION_END_GUEST_SHUTDOWN;
-        if (!s->link_up) {
-            if (!s->held)
-                step_act(step, SESSION_DO_RELEASE_ALL);
+        if (!s->link_up && !s->held) {
+            step_act(step, SESSION_DO_RELEASE_ALL);
             step_act(step, SESSION_DO_QUIT_HYPERVISOR);
             step_end(step, s->end_reason);
             return true;
         }
-        /* What is still held may go out once the peer will never resume this guest. */
-        step_say_goodbye(step, s->end_reason);
+        /* What is still held may go out once the peer will never resume this guest. One that has taken the
+         * guest over says so meanwhile. */
+        if (s->link_up)
+            step_say_goodbye(step, s->end_reason);
+        else
+            step_disconnect(step); /* no new link for a guest that ends */
         step_enter(step, SESSION_LEAVING);
         s->deadline_ms = step->now_ms + GOODBYE_TIMEOUT_MS;
         return true;
@@ -176,16 +189,24 @@ static void in_protected(struct step *step)
 static void in_leaving(struct step *step)
 {
     struct session *s = step->s;
-    bool told = step->event->type == SESSION_EVENT_GOODBYE;
-    bool alone = step->event->type == SESSION_EVENT_LINK_DOWN ||
-                 (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step));
+    enum session_event_type type = step->event->type;
+    bool told = type == SESSION_EVENT_GOODBYE;
+    /* A peer that holds nothing has nothing to add once its link is gone. */
+    bool alone = (type == SESSION_EVENT_LINK_DOWN && !s->held) ||
+                 (type == SESSION_EVENT_TICK && step_timer_ran_out(step));
+    if ((type == SESSION_EVENT_HEARTBEAT || type == SESSION_EVENT_FENCED) && step->event->term > s->term) {
+        step_fence(step);
+        return;
+    }
+    if (type == SESSION_EVENT_LINK_DOWN)
+        step_disconnect(step);
     if (!told && !alone)
         return;
     /* Only the peer's own goodbye makes it sure that it will not resume the guest: without it, held output is
      * lost. */
     step_act(step, told || !s->held ? SESSION_DO_RELEASE_ALL : SESSION_DO_DROP_OUTPUT);
     step_act(step, SESSION_DO_QUIT_HYPERVISOR);
-    step_end(step, s->end_reason);
+    step_end(step, told ? s->end_reason : unanswered(s));
 }
 
 void session_handle_primary(struct step *step)

@@ -64,6 +64,8 @@ enum session_end_reason {
     SESSION_END_LEFT,         /* its host goes down: the guest was left to the standby, as in a crash */
     SESSION_END_BUG,          /* a transition that transitions.c does not know: treated as a crash */
     SESSION_END_TRIAL_FAILED, /* a secondary whose QEMU does not load the guest's device state */
+    SESSION_END_UNCONFIRMED,  /* a primary that was stopped, or whose guest ended, while its peer could take
+                                 the guest over and did not answer */
 };
 
 /* What a side is, as its beats say: what the other may conclude from them. */
@@ -243,6 +245,7 @@ struct session_config {
     bool chaos_ack_while_asking; /* secondary */
     bool chaos_equal_terms;      /* both hosts ask for the same terms */
     bool chaos_keep_any_image;
+    bool chaos_stop_unconfirmed; /* primary: say that the guest has ended, though the peer may take it over */
     bool chaos_release_before_term;
     bool chaos_any_disk_answer;     /* an answer of the disks counts for whatever is under way */
     bool chaos_late_disk_answer;    /* and when the session has moved on */

@@ -131,6 +131,6 @@ const char *session_end_reason_name(enum session_end_reason reason)
     static const char *const names[] = {"none",         "guest-shutdown",  "stopped",        "handed-over",
                                         "fenced",       "hypervisor-died", "promote-failed", "abandoned",
                                         "image-failed", "guest-panicked",  "left",           "bug",
-                                        "trial-failed"};
+                                        "trial-failed", "unconfirmed"};
     return NAME_OF(names, reason);
 }

@@ -23,6 +23,14 @@ field_is a state protected || fail "a is $(field a state)"
 ip -n "$prefix-a" link set repl0 up
 await 10 "heartbeats by the second network" eval "! understudy b status web | grep -q 'no heartbeat'"
 
+echo "-- host a may not send by the second network: status says that, with the system's word for it, until it may again"
+cannot_send() { understudy a status web | grep -q "heartbeats cannot be sent by way of 10.78.0.2: Permission denied ([1-9][0-9]* were not)"; }
+ip -n "$prefix-a" route add prohibit 10.78.0.2/32
+await 10 "status to tell of heartbeats that cannot be sent" cannot_send
+field_is a state protected || fail "a is $(field a state)"
+ip -n "$prefix-a" route del prohibit 10.78.0.2/32
+await 10 "heartbeats to be sent again" eval "! understudy a status web | grep -q 'cannot be sent'"
+
 echo "-- the network of the checkpoints fails: the standby stays one"
 main_network down
 await 10 "host a to go on alone" field_is a state connecting

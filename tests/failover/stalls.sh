@@ -125,6 +125,29 @@ cut_checkpoints() {
     [ "$here" = "$host" ] || fail "the guest moved"
 }
 
+# A host stands still until the other one has the guest, and a user's stop is the first thing that it hears: the guest does not end there, and
+# the user must not be told that it has.
+stop_that_meets_a_takeover() {
+    local host=$here pids status=0
+    pids=$(ip netns pids "$prefix-$host")
+    # shellcheck disable=SC2086 # a list of numbers
+    kill -STOP $pids
+    await 30 "host $(other "$host") to take over" runs_on "$(other "$host")"
+    understudy "$host" stop web --yes >"$work/stopped" 2>&1 &
+    local stopping=$!
+    await 10 "the order to wait for the daemon of host $host" order_waits "$host"
+    # shellcheck disable=SC2086
+    kill -CONT $pids
+    wait "$stopping" || status=$?
+    [ $status -eq 1 ] || fail "stop of a guest that runs on host $(other "$host") ended with $status: $(cat "$work/stopped")"
+    grep -q "runs on the other one" "$work/stopped" || fail "unclear: $(cat "$work/stopped")"
+    runs_on "$(other "$host")" || fail "the guest is gone from both hosts"
+    await 60 "protection after the stop" settled
+    echo "host $host was told to stop a guest that had moved to host $here, and said so"
+}
+# The daemon, which stands still, has been called and has not answered the call.
+order_waits() { ip netns exec "$prefix-$1" ss -x -l -H src /run/understudy/control.sock | awk '$3 > 0 {found = 1} END {exit !found}'; }
+
 start_pair --heartbeat-path 10.78.0.1=10.78.0.2
 await 60 "protection" settled
 start_client
@@ -143,6 +166,7 @@ finish_client
 unwatch_ports
 
 for ((i = 0; i < (rounds > 0 ? rounds : 1); i++)); do
+    stop_that_meets_a_takeover
     cut_one_way
     cut_both_ways
 done

@@ -608,6 +608,72 @@ static void test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeov
     assert_did(&standby, SESSION_DO_END);
 }
 
+/* ---- what a user may rely on who ends a VM while its peer may take it over ---- */
+
+static void test_a_stop_that_the_peer_confirms_ends_the_vm(void **state)
+{
+    struct side side;
+    (void)state;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_STOP);
+    assert_state(&side, SESSION_LEAVING);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_GOODBYE, .term = TERM_FIRST, .reason = SESSION_END_STOPPED});
+    assert_did(&side, SESSION_DO_RELEASE_ALL);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_STOPPED);
+}
+
+static void test_a_stop_that_meets_a_takeover_says_so(void **state)
+{
+    const enum session_event_type tells[] = {SESSION_EVENT_HEARTBEAT, SESSION_EVENT_FENCED};
+    const enum session_event_type ends[] = {SESSION_EVENT_STOP, SESSION_EVENT_GUEST_SHUTDOWN};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct side side;
+        protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+        feed_simple(&side, ends[i / 2]);
+        feed_simple(&side, SESSION_EVENT_LINK_DOWN); /* the peer has promoted, and closes it */
+        assert_state(&side, SESSION_LEAVING);
+        feed(&side, (struct session_event){.type = tells[i % 2],
+                                           .term = term_next(TERM_FIRST, 1),
+                                           .peer_role = SESSION_PRIMARY,
+                                           .standing = SESSION_RUNS_GUEST});
+        assert_did_not(&side, SESSION_DO_RELEASE_ALL);
+        assert_did(&side, SESSION_DO_DROP_OUTPUT);
+        assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_FENCED);
+    }
+}
+
+static void test_a_stop_that_a_fit_peer_does_not_answer_is_not_called_done(void **state)
+{
+    (void)state;
+    for (int linked = 0; linked < 2; linked++) {
+        struct side side;
+        protect(&side, SESSION_ON_PEER_LOSS_HOLD);
+        if (!linked)
+            feed_simple(&side, SESSION_EVENT_LINK_DOWN);
+        feed_simple(&side, SESSION_EVENT_STOP);
+        assert_state(&side, SESSION_LEAVING);
+        if (!linked) /* and no new link: what it would synchronise is about to end */
+            assert_did(&side, SESSION_DO_DISCONNECT);
+        side.now_ms = session_next_tick_ms(&side.session);
+        feed_simple(&side, SESSION_EVENT_TICK);
+        assert_did(&side, SESSION_DO_DROP_OUTPUT);
+        assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_UNCONFIRMED);
+        assert_string_equal(session_end_reason_name(SESSION_END_UNCONFIRMED), "unconfirmed");
+    }
+}
+
+/* Nobody else has a whole image: nobody has to be waited for. */
+static void test_a_stop_of_an_unprotected_guest_is_done_at_once(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_STOP);
+    assert_int_equal(find(&side, SESSION_DO_END)->reason, SESSION_END_STOPPED);
+}
+
 /* Up to the peer's order to promote. */
 static void hand_over(struct side *primary)
 {
@@ -1295,6 +1361,10 @@ int main(void)
         cmocka_unit_test(test_a_standby_that_asked_acks_nothing_more),
         cmocka_unit_test(test_an_epoch_out_of_order_is_not_acked),
         cmocka_unit_test(test_a_guest_that_powers_itself_off_ends_both_sides_without_a_takeover),
+        cmocka_unit_test(test_a_stop_that_the_peer_confirms_ends_the_vm),
+        cmocka_unit_test(test_a_stop_that_meets_a_takeover_says_so),
+        cmocka_unit_test(test_a_stop_that_a_fit_peer_does_not_answer_is_not_called_done),
+        cmocka_unit_test(test_a_stop_of_an_unprotected_guest_is_done_at_once),
         cmocka_unit_test(test_a_guest_handed_over_is_given_up_only_once_it_runs_there),
         cmocka_unit_test(test_a_guest_that_the_peer_could_not_start_is_taken_back),
         cmocka_unit_test(test_of_two_hosts_that_went_on_alone_exactly_one_is_fenced),

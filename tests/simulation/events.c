@@ -215,6 +215,8 @@ static void on_promoted(struct world *w, const struct event *event)
         w->crashed = true;
         return;
     }
+    if (w->ended_for_good)
+        FAIL(w, "host %c takes over a guest of which its user was told that it has ended", 'a' + event->host);
     start_branch(w, host);
     host->gate = DROP; /* until the session says otherwise */
     feed(w, event->host,
@@ -292,6 +294,7 @@ void start_session(struct world *w, int h, enum session_role role, uint64_t term
         .chaos_any_disk_answer = w->plant && strcmp(w->plant, "any-disk-answer") == 0,
         .chaos_late_disk_answer = w->plant && strcmp(w->plant, "late-disk-answer") == 0,
         .chaos_ask_while_following = w->plant && strcmp(w->plant, "ask-while-following") == 0,
+        .chaos_stop_unconfirmed = w->plant && strcmp(w->plant, "stop-unconfirmed") == 0,
         .chaos_keep_any_image = w->plant && strcmp(w->plant, "keep-any-image") == 0,
         .run = next_random(w),
     };

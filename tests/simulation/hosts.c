@@ -264,6 +264,20 @@ static void stop_guest(struct host *host)
     host->gate = DROP;
 }
 
+/* Who is told that the guest has ended may rely on it: it neither runs on the other host nor will. */
+static void on_end(struct world *w, int h, enum session_end_reason reason)
+{
+    const struct host *host = &w->hosts[h], *peer = &w->hosts[1 - h];
+    bool for_good = reason == SESSION_END_STOPPED || reason == SESSION_END_GUEST_SHUTDOWN;
+    if (w->mode == CUTS || host->session.role != SESSION_PRIMARY || !for_good)
+        return;
+    w->ended_for_good = true;
+    /* One of an older term has been taken over, and only has to hear of it. */
+    bool runs = peer->alive && peer->session.role == SESSION_PRIMARY && peer->runs;
+    if (runs && peer->session.term > host->session.term)
+        FAIL(w, "host %c says that the guest has ended, and host %c runs it", 'a' + h, 'a' + 1 - h);
+}
+
 static void act(struct world *w, int h, const struct session_action *action)
 {
     struct host *host = &w->hosts[h];
@@ -432,6 +446,7 @@ static void act(struct world *w, int h, const struct session_action *action)
         if (action->reason == SESSION_END_BUG)
             FAIL(w, "host %c was about to go from %s to %s, which no table knows", 'a' + h,
                  session_state_name(host->session.bug_from), session_state_name(host->session.bug_to));
+        on_end(w, h, action->reason);
         stop_guest(host);
         host->alive = false;
         host->generation++;

@@ -166,8 +166,9 @@ struct world {
     /* Epoch n of host i as primary was held by its peer, in the present synchronisation. */
     bool peer_held[MAX_EPOCHS][2];
     bool trace, healed;
-    bool crashed; /* or ended for another reason that may take the guest along */
-    bool done;    /* the guest powered itself off or was stopped by the user */
+    bool crashed;        /* or ended for another reason that may take the guest along */
+    bool done;           /* the guest powered itself off or was stopped by the user */
+    bool ended_for_good; /* a primary said so when it ended, where the other host could be asked */
     const char *plant;
     char failure[256];
     uint64_t hash, promotions, protections, resyncs;
