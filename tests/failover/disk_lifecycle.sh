@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What a pair with disks does besides dying: planned and forced failover, loss and return of the standby, reboot, power-off. Each time
 # the guest finds its disk as it wrote it, and at the end both hosts' images are what the client was told.
-#   disk_lifecycle.sh BUILD GUEST [--shared]
+#   disk_lifecycle.sh BUILD GUEST [--shared [--held-only]]
 # --shared: the image is one file, which both hosts reach, and output waits while there is no standby (--on-peer-loss=hold). Then also:
 #   - what the standby does not hold is not in the image, however long it takes; a guest that has written more than can be held stands
 #     still, and goes on when the standby is back;
 #   - a primary that is cut off and dies leaves the disk as the standby's memory knows it, with nothing from later;
 #   - while a primary that is cut off lives, it has the image and the standby does not take over.
+# --held-only: the first of these, and nothing else.
 set -euo pipefail
 BUILD=$1 GUEST=$2
 # shellcheck source=tests/failover/disk_pair.sh
@@ -63,8 +64,25 @@ nothing_reaches_the_image() {
     fail "what the standby does not hold is in the image"
 }
 
+# standby_stands_still STANDBY PRIMARY
+standby_stands_still() {
+    echo "-- a standby that stands still: nothing reaches the image, and a guest that has written too much waits"
+    stopped_standby "$1" "$2"
+    nothing_reaches_the_image "$2"
+    await 90 "the guest to stand still, its disk's log full" status_says "$2" "the guest stands still"
+    kill -CONT "$stopped"
+    await_operations "with the standby awake again"
+    protected_by "$2" "$1" "its sleep"
+}
+
 start_disk_pair
 start_disk_client
+if [ "${4:-}" = --held-only ]; then
+    standby_stands_still b a
+    stop_disk_guest
+    disk_leftovers
+    exit 0
+fi
 
 echo "-- planned failover, there and back"
 understudy a failover web --planned
@@ -80,13 +98,7 @@ taken_over_by b "a forced failover"
 protected_by b a "a forced failover"
 
 if [ $shared -eq 1 ]; then
-    echo "-- a standby that stands still: nothing reaches the image, and a guest that has written too much waits"
-    stopped_standby a b
-    nothing_reaches_the_image b
-    await 90 "the guest to stand still, its disk's log full" status_says b "the guest stands still"
-    kill -CONT "$stopped"
-    await_operations "with the standby awake again"
-    protected_by b a "its sleep"
+    standby_stands_still a b
 
     echo "-- the hosts are cut off from each other; the primary goes on writing, then dies while the standby waits for the image"
     cut_off a

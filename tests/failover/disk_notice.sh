@@ -22,13 +22,18 @@ expect() {
     echo "noticed $what: $(grep -E -m 1 "$pattern" "$out")"
 }
 BUILD=$1 GUEST=$2 here=$(cd "$(dirname "$0")" && pwd)
-expect "writes that are not logged" "finds its disk wrong|image is not what the client was told" "disk_kills.sh 3 --bare" \
-    DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=unlogged
-# The moment of the kill is forced. The guest is then behind what the client was told: its TCP stands still for good, for it hears of bytes
-# that it has not sent, or it catches up and says other things than before.
+CHAOS_PLUGIN="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so"
+# Each forces the moment that must show its fault. Here: so many operations that some of them are among the sixteenth. On the disk without a
+# file system alone, for a guest whose file system is damaged can fail in any way.
+expect "writes that are not logged" "finds its disk wrong|image is not what the client was told" "disk_kills.sh 1 --bare" \
+    DAEMON_OPTIONS="$CHAOS_PLUGIN" UNDERSTUDY_DISK_FAULT=unlogged-second OPERATIONS=200
+# The guest is then behind what the client was told: its TCP stands still for good, for it hears of bytes that it has not sent, or it
+# catches up and says other things than before.
 expect "output that goes out early" "the client: |the client ended|image is not what the client was told" "disk_kills.sh 1 --bare" \
     REPLICATOR="$BUILD/replicator/understudy-replicator-chaos" FORCE_MOMENT=64
-expect "a shared disk that is written to at once" "what the standby does not hold is in the image|finds its disk wrong" "disk_lifecycle.sh --shared" \
-    DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=not-held
+# While the standby stands still, which is all that this does.
+expect "a shared disk that is written to at once" "what the standby does not hold is in the image" "disk_lifecycle.sh --shared --held-only" \
+    DAEMON_OPTIONS="$CHAOS_PLUGIN" UNDERSTUDY_DISK_FAULT=not-held
+# By a link that is slower than any guest.
 expect "writers that do not wait" "its log overflowed|bytes lay in the log|the log overflowed" disk_pressure.sh \
-    DAEMON_OPTIONS="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so" UNDERSTUDY_DISK_FAULT=no-limit
+    DAEMON_OPTIONS="$CHAOS_PLUGIN" UNDERSTUDY_DISK_FAULT=no-limit LINK_MIB=4

@@ -137,9 +137,15 @@ finish_client() {
 
 # A moment to kill the host that runs the guest: within so many ms, the one place where passing time is the point. With FORCE_MOMENT, a
 # number of answers, and the chaos replicator: the moment that must show its fault. The host cuts no epoch any more, and the client has
-# had that many answers since, of which the other host knows nothing.
+# had that many answers since, of which the other host knows nothing. With OPERATIONS, a number of answers: the moment after so many, for
+# a fault that is on the disk by then.
 moment_to_kill() {
     local host=$1 within=$2 before p goal
+    if [ -n "${OPERATIONS:-}" ]; then
+        goal=$((10#$(client_answers) + OPERATIONS))
+        await 120 "$OPERATIONS operations" client_heard "$goal"
+        return
+    fi
     if [ -z "${FORCE_MOMENT:-}" ]; then
         sleep "0.$(printf %03d $((RANDOM % within)))"
         return
