@@ -2,9 +2,9 @@
 # Kills the host that runs the guest, at a random moment, again and again; each time the other host takes over and the killed
 # one comes back as the standby. One client keeps one TCP connection through all of it and must see every answer, once, in
 # order (invariant I1 as a client sees it). Every second kill is silent: the links go down first, so no farewell gets out.
-#   kills.sh BUILD GUEST [COUNT]     COUNT 20; 0: without end
+#   kills.sh BUILD GUEST [COUNT]     COUNT $KILLS, or 20; 0: without end
 set -euo pipefail
-BUILD=$1 GUEST=$2 count=${3:-20}
+BUILD=$1 GUEST=$2 count=${3:-${KILLS:-20}}
 # shellcheck source=tests/failover/pair.sh
 . "$(dirname "$0")/pair.sh"
 
