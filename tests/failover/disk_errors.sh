@@ -113,8 +113,6 @@ survives() {
 returns_unfit() {
     local says=$1
     shift
-    start_disk_pair
-    start_disk_client
     await_operations "under protection"
     kill_host b
     await 20 "host a to notice" field_is a state connecting
@@ -124,7 +122,7 @@ returns_unfit() {
     field_is a guest_here true || fail "the guest is not here any more"
     await_operations "without protection"
     "$@"
-    survives
+    await 90 "protection on host a again" field_is a state protected
 }
 
 tmpfs() { mount -t tmpfs -o "size=$2" tmpfs "$1"; }
@@ -216,16 +214,16 @@ the_standbys_image_is_missing() {
     survives
     end
 }
-the_standbys_image_is_too_small() {
+# One after the other, of one guest.
+the_standbys_image_is_too_small_or_locked_by_another_process() {
     begin || return 0
+    start_disk_pair
+    start_disk_client
     spoil_b() { truncate -s 1M "$(disk_path b)"; }
     returns_unfit "has 1048576 bytes, the disk $((disk_mib << 20)): remove it, resize it" truncate -s "${disk_mib}M" "/run/us-$prefix/b-disks/disk.raw"
-    end
-}
-the_standbys_image_is_locked_by_another_process() {
-    begin || return 0
     spoil_b() { lock_image b; }
     returns_unfit "in use by another process" helpers_end
+    survives
     end
 }
 
@@ -353,8 +351,7 @@ the_image_is_locked_by_another_process
 a_state_folder_is_full
 the_run_folder_is_full
 the_standbys_image_is_missing
-the_standbys_image_is_too_small
-the_standbys_image_is_locked_by_another_process
+the_standbys_image_is_too_small_or_locked_by_another_process
 the_primary_has_no_space_left
 the_standby_has_no_space_left
 the_primarys_disk_fails
