@@ -2,7 +2,7 @@
 # What can be wrong with a disk, at the start and while the guest runs, on either host: each time the guest pauses or goes on as
 # docs/operations.md says, a message names the disk, nothing is lost, and nothing is left behind. (What is refused without starting
 # anything, and of a standby, is in tests/cli/disk_errors.sh.)
-#   disk_errors.sh BUILD GUEST [CASE]...
+#   disk_errors.sh BUILD GUEST [CASE]...     only these; without: all but those in WITHOUT, with commas between
 set -euo pipefail
 BUILD=$1 GUEST=$2
 shift 2
@@ -25,6 +25,7 @@ begin() {
     if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" ${FUNCNAME[1]} "* ]]; then
         return 1
     fi
+    [[ ",${WITHOUT:-}," != *",${FUNCNAME[1]},"* ]] || return 1
     began=$SECONDS
     echo "-- ${FUNCNAME[1]//_/ }"
 }
