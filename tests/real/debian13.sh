@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# understudy on Debian 13: a fresh Debian 13 in a folder, where this tree is built as its users would build it, all unit tests run, and a
+# guest is taken over (try.sh). This machine's own packages are left alone.
+#   tests/real/debian13.sh [--dir DIR] [--no-install]
+#   --dir DIR       keep the Debian there, and use what is there already (a temporary folder)
+#   --no-install    leave this machine's packages alone: debootstrap is there
+# It takes a quarter of an hour or more: packages, a build without a cache, tests. Network namespaces and processes are its own, and end with it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+usage() { sed -n '4,6s/^# \{0,1\}//p' "$0"; }
+dir="" install=1
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --dir) dir=${2:?--dir needs a folder}; shift ;;
+    --no-install) install=0 ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "debian13.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+[ "$(id -u)" -eq 0 ] || { echo "debian13.sh: become root: it makes a root of Debian and network namespaces" >&2; exit 1; }
+say() { echo "== [$SECONDS s] $*"; }
+[ $install -eq 0 ] || scripts/install-deps.sh --real
+if [ -z "$dir" ]; then
+    dir=$(mktemp -d)
+    trap 'rm -rf --one-file-system "$dir"' EXIT
+fi
+mkdir -p "$dir"
+dir=$(realpath "$dir")
+
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
+[ -n "$mirror" ] || { echo "debian13.sh: apt knows no source of Debian here: run 'apt-get update' first" >&2; exit 1; }
+if [ ! -e "$dir/made" ]; then
+    say "Debian 13 into $dir"
+    debootstrap --variant=minbase trixie "$dir/root" "$mirror" >"$dir/debootstrap.log" 2>&1 || { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
+    touch "$dir/made"
+fi
+# The settings of this machine's apt that say how to reach its mirror hold there too.
+cp -r /etc/apt/apt.conf.d/. "$dir/root/etc/apt/apt.conf.d/"
+cp -L /etc/resolv.conf "$dir/root/etc/resolv.conf" 2>/dev/null || true
+
+say "this tree into it"
+rm -rf "$dir/root/understudy"
+mkdir "$dir/root/understudy"
+git ls-files -z | tar --null --files-from=- --create | tar --extract --directory="$dir/root/understudy"
+
+say "build, unit tests, takeover"
+# Mounts, processes and namespaces made there vanish with the first process.
+unshare --mount --propagation private --pid --fork --kill-child bash -c '
+    set -euo pipefail
+    root=$1
+    mount -t proc proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount --rbind /dev "$root/dev"
+    mount -t tmpfs tmpfs "$root/run"
+    mount -t tmpfs tmpfs "$root/tmp"
+    exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 bash -c "
+        set -euo pipefail
+        cd /understudy
+        scripts/install-deps.sh
+        . /etc/os-release
+        echo \"\$PRETTY_NAME: \$(qemu-system-x86_64 --version | head -n 1); \$(nbdkit --version); \$(cc --version | head -n 1)\"
+        ./test.sh --no-install -L unit
+        ./try.sh --no-install
+    "
+' debian13 "$dir/root"
+say "Debian 13: built, unit tests passed, a guest was taken over"
