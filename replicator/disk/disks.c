@@ -28,11 +28,6 @@
 #define RESTART_MAX_MS 2000
 #define TROUBLE_OVER_S 5 /* without its coming back */
 
-char *disks_state_path(const struct disks *disks, const char *name)
-{
-    return g_build_filename(disks->config.state_dir, name, NULL);
-}
-
 /*
  * Reports a fault for status. passes: the fault counts as over when it has not been reported again for some
  * time (trouble_over_soon).
@@ -365,64 +360,4 @@ void disks_close(struct disks *disks)
     g_free((char *)disks->config.state_dir);
     g_free((char *)disks->config.plugin);
     g_free(disks);
-}
-
-/* ---- what others ask ---- */
-
-unsigned disks_count(const struct disks *disks)
-{
-    return disks ? disks->n : 0;
-}
-
-const char *disks_id(const struct disks *disks, unsigned disk)
-{
-    return disks->disk[disk].id;
-}
-
-struct disk_image *disks_image(const struct disks *disks, unsigned disk)
-{
-    return disks->disk[disk].image;
-}
-
-struct disk_map *disks_map(const struct disks *disks, unsigned disk)
-{
-    return disks->disk[disk].map;
-}
-
-bool disks_is_shared(const struct disks *disks, unsigned disk)
-{
-    return disks->disk[disk].shared;
-}
-
-uint64_t disks_max_section_pages(unsigned ndisks)
-{
-    return (uint64_t)ndisks * DISKS_RING_LEN / STAGING_PAGE_LEN + 1;
-}
-
-void disks_count_candidates(struct disks *disks, unsigned disk, uint64_t len)
-{
-    atomic_store_explicit(&disks->disk[disk].candidate_bytes, len, memory_order_relaxed);
-    atomic_store_explicit(&disks->disk[disk].sent_bytes, 0, memory_order_relaxed);
-}
-
-void disks_count_sent(struct disks *disks, unsigned disk, uint64_t len)
-{
-    atomic_fetch_add_explicit(&disks->disk[disk].sent_bytes, len, memory_order_relaxed);
-}
-
-void disks_figures(const struct disks *disks, unsigned number, struct disk_figures *out)
-{
-    const struct disk *disk = &disks->disk[number];
-    uint64_t head = atomic_load(&disk->shm->head), tail = atomic_load(&disk->shm->tail);
-    *out = (struct disk_figures){
-        .id = disk->id,
-        .path = disk_image_path(disk->image),
-        .len = disks->len[number],
-        .log_bytes = MIN(head - tail, disk->ring_len),
-        .dirty_bytes = (disk_map_count(disk->map, 0) + disk_map_count(disk->map, 1)) * DISK_CHUNK_LEN,
-        .candidate_bytes = atomic_load_explicit(&disk->candidate_bytes, memory_order_relaxed),
-        .sent_bytes = atomic_load_explicit(&disk->sent_bytes, memory_order_relaxed),
-        .server_runs = atomic_load(&disk->server_runs),
-        .trouble = disk->trouble,
-    };
 }

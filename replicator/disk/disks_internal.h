@@ -2,6 +2,7 @@
 /*
  * The inside of struct disks, for its own files only:
  *
+ *   disk_set.c       what the set consists of, its images' locks and sync, why a write failed
  *   disks.c          open, close, nbdkit and its words
  *   disks_mode.c     orders, and making everything durable
  *   disks_epoch.c    primary: boundary and collecting
@@ -91,15 +92,25 @@ struct disks {
     void *done_opaque;
 };
 
+/* ---- disk_set.c: any thread ---- */
+
+/* The path of a file in the state folder (g_free). */
+char *disks_state_path(const struct disks *disks, const char *name);
+/* What disks_failure will say: a sentence, instead of the one before. */
+void disks_keep_failure(struct disks *disks, const char *why);
+/* The same: what was done to the disk's image when it failed. */
+void disks_tell_failure(const struct disk *disk, const char *doing, int status);
+/* The same: what could not be written, a file in the state folder. */
+void disks_tell_file_failure(struct disks *disks, const char *what, const char *name, int status);
+
+/* ---- the others ---- */
+
 /* Control thread: checks whether an order has been carried out. */
 void disks_mode_look(struct disks *disks);
 /* The thread that syncs. False and error: there is none left. Closing waits for what it is doing. */
 bool disks_mode_open(struct disks *disks, GError **error);
 void disks_mode_close(struct disks *disks);
-/* What disks_failure will say: what was done to the disk's image when it failed. Any thread. */
-void disks_tell_failure(const struct disk *disk, const char *doing, int status);
 /* Replays the journal and empties it, before anything else uses the images. */
 bool disks_standby_open(struct disks *disks, GError **error);
-char *disks_state_path(const struct disks *disks, const char *name);
 
 #endif

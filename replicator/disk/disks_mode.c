@@ -37,14 +37,6 @@ void disks_order(struct disks *disks, uint32_t set, uint32_t clear, bool flip)
 
 /* ---- shared disks ---- */
 
-bool disks_any_shared(const struct disks *disks)
-{
-    bool any = false;
-    for (unsigned i = 0; i < disks_count(disks); i++)
-        any |= disks->disk[i].shared;
-    return any;
-}
-
 void disks_hold(struct disks *disks)
 {
     g_mutex_lock(&disks->mutex);
@@ -72,22 +64,6 @@ void disks_let_go(struct disks *disks)
 void disks_give_up_writing(struct disks *disks)
 {
     disks_order(disks, 0, DISK_WRITABLE, false);
-}
-
-void disks_unlock_shared(struct disks *disks)
-{
-    for (unsigned i = 0; i < disks->n; i++)
-        if (disks->disk[i].shared)
-            disk_image_unlock(disks->disk[i].image);
-}
-
-int disks_lock_shared(struct disks *disks)
-{
-    int status = 0;
-    for (unsigned i = 0; i < disks->n && status == 0; i++)
-        if (disks->disk[i].shared)
-            status = disk_image_lock(disks->disk[i].image);
-    return status;
 }
 
 void disks_release(struct disks *disks, uint64_t epoch)
@@ -147,15 +123,6 @@ static bool writes_are_durable(struct disks *disks)
                 !atomic_load(&disks->disk[i].server_runs);
     g_mutex_unlock(&disks->mutex);
     return done;
-}
-
-int disks_sync(struct disks *disks)
-{
-    int status = 0;
-    for (unsigned i = 0; i < disks->n && status == 0; i++)
-        if ((status = disk_image_sync(disks->disk[i].image)) < 0)
-            disks_tell_failure(&disks->disk[i], "syncing", status);
-    return status;
 }
 
 static bool sync_under_way(const struct disks *disks)

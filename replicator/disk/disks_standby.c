@@ -23,44 +23,6 @@
  * sync. */
 #define JOURNAL_LEN(n) (((n) + 1ull) * DISKS_RING_LEN + (64ull << 20))
 
-/* Keeps the first failure, which is shown when this standby ends. */
-static void keep_failure(struct disks *disks, const char *why)
-{
-    g_mutex_lock(&disks->mutex);
-    g_free(disks->failure);
-    disks->failure = g_strdup(why);
-    g_mutex_unlock(&disks->mutex);
-}
-
-static const char *advice(int status)
-{
-    return status == -ENOSPC || status == -EDQUOT ? "make room there" : "mend that storage";
-}
-
-void disks_tell_failure(const struct disk *disk, const char *doing, int status)
-{
-    g_autofree char *why = g_strdup_printf("disk %s: %s %s failed: %s: %s", disk->id, doing,
-                                           disk_image_path(disk->image), g_strerror(-status), advice(status));
-    keep_failure(disk->disks, why);
-}
-
-/* One of the files in the state folder. */
-static void tell_file_failure(struct disks *disks, const char *what, const char *name, int status)
-{
-    g_autofree char *path = disks_state_path(disks, name);
-    g_autofree char *why =
-        g_strdup_printf("writing %s %s failed: %s: %s", what, path, g_strerror(-status), advice(status));
-    keep_failure(disks, why);
-}
-
-char *disks_failure(struct disks *disks)
-{
-    g_mutex_lock(&disks->mutex);
-    char *failure = g_strdup(disks->failure);
-    g_mutex_unlock(&disks->mutex);
-    return failure;
-}
-
 /* Starts writeback now and then, so that a later sync has little to wait for. */
 static void write_back(struct disk *disk, uint64_t len)
 {
@@ -132,7 +94,7 @@ static int mark_half_synchronised(struct disks *disks)
     if (g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, &error))
         return 0;
     int status = g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOSPC) ? -ENOSPC : -EIO;
-    tell_file_failure(disks, "the marker of a synchronisation", MARKER, status);
+    disks_tell_file_failure(disks, "the marker of a synchronisation", MARKER, status);
     return status;
 }
 
@@ -283,7 +245,7 @@ static int wait_for_lock(struct disks *disks)
     while ((status = disks_lock_shared(disks)) == -EAGAIN && g_get_monotonic_time() < until)
         g_usleep(LOCK_POLL_US); /* no event tells of a lock that another host gives up */
     if (status == -EAGAIN)
-        keep_failure(
+        disks_keep_failure(
             disks, "a shared disk is still locked by the other host: is it alive? It must be stopped first");
     return status;
 }
@@ -328,7 +290,7 @@ static int append_to_journal(struct disks *disks, uint64_t term, uint64_t epoch,
     if (status == 0 && durable)
         status = disk_journal_sync(disks->journal);
     if (status < 0)
-        tell_file_failure(disks, "the disks' journal", "journal", status);
+        disks_tell_file_failure(disks, "the disks' journal", "journal", status);
     return status;
 }
 
