@@ -4,7 +4,7 @@
  * failed. The other files of struct disks use this one; it uses none of them.
  */
 #include <errno.h>
-#include <glib.h>
+#include <gio/gio.h>
 
 #include "replicator/disk/disks_internal.h"
 
@@ -107,6 +107,13 @@ int disks_sync(struct disks *disks)
 }
 
 /* ---- failures ---- */
+
+bool disks_open_failed(GError **error, int status, const char *what, const char *name)
+{
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "%s %s: %s", what, name,
+                g_strerror(-status));
+    return false;
+}
 
 void disks_keep_failure(struct disks *disks, const char *why)
 {

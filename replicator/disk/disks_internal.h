@@ -3,7 +3,8 @@
  * The inside of struct disks, for its own files only:
  *
  *   disk_set.c       what the set consists of, its images' locks and sync, why a write failed
- *   disks.c          open, close, nbdkit and its words
+ *   disk_server.c    nbdkit: start, restart, what it reports
+ *   disks.c          open and close: calls all the others
  *   disks_mode.c     orders, and making everything durable
  *   disks_epoch.c    primary: boundary and collecting
  *   disks_standby.c  standby: journal, images, the marker of a synchronisation
@@ -83,6 +84,8 @@ struct disks {
      */
     _Atomic bool torn;
     bool closing;
+    /* Control thread: a server has carried an order out, or has ended. */
+    void (*on_server_changed)(struct disks *disks);
 
     /* make_durable: control thread. */
     bool making_durable;
@@ -102,6 +105,18 @@ void disks_keep_failure(struct disks *disks, const char *why);
 void disks_tell_failure(const struct disk *disk, const char *doing, int status);
 /* The same: what could not be written, a file in the state folder. */
 void disks_tell_file_failure(struct disks *disks, const char *what, const char *name, int status);
+
+/* Sets error to what was done, to what, and the words of -errno. Always false. */
+bool disks_open_failed(GError **error, int status, const char *what, const char *name);
+
+/* ---- disk_server.c: control thread ---- */
+
+/* The socket that QEMU connects to, and the eventfd that nbdkit reports by. */
+bool disk_server_open(struct disk *disk, GError **error);
+/* Starts nbdkit. When that one ends, another is started. */
+bool disk_server_start(struct disk *disk, GError **error);
+/* Ends nbdkit. Also for a server that was opened in part. */
+void disk_server_close(struct disk *disk);
 
 /* ---- the others ---- */
 
