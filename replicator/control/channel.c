@@ -98,7 +98,7 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
         disks[i].done_bytes = figures.len - MIN(figures.len, figures.dirty_bytes);
         disks[i].candidate_bytes = figures.candidate_bytes;
         disks[i].sent_bytes = figures.sent_bytes;
-        disks[i].message = (char *)(figures.trouble ? figures.trouble : "");
+        disks[i].message = (char *)(figures.fault ? figures.fault : "");
         pointers[i] = &disks[i];
     }
     status->disks = pointers;

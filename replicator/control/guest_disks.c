@@ -78,7 +78,7 @@ bool guest_disks_open(struct replicator *r, GError **error)
         .changed = on_changed,
         .flushed = on_flushed,
         .detached = on_detached,
-        .trouble = on_trouble,
+        .fault_changed = on_trouble,
         .opaque = r,
     };
     if (config.n == 0)
@@ -104,7 +104,7 @@ static void on_durable(void *opaque)
 static bool let_go_now(struct replicator *r)
 {
     gint64 until = g_get_monotonic_time() + LAST_WRITES_MS * 1000;
-    disks_let_go(r->disks);
+    disks_write_through(r->disks);
     while (!disks_order_done(r->disks) && g_get_monotonic_time() < until)
         g_usleep(1000);
     return disks_order_done(r->disks) && disks_sync_within(r->disks, LAST_WRITES_MS) == 0;

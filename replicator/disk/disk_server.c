@@ -19,46 +19,46 @@
 #define QUICK_END_US   1000000 /* an nbdkit that ends sooner after its start is not started at once */
 #define RESTART_MS     100
 #define RESTART_MAX_MS 2000
-#define TROUBLE_OVER_S 5 /* without its coming back */
+#define FAULT_OVER_S   5 /* without its coming back */
 
 /*
  * Reports a fault for status. passes: the fault counts as over when it has not been reported again for some
- * time (trouble_over_soon).
+ * time (clear_fault_soon).
  */
-static void trouble(struct disk *disk, bool passes, const char *format, ...) G_GNUC_PRINTF(3, 4);
-static void trouble(struct disk *disk, bool passes, const char *format, ...)
+static void report_fault(struct disk *disk, bool passes, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static void report_fault(struct disk *disk, bool passes, const char *format, ...)
 {
     va_list args;
-    g_clear_handle_id(&disk->trouble_over, g_source_remove);
-    disk->trouble_passes = passes;
+    g_clear_handle_id(&disk->fault_timer, g_source_remove);
+    disk->fault_passes = passes;
     va_start(args, format);
-    g_free(disk->trouble);
-    disk->trouble = g_strdup_vprintf(format, args);
+    g_free(disk->fault);
+    disk->fault = g_strdup_vprintf(format, args);
     va_end(args);
-    disk->disks->config.trouble(disk->disks->config.opaque, disk->trouble);
+    disk->disks->config.fault_changed(disk->disks->config.opaque, disk->fault);
 }
 
-static gboolean on_trouble_over(gpointer opaque)
+static gboolean on_fault_over(gpointer opaque)
 {
     struct disk *disk = opaque;
-    disk->trouble_over = 0;
+    disk->fault_timer = 0;
     if (!atomic_load(&disk->server_runs))
         return G_SOURCE_REMOVE;
-    g_clear_pointer(&disk->trouble, g_free);
-    disk->disks->config.trouble(disk->disks->config.opaque, NULL);
+    g_clear_pointer(&disk->fault, g_free);
+    disk->disks->config.fault_changed(disk->disks->config.opaque, NULL);
     return G_SOURCE_REMOVE;
 }
 
-static void trouble_over_soon(struct disk *disk)
+static void clear_fault_soon(struct disk *disk)
 {
-    if (disk->trouble && disk->trouble_passes && !disk->trouble_over)
-        disk->trouble_over = g_timeout_add_seconds(TROUBLE_OVER_S, on_trouble_over, disk);
+    if (disk->fault && disk->fault_passes && !disk->fault_timer)
+        disk->fault_timer = g_timeout_add_seconds(FAULT_OVER_S, on_fault_over, disk);
 }
 
 void disks_guest_goes_on(struct disks *disks)
 {
     for (unsigned i = 0; i < disks_count(disks); i++)
-        trouble_over_soon(&disks->disk[i]);
+        clear_fault_soon(&disks->disk[i]);
 }
 
 /* ---- nbdkit ---- */
@@ -90,11 +90,11 @@ static void on_nbdkit_exit(struct child_process *process, int status, void *opaq
     (void)process;
     atomic_store(&disk->server_runs, false);
     disk->quick_ends = quick ? disk->quick_ends + 1 : 0;
-    trouble(disk, true,
-            "the server of disk %s (%s) ended (%s %d) and is started again; QEMU waits meanwhile%s%s",
-            disk->id, disk_image_path(disk->image), WIFSIGNALED(status) ? "signal" : "exit status",
-            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), WIFSIGNALED(status) ? "" : ": ",
-            WIFSIGNALED(status) ? "" : words);
+    report_fault(disk, true,
+                 "the server of disk %s (%s) ended (%s %d) and is started again; QEMU waits meanwhile%s%s",
+                 disk->id, disk_image_path(disk->image), WIFSIGNALED(status) ? "signal" : "exit status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+                 WIFSIGNALED(status) ? "" : ": ", WIFSIGNALED(status) ? "" : words);
     if (quick)
         restart_later(disk);
     else
@@ -130,22 +130,22 @@ static void start_again(struct disk *disk)
     if (disk->disks->closing)
         return;
     if (disk_server_start(disk, &error)) {
-        trouble_over_soon(disk);
+        clear_fault_soon(disk);
         return;
     }
     disk->quick_ends++;
-    trouble(disk, true, "the server of disk %s (%s) cannot be started: %s", disk->id,
-            disk_image_path(disk->image), error->message);
+    report_fault(disk, true, "the server of disk %s (%s) cannot be started: %s", disk->id,
+                 disk_image_path(disk->image), error->message);
     restart_later(disk);
 }
 
-static void tell_image_error(struct disk *disk)
+static void report_image_error(struct disk *disk)
 {
     int error = (int)atomic_load(&disk->shm->last_errno);
     bool full = error == ENOSPC || error == EDQUOT;
-    trouble(disk, full, "disk %s: %s failed at byte %" G_GUINT64_FORMAT ": %s: %s", disk->id,
-            disk_image_path(disk->image), atomic_load(&disk->shm->last_error_offset), g_strerror(error),
-            full ? "make room there" : "mend that storage, or let the VM go on at the other host");
+    report_fault(disk, full, "disk %s: %s failed at byte %" G_GUINT64_FORMAT ": %s: %s", disk->id,
+                 disk_image_path(disk->image), atomic_load(&disk->shm->last_error_offset), g_strerror(error),
+                 full ? "make room there" : "mend that storage, or let the VM go on at the other host");
 }
 
 static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)
@@ -158,7 +158,7 @@ static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)
         return G_SOURCE_CONTINUE;
     uint32_t bits = atomic_exchange(&disk->shm->attention, 0);
     if (bits & DISK_ATTENTION_ERROR)
-        tell_image_error(disk);
+        report_image_error(disk);
     if (bits & DISK_ATTENTION_FLUSHED)
         disks->config.flushed(disks->config.opaque);
     if (bits & DISK_ATTENTION_DETACHED) {
@@ -193,7 +193,7 @@ void disk_server_close(struct disk *disk)
 {
     g_clear_handle_id(&disk->attention_watch, g_source_remove);
     g_clear_handle_id(&disk->restart, g_source_remove);
-    g_clear_handle_id(&disk->trouble_over, g_source_remove);
+    g_clear_handle_id(&disk->fault_timer, g_source_remove);
     g_clear_pointer(&disk->nbdkit, child_process_free);
     if (disk->socket_path)
         unlink(disk->socket_path);
@@ -202,5 +202,5 @@ void disk_server_close(struct disk *disk)
         if (fds[i] >= 0)
             close(fds[i]);
     g_free(disk->socket_path);
-    g_free(disk->trouble);
+    g_free(disk->fault);
 }

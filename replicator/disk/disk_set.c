@@ -75,7 +75,7 @@ void disks_figures(const struct disks *disks, unsigned number, struct disk_figur
         .candidate_bytes = atomic_load_explicit(&disk->candidate_bytes, memory_order_relaxed),
         .sent_bytes = atomic_load_explicit(&disk->sent_bytes, memory_order_relaxed),
         .server_runs = atomic_load(&disk->server_runs),
-        .trouble = disk->trouble,
+        .fault = disk->fault,
     };
 }
 
@@ -102,7 +102,7 @@ int disks_sync(struct disks *disks)
     int status = 0;
     for (unsigned i = 0; i < disks->n && status == 0; i++)
         if ((status = disk_image_sync(disks->disk[i].image)) < 0)
-            disks_tell_failure(&disks->disk[i], "syncing", status);
+            disks_keep_image_failure(&disks->disk[i], "syncing", status);
     return status;
 }
 
@@ -128,14 +128,14 @@ static const char *advice(int status)
     return status == -ENOSPC || status == -EDQUOT ? "make room there" : "mend that storage";
 }
 
-void disks_tell_failure(const struct disk *disk, const char *doing, int status)
+void disks_keep_image_failure(const struct disk *disk, const char *doing, int status)
 {
     g_autofree char *why = g_strdup_printf("disk %s: %s %s failed: %s: %s", disk->id, doing,
                                            disk_image_path(disk->image), g_strerror(-status), advice(status));
     disks_keep_failure(disk->disks, why);
 }
 
-void disks_tell_file_failure(struct disks *disks, const char *what, const char *name, int status)
+void disks_keep_file_failure(struct disks *disks, const char *what, const char *name, int status)
 {
     g_autofree char *path = disks_state_path(disks, name);
     g_autofree char *why =

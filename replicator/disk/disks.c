@@ -106,7 +106,7 @@ struct disks *disks_open(const struct disks_config *config, GError **error)
     struct disks *disks = g_new0(struct disks, 1);
     g_mutex_init(&disks->mutex);
     g_cond_init(&disks->synced);
-    disks->on_server_changed = disks_mode_look;
+    disks->on_server_changed = disks_mode_server_changed;
     disks->config = *config;
     disks->config.vm_name = g_strdup(config->vm_name);
     disks->config.vm_dir = g_strdup(config->vm_dir);

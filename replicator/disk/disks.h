@@ -56,7 +56,7 @@ struct disks_config {
      */
     void (*flushed)(void *opaque);
     /* Control thread: a message for status, or NULL to clear the previous one. */
-    void (*trouble)(void *opaque, const char *message);
+    void (*fault_changed)(void *opaque, const char *message);
     void *opaque;
 };
 
@@ -90,7 +90,7 @@ void disks_stop_logging(struct disks *disks);
  * Writes everything, also what was held back, and makes writes durable: the guest runs here and nowhere
  * else.
  */
-void disks_let_go(struct disks *disks);
+void disks_write_through(struct disks *disks);
 bool disks_any_shared(const struct disks *disks); /* NULL: false */
 /*
  * Lets a shared disk's writes up to the epoch's end go to the image: the peer holds the epoch. Control
@@ -198,9 +198,9 @@ struct disk_figures {
     uint64_t len, log_bytes, dirty_bytes; /* dirty: the hosts' images may differ in so much */
     uint64_t candidate_bytes, sent_bytes; /* of the last synchronisation: what the maps had, what was sent */
     bool server_runs;
-    const char *trouble; /* or NULL */
+    const char *fault; /* or NULL */
 };
-/* Clears the fault of a full disk when the guest goes on, unless it is reported again. */
+/* Clears the fault of a full disk when the guest goes on, unless it is reported again. Control thread. */
 void disks_guest_goes_on(struct disks *disks);
 void disks_figures(const struct disks *disks, unsigned disk, struct disk_figures *out);
 

@@ -71,7 +71,7 @@ static bool log_is_sound(const struct disk *disk, uint64_t tail, uint64_t len)
  * memory before that: beyond tail the plugin writes its next round at once. A shared disk's plugin may do
  * so as soon as the image has the held writes, so none of its ring's memory is returned here.
  */
-static void take_out(struct disk *disk)
+static void move_tail(struct disk *disk)
 {
     uint64_t tail = atomic_load_explicit(&disk->shm->tail, memory_order_relaxed);
     disk->taken = disk->cut;
@@ -94,7 +94,7 @@ void disks_drop_log(struct disks *disks)
     for (unsigned i = 0; i < disks_count(disks); i++) {
         struct disk *disk = &disks->disk[i];
         disk->cut = atomic_load_explicit(&disk->shm->head, memory_order_acquire);
-        take_out(disk);
+        move_tail(disk);
         /* Held writes have to reach the new standby, which may have to write them. */
         if (disk->shared && (atomic_load(&disk->shm->flags) & DISK_HELD))
             disk->taken = atomic_load(&disk->shm->flushed);
@@ -140,7 +140,7 @@ int disks_collect(struct disks *disks, struct staging *staging, struct staged_ep
         struct disk *disk = &disks->disk[i];
         copy_log(disk, staging, epoch, at);
         at += cut_len(disk);
-        take_out(disk);
+        move_tail(disk);
     }
     return 0;
 }

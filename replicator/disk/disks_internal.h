@@ -39,9 +39,9 @@ struct disk {
     guint attention_watch, restart;
     gint64 started_us;
     unsigned quick_ends; /* in a row */
-    char *trouble;       /* what status says is wrong, or NULL */
-    bool trouble_passes; /* by itself: it is forgotten some time after it was mended */
-    guint trouble_over;
+    char *fault;         /* what status says is wrong, or NULL */
+    bool fault_passes;   /* by itself: it is forgotten some time after it was mended */
+    guint fault_timer;
 
     /* Guarded by disks->mutex: the last order. */
     uint32_t wanted_flags, wanted_map, wanted_seq;
@@ -57,7 +57,7 @@ struct disk {
     _Atomic uint64_t ends[DISKS_EPOCHS];
 
     /* Shared; control thread. */
-    uint64_t released_epoch, told_epoch;
+    uint64_t released_epoch, flushed_epoch;
 
     _Atomic bool server_runs;                     /* control thread writes */
     _Atomic uint64_t candidate_bytes, sent_bytes; /* capture thread writes; of the last synchronisation */
@@ -102,9 +102,9 @@ char *disks_state_path(const struct disks *disks, const char *name);
 /* What disks_failure will say: a sentence, instead of the one before. */
 void disks_keep_failure(struct disks *disks, const char *why);
 /* The same: what was done to the disk's image when it failed. */
-void disks_tell_failure(const struct disk *disk, const char *doing, int status);
+void disks_keep_image_failure(const struct disk *disk, const char *doing, int status);
 /* The same: what could not be written, a file in the state folder. */
-void disks_tell_file_failure(struct disks *disks, const char *what, const char *name, int status);
+void disks_keep_file_failure(struct disks *disks, const char *what, const char *name, int status);
 
 /* Sets error to what was done, to what, and the words of -errno. Always false. */
 bool disks_open_failed(GError **error, int status, const char *what, const char *name);
@@ -120,8 +120,11 @@ void disk_server_close(struct disk *disk);
 
 /* ---- the others ---- */
 
-/* Control thread: checks whether an order has been carried out. */
-void disks_mode_look(struct disks *disks);
+/*
+ * Control thread: a server has carried an order out, or has ended. Begins the sync that disks_make_durable
+ * waits for, once every server has.
+ */
+void disks_mode_server_changed(struct disks *disks);
 /* The thread that syncs. False and error: there is none left. Closing waits for what it is doing. */
 bool disks_mode_open(struct disks *disks, GError **error);
 void disks_mode_close(struct disks *disks);

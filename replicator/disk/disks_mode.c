@@ -56,7 +56,7 @@ void disks_stop_logging(struct disks *disks)
     g_mutex_unlock(&disks->mutex);
 }
 
-void disks_let_go(struct disks *disks)
+void disks_write_through(struct disks *disks)
 {
     disks_order(disks, DISK_DURABLE, DISK_LOGGING | DISK_HELD, false);
 }
@@ -87,9 +87,9 @@ uint64_t disks_newly_flushed(struct disks *disks, unsigned number)
     for (uint64_t epoch = disk->released_epoch; disk->shared && epoch > oldest && newest == 0; epoch--)
         if (flushed >= atomic_load(&disk->ends[epoch % DISKS_EPOCHS]))
             newest = epoch;
-    if (newest <= disk->told_epoch)
+    if (newest <= disk->flushed_epoch)
         return 0;
-    disk->told_epoch = newest;
+    disk->flushed_epoch = newest;
     return newest;
 }
 
@@ -140,7 +140,7 @@ static gboolean on_synced(gpointer opaque)
     if (!disks->making_durable)
         return G_SOURCE_REMOVE;
     if (sync_under_way(disks) || disks->synced_request != disks->durable_request) {
-        disks_mode_look(disks); /* asked again meanwhile: what was written in between counts too */
+        disks_mode_server_changed(disks); /* asked again meanwhile: what was written in between counts too */
         return G_SOURCE_REMOVE;
     }
     if (status < 0) {
@@ -148,7 +148,7 @@ static gboolean on_synced(gpointer opaque)
         g_autofree char *why = disks_failure(disks);
         g_autofree char *message = g_strdup_printf("%s; the output of VM %s stays held",
                                                    why ? why : g_strerror(-status), disks->config.vm_name);
-        disks->config.trouble(disks->config.opaque, message);
+        disks->config.fault_changed(disks->config.opaque, message);
         disks->making_durable = false;
         return G_SOURCE_REMOVE;
     }
@@ -194,7 +194,7 @@ static void begin_sync(struct disks *disks)
     g_thread_pool_push(disks->syncer, disks, NULL);
 }
 
-void disks_mode_look(struct disks *disks)
+void disks_mode_server_changed(struct disks *disks)
 {
     if (!disks->making_durable || sync_under_way(disks) || !writes_are_durable(disks))
         return;
@@ -223,8 +223,8 @@ void disks_make_durable(struct disks *disks, disks_done done, void *opaque)
     disks->durable_request++;
     disks->done = done;
     disks->done_opaque = opaque;
-    disks_let_go(disks);
-    disks_mode_look(disks);
+    disks_write_through(disks);
+    disks_mode_server_changed(disks);
 }
 
 void disks_cancel_durable(struct disks *disks)

@@ -50,7 +50,7 @@ static int apply_stream(struct disks *disks, const struct disk_stream *stream, b
         status = disk_image_apply(disks->disk[record.disk].image, &record);
         if (status < 0) {
             atomic_store(&disks->torn, true);
-            disks_tell_failure(&disks->disk[record.disk], "writing to", status);
+            disks_keep_image_failure(&disks->disk[record.disk], "writing to", status);
             return status;
         }
         write_back(&disks->disk[record.disk], record.len);
@@ -94,7 +94,7 @@ static int mark_half_synchronised(struct disks *disks)
     if (g_file_set_contents_full(marker, "", 0, G_FILE_SET_CONTENTS_DURABLE, 0600, &error))
         return 0;
     int status = g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOSPC) ? -ENOSPC : -EIO;
-    disks_tell_file_failure(disks, "the marker of a synchronisation", MARKER, status);
+    disks_keep_file_failure(disks, "the marker of a synchronisation", MARKER, status);
     return status;
 }
 
@@ -216,10 +216,10 @@ void disks_flushed(struct disks *disks, unsigned number, uint64_t epoch)
 {
     uint64_t all = UINT64_MAX;
     if (number < disks->n)
-        disks->disk[number].told_epoch = epoch;
+        disks->disk[number].flushed_epoch = epoch;
     for (unsigned i = 0; i < disks->n; i++)
         if (disks->disk[i].shared)
-            all = MIN(all, disks->disk[i].told_epoch);
+            all = MIN(all, disks->disk[i].flushed_epoch);
     for (struct held_epoch *held; (held = g_queue_peek_head(&disks->held)) && held->epoch <= all;) {
         disks->held_bytes -= held->len;
         g_free(g_queue_pop_head(&disks->held));
@@ -229,7 +229,7 @@ void disks_flushed(struct disks *disks, unsigned number, uint64_t epoch)
 void disks_forget_held(struct disks *disks)
 {
     for (unsigned i = 0; i < disks->n; i++)
-        disks->disk[i].told_epoch = 0;
+        disks->disk[i].flushed_epoch = 0;
     g_queue_clear_full(&disks->held, g_free);
     disks->held_bytes = 0;
 }
@@ -290,7 +290,7 @@ static int append_to_journal(struct disks *disks, uint64_t term, uint64_t epoch,
     if (status == 0 && durable)
         status = disk_journal_sync(disks->journal);
     if (status < 0)
-        disks_tell_file_failure(disks, "the disks' journal", "journal", status);
+        disks_keep_file_failure(disks, "the disks' journal", "journal", status);
     return status;
 }
 

@@ -307,7 +307,7 @@ static void test_going_on_alone_writes_what_was_held_back_of_a_shared_disk(void 
     disks_stop_logging(host_disks(a)); /* not decided yet */
     assert_int_equal(host_write(a, 65536, 4096, 6), 0);
     assert_int_equal(image_byte_at(a, 4096), 0);
-    disks_let_go(host_disks(a));
+    disks_write_through(host_disks(a));
     while (!disks_order_done(host_disks(a)))
         ;
     assert_int_equal(image_byte_at(a, 4096), byte_at(a, 4096));

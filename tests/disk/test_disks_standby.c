@@ -119,7 +119,7 @@ static struct disks *try_open(bool standby, GError **error)
         .changed = nothing_changed,
         .flushed = nothing_flushed,
         .detached = nothing_told,
-        .trouble = nothing_told,
+        .fault_changed = nothing_told,
     };
     struct disks *disks = disks_open(&config, error);
     for (unsigned i = 0; i < NDISKS; i++)
@@ -401,7 +401,7 @@ static void test_a_vm_without_disks_has_all_its_orders_done_and_is_in_sync(void 
 {
     (void)state;
     disks_order(NULL, DISK_DURABLE, 0, false);
-    disks_let_go(NULL);
+    disks_write_through(NULL);
     assert_true(disks_order_done(NULL));
     assert_int_equal(disks_sync_within(NULL, 1000), 0);
     assert_int_equal(disks_count(NULL), 0);

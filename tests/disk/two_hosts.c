@@ -161,7 +161,7 @@ static void open_disks(struct host *host, bool standby)
         .changed = nothing_changed,
         .flushed = nothing_flushed,
         .detached = tell,
-        .trouble = tell,
+        .fault_changed = tell,
     };
     host->disks = disks_open(&config, &error);
     if (!host->disks)

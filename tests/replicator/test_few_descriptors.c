@@ -148,7 +148,7 @@ static bool make_disks(void)
         .changed = nothing_changed,
         .flushed = nothing_flushed,
         .detached = no_words,
-        .trouble = no_words,
+        .fault_changed = no_words,
     };
     struct disks *disks = disks_open(&config, &error);
     if (disks) {
