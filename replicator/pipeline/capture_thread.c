@@ -10,8 +10,8 @@
  * The thread has no real-time priority, though that would save some 70 us of each pause: in bursts of work it
  * kept the control thread from giving signs of life, and the other host took over from a living one.
  *
- * Pacing: epochs begin on an absolute schedule (no drift; missed ones are skipped). Before the pause, early
- * passes run while they pay: each copies what is dirty, and the next finds only what was dirtied during it.
+ * When an epoch is cut and how early its pages are copied is checkpoint/pacing.h's. This thread waits and
+ * does it.
  */
 #include "replicator/pipeline/capture_thread.h"
 
@@ -20,18 +20,16 @@
 #include <sys/prctl.h>
 
 #include "checkpoint/capture.h"
-#include "checkpoint/log_limit.h"
+#include "checkpoint/pacing.h"
+#include "replicator/network/frame_stream.h"
 #include "replicator/note.h"
 
 #define BATCH_PAGES        2048u
 #define CONVERGED_PAGES    2048u /* pre-copy ends when no more than this is left */
 #define MAX_PRECOPY_PASSES 30u
-#define MAX_EARLY_PASSES   4u
-#define EARLY_WORTH_PAGES  256u /* fewer dirty pages than this are copied in the pause */
 #define IDLE_WAIT_MS       1000
-#define MAX_UNACKED        32u /* epochs in flight; below FRAME_STREAM_EPOCHS */
-#define EARLY_BASE_US      300
-#define EARLY_PAGE_NS      900
+
+_Static_assert(PACING_MAX_UNACKED < FRAME_STREAM_EPOCHS, "the gate remembers every epoch in flight");
 
 enum capture_mode { MODE_IDLE, MODE_FORGET, MODE_PRECOPY, MODE_EPOCHS, MODE_LAST_EPOCH, MODE_QUIT };
 
@@ -61,9 +59,7 @@ struct capture_thread {
     bool tracking, syncing_disks;
     bool first_epoch_due; /* of this synchronisation: it has not been cut yet */
     uint64_t next_epoch, batch;
-    gint64 due_us;
-    uint32_t usual_dirty; /* smoothed dirty pages an epoch */
-    struct log_limit log_limit;
+    struct pacing pacing;
 
     const struct capture_order *serving; /* the order being carried out */
 
@@ -321,15 +317,24 @@ static void record(struct capture_thread *t, const struct capture_report *report
         atomic_fetch_add_explicit(&t->figures.sync_sent_pages, report->pages, memory_order_relaxed);
     t->first_epoch_due = false;
     atomic_fetch_add_explicit(&t->figures.pages_early, report->pages_early, memory_order_relaxed);
-    t->usual_dirty = (uint32_t)(((uint64_t)t->usual_dirty * 7 + report->pages) / 8);
 }
 
-/* How far writers may go ahead of the next epoch. */
-static void judge_pipeline(struct capture_thread *t, const struct staged_epoch *cut)
+static struct pacing_plan plan_now(const struct capture_thread *t)
 {
-    uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
-    log_limit_cut(&t->log_limit, cut->epoch, (int64_t)(cut->boundary_ns / 1000));
-    log_limit_next(&t->log_limit, acked, g_get_monotonic_time());
+    return pacing_plan(&t->pacing, g_get_monotonic_time());
+}
+
+/* From when on a disk's writers wait is told at once, before anything that takes time. */
+static void plan_next(struct capture_thread *t, const struct staged_epoch *cut,
+                      const struct capture_report *report)
+{
+    const struct pacing_report cut_report = {
+        .epoch = cut->epoch,
+        .cut_us = (int64_t)(cut->boundary_ns / 1000),
+        .pages = report->pages,
+        .acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire),
+    };
+    pacing_cut(&t->pacing, &cut_report, g_get_monotonic_time());
 }
 
 /* Waits until due_us or a change of order. True if it is time. */
@@ -350,20 +355,27 @@ static bool wait_until(struct capture_thread *t, const struct capture_order *ord
     return still(t, order);
 }
 
-/* Copies early while it pays. Ends shortly before due_us in the usual case. */
-static bool early_passes(struct capture_thread *t, const struct capture_order *order, gint64 due_us)
+/* Copies early while it pays. Ends shortly before the cut in the usual case. */
+static bool early_passes(struct capture_thread *t, const struct capture_order *order,
+                         const struct pacing_plan *plan)
 {
-    if (t->usual_dirty < EARLY_WORTH_PAGES)
+    int64_t copied;
+    unsigned passes = 0;
+    if (plan->early_passes == 0)
         return true;
-    gint64 lead_us = EARLY_BASE_US * 2 + (gint64)t->usual_dirty * EARLY_PAGE_NS / 1000;
-    if (!wait_until(t, order, due_us - lead_us))
+    if (!wait_until(t, order, plan->early_us))
         return false;
-    for (unsigned pass = 0; pass < MAX_EARLY_PASSES; pass++) {
-        int64_t copied = capture_early_pass(t->capture, t->next_epoch);
-        if (copied < (int64_t)EARLY_WORTH_PAGES / 2)
-            break;
-    }
+    do
+        copied = capture_early_pass(t->capture, t->next_epoch);
+    while (pacing_copies_again(plan, ++passes, copied));
     return still(t, order);
+}
+
+/* Copies early and waits for the time of the cut. False when the order ended. */
+static bool until_cut(struct capture_thread *t, const struct capture_order *order)
+{
+    struct pacing_plan plan = plan_now(t);
+    return early_passes(t, order, &plan) && wait_until(t, order, plan.cut_us);
 }
 
 /* One epoch. False when the order ended. */
@@ -375,13 +387,14 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
     atomic_store_explicit(&t->hurry, false, memory_order_release);
     int status = capture_epoch(t->capture, t->next_epoch, last, &epoch, &report);
     if (status == 0)
-        judge_pipeline(t, epoch);
-    disks_limit_logs(t->config.disks, t->log_limit.bytes);
+        plan_next(t, epoch, &report);
+    disks_limit_logs(t->config.disks, plan_now(t).log_limit);
     /* -EBUSY: the guest stands still for a full disk, say. The standby keeps the epoch before that. */
     if (status == -EAGAIN || status == -ETIME || status == -EBUSY) {
         if (status == -ETIME)
             atomic_fetch_add_explicit(&t->figures.expired, 1, memory_order_relaxed);
         mailbox_wait(&t->wake, (int)t->config.epoch_ms);
+        pacing_missed(&t->pacing, g_get_monotonic_time());
         return still(t, order);
     }
     if (status < 0) {
@@ -404,18 +417,17 @@ static bool run_epoch(struct capture_thread *t, const struct capture_order *orde
 static bool may_cut(struct capture_thread *t)
 {
     uint64_t acked = atomic_load_explicit(&t->acked_epoch, memory_order_acquire);
-    return staging_free_epochs(t->config.staging) >= 2 && t->next_epoch <= acked + MAX_UNACKED &&
+    return staging_free_epochs(t->config.staging) >= 2 && pacing_may_cut(t->next_epoch, acked) &&
            disks_may_pause(t->config.disks);
 }
 
 static void run_epochs(struct capture_thread *t, const struct capture_order *order)
 {
     bool last = order->mode == MODE_LAST_EPOCH;
-    log_limit_init(&t->log_limit);
-    disks_limit_logs(t->config.disks, t->log_limit.bytes);
+    pacing_begin(&t->pacing, g_get_monotonic_time());
+    disks_limit_logs(t->config.disks, plan_now(t).log_limit);
     if (order->first_epoch > t->next_epoch || !last)
         t->next_epoch = MAX(t->next_epoch, order->first_epoch);
-    t->due_us = g_get_monotonic_time();
     if (!last)
         atomic_store(&t->acked_epoch, t->next_epoch - 1);
     /* Output is held from here on: so must be what else the world could see. */
@@ -425,15 +437,11 @@ static void run_epochs(struct capture_thread *t, const struct capture_order *ord
         /* A full pipeline: the epoch grows until the sender gives room (I6). */
         while (!may_cut(t) && still(t, order))
             mailbox_wait(&t->wake, IDLE_WAIT_MS);
-        if (!last && (!early_passes(t, order, t->due_us) || !wait_until(t, order, t->due_us)))
+        if (!last && !until_cut(t, order))
             break;
         disk_sync_between_epochs(t->disk_sync, t->next_epoch);
         if (!run_epoch(t, order, last))
             break;
-        gint64 now = g_get_monotonic_time(), period = (gint64)t->config.epoch_ms * 1000;
-        t->due_us += period;
-        if (t->due_us <= now)
-            t->due_us += (now - t->due_us) / period * period + period;
     }
     disks_limit_logs(t->config.disks, 0);
     while (still(t, order))
@@ -525,6 +533,7 @@ struct capture_thread *capture_thread_new(const struct capture_thread_config *co
         *all[i] = histogram_new();
     g_mutex_init(&t->mutex);
     t->next_epoch = 1;
+    pacing_init(&t->pacing, config->epoch_ms);
     int status = mailbox_open(&t->wake);
     if (status == 0)
         status = capture_open(&t->capture, &capture);
