@@ -30,6 +30,10 @@ void pacing_missed(struct pacing *pacing, int64_t now_us)
     pacing->due_us += epoch_us;
     if (pacing->due_us <= now_us)
         pacing->due_us += (now_us - pacing->due_us) / epoch_us * epoch_us + epoch_us;
+    /* The epoch was cut before it was due: a new schedule begins here, or each such cut would put the next
+     * off. */
+    if (pacing->due_us > now_us + epoch_us)
+        pacing->due_us = now_us + epoch_us;
 }
 
 bool pacing_may_cut(uint64_t epoch, uint64_t acked)

@@ -3,9 +3,9 @@
  * Pacing: when the next epoch is cut, how early its pages are copied, and how much the guest may write to its
  * disks until then. In: a report of each epoch, the newest one that is acked, and the time. Out: a plan.
  *
- * Epochs are cut on an absolute schedule: no drift, and cuts that were missed are skipped. Before a cut,
- * early passes run while they pay: each copies what is dirty while the guest runs, and the next one finds
- * only what was dirtied meanwhile.
+ * Epochs are cut on an absolute schedule: no drift, and cuts that were missed are skipped. A cut that came
+ * early, since a disk's log filled, begins the schedule anew. Before a cut, early passes run while they pay:
+ * each copies what is dirty while the guest runs, and the next one finds only what was dirtied meanwhile.
  *
  * The limit of the disks' logs is lower where the link or the standby is slow, so that the guest's output is
  * not held long behind its writes. An epoch that is not acked PACING_HOLD_US after it was cut means that too
