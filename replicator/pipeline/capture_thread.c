@@ -21,13 +21,11 @@
 
 #include "checkpoint/capture.h"
 #include "checkpoint/pacing.h"
+#include "checkpoint/precopy.h"
 #include "replicator/network/frame_stream.h"
 #include "replicator/note.h"
 
-#define BATCH_PAGES        2048u
-#define CONVERGED_PAGES    2048u /* pre-copy ends when no more than this is left */
-#define MAX_PRECOPY_PASSES 30u
-#define IDLE_WAIT_MS       1000
+#define IDLE_WAIT_MS 1000
 
 _Static_assert(PACING_MAX_UNACKED < FRAME_STREAM_EPOCHS, "the gate remembers every epoch in flight");
 
@@ -57,8 +55,8 @@ struct capture_thread {
 
     /* The thread's own. */
     bool tracking, syncing_disks;
-    bool first_epoch_due; /* of this synchronisation: it has not been cut yet */
-    uint64_t next_epoch, batch;
+    bool first_epoch_due;       /* of this synchronisation: it has not been cut yet */
+    uint64_t next_epoch, batch; /* batch: number of the last one */
     struct pacing pacing;
 
     const struct capture_order *serving; /* the order being carried out */
@@ -168,103 +166,86 @@ static void let_go(struct capture_thread *t)
 
 /* ---- first synchronisation ---- */
 
-enum progress { WORKED, WAITING, FINISHED, FAILED };
-
-/* Memory's part of a first synchronisation: passes over what is dirty, until little is left. */
-struct precopy {
-    unsigned passes;
-    uint64_t left; /* of the present pass */
-};
-
-/* Stages and sends one batch of the present pass. */
-static enum progress send_batch(struct capture_thread *t, const struct capture_order *order,
-                                struct precopy *precopy)
+static uint64_t next_batch_number(void *opaque)
 {
-    int status;
-    struct staged_epoch *batch = capture_batch(t->capture, t->batch + 1, BATCH_PAGES, &status);
-    if (!batch && status == -EAGAIN)
-        return WAITING;
-    if (!batch) {
-        precopy->left = 0;
-        if (status < 0)
-            tell_failure(t, order->generation, status, "dirty pages could not be staged");
-        return status < 0 ? FAILED : WORKED;
-    }
+    return ((struct capture_thread *)opaque)->batch + 1;
+}
+
+static void send_batch(struct capture_thread *t, struct staged_epoch *batch)
+{
     t->batch++;
-    precopy->left -= MIN(precopy->left, batch->npages);
+    sender_post_epoch(t->sender, t->serving->connection, t->serving->term, batch);
+}
+
+static void send_memory(void *opaque, struct staged_epoch *batch, uint64_t left_pages)
+{
+    struct capture_thread *t = opaque;
     atomic_fetch_add_explicit(&t->figures.pages_sent, batch->npages, memory_order_relaxed);
     atomic_fetch_add_explicit(&t->figures.sync_sent_pages, batch->npages, memory_order_relaxed);
-    atomic_store_explicit(&t->figures.sync_remaining_pages, precopy->left, memory_order_relaxed);
-    sender_post_epoch(t->sender, order->connection, order->term, batch);
-    return WORKED;
+    atomic_store_explicit(&t->figures.sync_remaining_pages, left_pages, memory_order_relaxed);
+    send_batch(t, batch);
 }
 
-/* FINISHED: what is left fits into one epoch, or never will by passes. */
-static enum progress memory_step(struct capture_thread *t, const struct capture_order *order,
-                                 struct precopy *precopy)
+static enum precopy_progress step_disks(void *opaque)
 {
-    if (precopy->left > 0)
-        return send_batch(t, order, precopy);
-    int status = capture_harvest(t->capture);
-    if (status < 0) {
-        tell_failure(t, order->generation, status, "dirty pages could not be harvested");
-        return FAILED;
-    }
-    if (capture_dirty(t->capture) <= CONVERGED_PAGES || ++precopy->passes >= MAX_PRECOPY_PASSES)
-        return FINISHED;
-    precopy->left = capture_dirty(t->capture);
-    return WORKED;
-}
-
-static enum progress disks_step(struct capture_thread *t, const struct capture_order *order, bool *ready)
-{
+    struct capture_thread *t = opaque;
     struct staged_epoch *batch;
     int status;
     enum disk_sync_progress progress = disk_sync_step(t->disk_sync, t->batch + 1, &batch, &status);
     if (status < 0) {
-        tell_failure(t, order->generation, status,
+        tell_failure(t, t->serving->generation, status,
                      status == -EINVAL ? "the hosts' images of a disk differ in length"
                                        : "a disk could not be synchronised");
-        return FAILED;
+        return PRECOPY_FAILED;
     }
-    if (batch) {
-        t->batch++;
-        sender_post_epoch(t->sender, order->connection, order->term, batch);
+    if (batch)
+        send_batch(t, batch);
+    switch (progress) {
+    case DISK_SYNC_WORKED:
+        return PRECOPY_WORKED;
+    case DISK_SYNC_WAITING:
+        return PRECOPY_WAITING;
+    case DISK_SYNC_READY:
+        return PRECOPY_READY;
+    case DISK_SYNC_DONE:
+        break;
     }
-    *ready = progress == DISK_SYNC_READY;
-    return progress == DISK_SYNC_DONE ? FINISHED : progress == DISK_SYNC_WORKED ? WORKED : WAITING;
+    return PRECOPY_FINISHED;
 }
 
-/*
- * Memory and disks side by side, a batch of each in turn. Memory waits when it has converged and the disks
- * have not, and converges once more before the disks' last pass: from then on their log fills.
- */
-static enum progress synchronise(struct capture_thread *t, const struct capture_order *order)
+static void finish_disks(void *opaque)
 {
-    struct precopy precopy = {.left = capture_dirty(t->capture)};
-    bool ready = false, last_pass = false;
-    enum progress memory = WORKED, disks = WORKED;
+    disk_sync_finish(((struct capture_thread *)opaque)->disk_sync);
+}
+
+static void memory_failed(void *opaque, int status, const char *what)
+{
+    struct capture_thread *t = opaque;
+    tell_failure(t, t->serving->generation, status, what);
+}
+
+static const struct precopy_calls precopy_calls = {
+    .next_number = next_batch_number,
+    .send = send_memory,
+    .step_disks = step_disks,
+    .finish_disks = finish_disks,
+    .failed = memory_failed,
+};
+
+/* WAITING: the order ended first. */
+static enum precopy_progress synchronise(struct capture_thread *t, const struct capture_order *order)
+{
+    struct precopy precopy;
+    t->serving = order;
+    precopy_begin(&precopy, t->capture, &precopy_calls, t);
     while (still(t, order)) {
-        if (memory != FINISHED)
-            memory = memory_step(t, order, &precopy);
-        if (disks != FINISHED)
-            disks = disks_step(t, order, &ready);
-        if (memory == FAILED || disks == FAILED)
-            return FAILED;
-        if (memory == FINISHED && disks == FINISHED)
-            return FINISHED;
-        if (ready && memory == FINISHED && last_pass) {
-            disk_sync_finish(t->disk_sync);
-            disks = WORKED;
-        } else if (ready && memory == FINISHED) {
-            precopy = (struct precopy){0};
-            memory = WORKED;
-            last_pass = true;
-        }
-        if (memory != WORKED && disks != WORKED)
+        enum precopy_progress progress = precopy_step(&precopy);
+        if (progress == PRECOPY_FINISHED || progress == PRECOPY_FAILED)
+            return progress;
+        if (progress == PRECOPY_WAITING)
             mailbox_wait(&t->wake, IDLE_WAIT_MS);
     }
-    return WAITING;
+    return PRECOPY_WAITING;
 }
 
 /* All that is present becomes dirty, or what the peer may lack. */
@@ -291,7 +272,7 @@ static void run_precopy(struct capture_thread *t, const struct capture_order *or
     } else {
         t->tracking = true;
         atomic_store_explicit(&t->figures.sync_total_pages, capture_dirty(t->capture), memory_order_relaxed);
-        if (synchronise(t, order) == FINISHED)
+        if (synchronise(t, order) == PRECOPY_FINISHED)
             tell(t, NOTE_SYNCHRONISED, order->generation, 0, false);
     }
     /* Until the next order: the control thread answers with epochs, or stops. */
