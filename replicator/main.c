@@ -99,7 +99,7 @@ static void use_peer(struct replicator *r)
     if (r->config.peer_data_port)
         link_set_peer(r->link, r->config.peer_host, port);
     if (r->config.peer_udp_port)
-        heartbeats_set_peer(r, r->config.peer_host, r->config.peer_udp_port);
+        paths_set_peer(r->paths, r->config.peer_host, r->config.peer_udp_port);
 }
 
 void replicator_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port)
@@ -212,7 +212,7 @@ void replicator_begin(struct replicator *r)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *term_path = g_build_filename(r->config.state_dir, "term", NULL);
-    uint16_t data_port = 0, udp_port = 0;
+    uint16_t data_port = 0;
     uint64_t used_term = 0;
     int listen_fd = -1;
     bool listens = r->config.role == SESSION_SECONDARY;
@@ -223,7 +223,7 @@ void replicator_begin(struct replicator *r)
     }
     r->term_file =
         term_file_open(term_path, r->config.token, sizeof r->config.token, &r->box, &used_term, &error);
-    if (!r->term_file || !open_parts(r, &error) || !heartbeats_start(r, &udp_port, &error))
+    if (!r->term_file || !open_parts(r, &error) || !heartbeats_start(r, &error))
         goto failed;
     if (!open_endpoints(r, listen_fd, data_port, &error))
         goto failed;
@@ -231,7 +231,7 @@ void replicator_begin(struct replicator *r)
     if (!r->link)
         goto failed;
     r->data_port = data_port;
-    r->udp_port = udp_port;
+    r->udp_port = paths_port(r->paths);
     if (r->config.peer_host)
         use_peer(r);
     struct session_config session = {
@@ -251,7 +251,7 @@ void replicator_begin(struct replicator *r)
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
     session_init(&r->session, &session, replicator_now_ms());
-    channel_listening(r->channel, data_port, udp_port);
+    channel_listening(r->channel, data_port, r->udp_port);
     priority_set_nice(getpid(), r->config.nice);
     replicator_event_simple(r, SESSION_EVENT_START);
     return;
@@ -300,7 +300,7 @@ static void close_parts(struct replicator *r)
     drop_notes(r);
     g_clear_pointer(&r->connection, connection_put);
     applier_free(g_steal_pointer(&r->applier));
-    heartbeats_stop(r);
+    paths_free(g_steal_pointer(&r->paths));
     guest_close(r);
     disks_close(g_steal_pointer(&r->disks));
     term_file_close(g_steal_pointer(&r->term_file)); /* late: it may wait for a disk */

@@ -110,15 +110,17 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
 static void fill_heartbeats(const struct replicator *r, Understudy__Status *status,
                             Understudy__HeartbeatStatus *paths, Understudy__HeartbeatStatus **pointers)
 {
-    for (unsigned i = 0; i < heartbeats_count(r); i++) {
+    for (unsigned i = 0; i < paths_count(r->paths); i++) {
+        const char *there = i > 0 ? r->config.heartbeat_paths[i - 1].there : r->config.peer_host;
         understudy__heartbeat_status__init(&paths[i]);
-        paths[i].there = (char *)heartbeats_silence(r, i, &paths[i].silent_ms);
-        int failed = heartbeats_send_error(r, i, &paths[i].send_errors);
+        paths[i].there = (char *)(there ? there : "");
+        paths[i].silent_ms = paths_silent_ms(r->paths, i);
+        int failed = paths_send_error(r->paths, i, &paths[i].send_errors);
         paths[i].send_error = (char *)(failed ? g_strerror(failed) : "");
         pointers[i] = &paths[i];
     }
     status->heartbeats = pointers;
-    status->n_heartbeats = heartbeats_count(r);
+    status->n_heartbeats = paths_count(r->paths);
 }
 
 /* What an error says, and where it stands, fills one envelope. */

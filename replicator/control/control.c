@@ -324,7 +324,7 @@ static gboolean on_tick(gpointer opaque)
 {
     struct replicator *r = opaque;
     r->tick_source = 0;
-    heartbeats_look(r);
+    paths_look(r->paths);
     if (r->ended)
         return G_SOURCE_REMOVE;
     replicator_event_simple(r, SESSION_EVENT_TICK);
@@ -547,7 +547,7 @@ static void on_message(struct replicator *r, const struct note *note)
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
     case MESSAGE_BEAT:
-        heartbeats_message(r, note->payload, note->len);
+        paths_take(r->paths, note->payload, note->len);
         return;
     default:
         event.type = SESSION_EVENT_HEARTBEAT;

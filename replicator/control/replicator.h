@@ -7,7 +7,7 @@
  *   guest_disks.c its disks: modes, release and promotion, which wait for them
  *   guest.c      QEMU: start, watch, monitor, promotion
  *   guest_nics.c the sockets of its NICs
- *   heartbeats.c signs of life
+ *   heartbeats.c what the session hears and says of signs of life
  *   channel.c    the daemon: orders in, status out
  */
 #ifndef UNDERSTUDY_REPLICATOR_REPLICATOR_H
@@ -23,7 +23,7 @@
 #include "common/mailbox.h"
 #include "failover/arbiter.h"
 #include "failover/session.h"
-#include "heartbeat/packet.h"
+#include "heartbeat/paths.h"
 #include "hv-hooks/hypervisor.h"
 #include "hv-hooks/line.h"
 #include "hv-hooks/qemu/qemu_process.h"
@@ -47,11 +47,6 @@
 #define REPLICATOR_MAX_NICS 16u
 
 enum replicator_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
-
-/* Another network that joins the hosts: this one's address there and the other's. Strings are owned. */
-struct heartbeat_path {
-    char *here, *there;
-};
 
 /* What the daemon asked for. Strings are owned. */
 struct replicator_config {
@@ -82,7 +77,6 @@ struct replicator_config {
     char *state_dir, *disk_plugin;
 };
 
-struct heartbeats;
 struct channel;
 struct note;
 struct standby;
@@ -145,7 +139,7 @@ struct replicator {
     struct arbiter *arbiter;
     struct term_file *term_file;
     bool last_error_of_term; /* it goes when the term is on disk */
-    struct heartbeats *heartbeats;
+    struct paths *paths;     /* of heartbeats */
     struct channel *channel;
 
     /* Figures for status. Histograms have one writer each: the thread named. */
@@ -246,19 +240,8 @@ void split_fenced(struct replicator *r);
 void split_heard(struct replicator *r, const struct session_event *event);
 
 /* heartbeats.c */
-bool heartbeats_start(struct replicator *r, uint16_t *port, GError **error);
-void heartbeats_set_peer(struct replicator *r, const char *host, uint16_t port);
-unsigned heartbeats_count(const struct replicator *r);
-/* Where path i leads ("" if that is not known yet), and for how long nothing has come by it. */
-const char *heartbeats_silence(const struct replicator *r, unsigned i, uint64_t *silent_ms);
+bool heartbeats_start(struct replicator *r, GError **error);
 /* A beat by every path now, because it asks, answers or tells a new term; by_link: as a message, too. */
 void heartbeats_send_now(struct replicator *r, bool by_link);
-/* A beat that came by the link. Untrusted. */
-void heartbeats_message(struct replicator *r, const uint8_t *bytes, size_t len);
-/* Reads what waits in the sockets and notices a stall of our own: before anybody counts as silent. */
-void heartbeats_look(struct replicator *r);
-/* The errno of the last packet that was sent by path i, 0 if it went out, and how many did not. */
-int heartbeats_send_error(const struct replicator *r, unsigned i, uint64_t *total);
-void heartbeats_stop(struct replicator *r);
 
 #endif
