@@ -51,16 +51,6 @@ static gboolean on_notes(gint fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-void replicator_give_up(struct replicator *r)
-{
-    if (r->ended)
-        return;
-    r->ended = true;
-    r->exit_status = 1;
-    channel_ended(r->channel, SESSION_END_HYPERVISOR_DIED, r->last_error);
-    g_main_loop_quit(r->loop);
-}
-
 /* A frame the guest received: the peer gets a copy. */
 static void send_frame_copy(void *opaque, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len)
 {
@@ -86,8 +76,8 @@ void replicator_configured(struct replicator *r)
                     r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL, r->config.listen_address,
                     r->config.ram_bytes + r->config.ram_bytes / 256 + OTHER_STAGING_LEN, &error);
     if (!fits || !guest_disks_open(r, &error) || !guest_start(r, &error)) {
-        replicator_error(r, "%s", error->message);
-        replicator_give_up(r);
+        sink_error(&r->sink, "%s", error->message);
+        sink_give_up(&r->sink);
     }
 }
 
@@ -253,13 +243,13 @@ void replicator_begin(struct replicator *r)
     session_init(&r->session, &session, replicator_now_ms());
     channel_listening(r->channel, data_port, r->udp_port);
     priority_set_nice(getpid(), r->config.nice);
-    replicator_event_simple(r, SESSION_EVENT_START);
+    sink_event_simple(&r->sink, SESSION_EVENT_START);
     return;
 failed:
     if (listen_fd >= 0 && r->nendpoints == 0)
         close(listen_fd);
-    replicator_error(r, "VM %s: %s", r->config.vm_name, error->message);
-    replicator_give_up(r);
+    sink_error(&r->sink, "VM %s: %s", r->config.vm_name, error->message);
+    sink_give_up(&r->sink);
 }
 
 static void drop_notes(struct replicator *r)
@@ -316,7 +306,7 @@ static void close_parts(struct replicator *r)
     arbiter_free(r->arbiter);
     channel_free(r->channel);
     mailbox_close(&r->box);
-    g_free(r->last_error);
+    sink_clear(&r->sink);
     g_free(r->split);
     g_free(r->guest_event);
     g_free(r->trial_text);
@@ -330,9 +320,9 @@ static gboolean on_terminate(gpointer opaque)
 {
     struct replicator *r = opaque;
     if (r->hv_ready && !r->ended)
-        replicator_event_simple(r, SESSION_EVENT_LEAVE);
+        sink_event_simple(&r->sink, SESSION_EVENT_LEAVE);
     else
-        replicator_give_up(r);
+        sink_give_up(&r->sink);
     return G_SOURCE_CONTINUE;
 }
 
@@ -375,6 +365,7 @@ int main(int argc, char **argv)
     if (fcntl(atoi(argv[2]), F_SETFD, FD_CLOEXEC) < 0)
         return 2;
     r.loop = g_main_loop_new(NULL, FALSE);
+    control_open(&r);
     r.channel = channel_new(&r, atoi(argv[2]));
     g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
     g_unix_signal_add(SIGTERM, on_terminate, &r);

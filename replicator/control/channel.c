@@ -180,7 +180,8 @@ static void report(struct channel *channel)
     status.sync_difference = r->sync_difference;
     status.detect_ms = r->detect_ms;
     status.promote_ms = r->promote_ms;
-    status.last_error = r->last_error ? r->last_error : (char *)"";
+    const char *last_error = sink_last_error(&r->sink);
+    status.last_error = (char *)(last_error ? last_error : "");
     status.on_peer_loss = r->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD
                               ? UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD
                               : UNDERSTUDY__PEER_LOSS__PEER_LOSS_CONTINUE;
@@ -275,17 +276,18 @@ static void take_start(struct replicator *r, const Understudy__Start *start)
     g_autoptr(GError) error = NULL;
     if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0 ||
         p->n_disks > DISK_MAX) {
-        replicator_error(r, "the daemon sent an order that was not understood");
-        replicator_give_up(r);
+        sink_error(&r->sink, "the daemon sent an order that was not understood");
+        sink_give_up(&r->sink);
         return;
     }
     if (!is_within_limits(start, &error)) {
-        replicator_error(r, "%s", error->message);
-        replicator_give_up(r);
+        sink_error(&r->sink, "%s", error->message);
+        sink_give_up(&r->sink);
         return;
     }
     config->role = start->role == UNDERSTUDY__ROLE__ROLE_PRIMARY ? SESSION_PRIMARY : SESSION_SECONDARY;
     config->vm_name = g_strdup(p->vm);
+    sink_set_vm_name(&r->sink, config->vm_name);
     config->vm_dir = g_strdup(start->vm_dir);
     config->qemu_argv = g_new0(char *, start->n_argv + 1);
     for (size_t i = 0; i < start->n_argv; i++)
@@ -339,8 +341,8 @@ static void on_start(struct channel *channel, const Understudy__Start *start)
         take_start(channel->r, start);
         return;
     }
-    replicator_error(channel->r, "%s", error->message);
-    replicator_give_up(channel->r);
+    sink_error(&channel->r->sink, "%s", error->message);
+    sink_give_up(&channel->r->sink);
 }
 
 static void reset_figures(struct replicator *r)
@@ -369,14 +371,14 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
                               (uint16_t)message->peer_moved->udp_port);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER:
-        replicator_event_simple(r, message->failover->force ? SESSION_EVENT_FAILOVER_FORCE
-                                                            : SESSION_EVENT_FAILOVER_PLANNED);
+        sink_event_simple(&r->sink, message->failover->force ? SESSION_EVENT_FAILOVER_FORCE
+                                                             : SESSION_EVENT_FAILOVER_PLANNED);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_STOP:
         if (r->hv_ready)
-            replicator_event_simple(r, SESSION_EVENT_STOP);
+            sink_event_simple(&r->sink, SESSION_EVENT_STOP);
         else
-            replicator_give_up(r);
+            sink_give_up(&r->sink);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_POWER:
         guest_button(r, message->power->action);

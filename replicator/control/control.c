@@ -8,40 +8,10 @@
  */
 #include "replicator/control/replicator.h"
 
-#include <stdarg.h>
-
-#include "common/words.h"
 #include "replicator/control/channel.h"
 #include "replicator/control/term_file.h"
 #include "replicator/control/trial.h"
 #include "replicator/note.h"
-
-uint64_t replicator_now_ms(void)
-{
-    return (uint64_t)(g_get_monotonic_time() / 1000);
-}
-
-void replicator_error(struct replicator *r, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    g_autofree char *words = g_strdup_vprintf(format, args);
-    g_free(r->last_error);
-    r->last_error = words_make_readable(words, WORDS_PATH_MAX);
-    r->last_error_of_disk = r->last_error_of_term = false;
-    va_end(args);
-    g_warning("%s: %s", r->config.vm_name, r->last_error);
-    channel_report_soon(r->channel);
-}
-
-void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
-                     uint32_t arg)
-{
-    if (!r->connection)
-        return;
-    struct transport_message message = {.type = type, .term = term, .epoch = epoch, .arg = arg};
-    sender_post_message(r->sender, r->connection, &message);
-}
 
 static void fill_hello(struct replicator *r, struct wire_hello *hello)
 {
@@ -104,11 +74,10 @@ static void do_start_resync(struct replicator *r, uint64_t held_epoch)
 static void on_stop_late(void *opaque)
 {
     struct replicator *r = opaque;
-    replicator_error(r,
-                     "VM %s: its checkpoints have not ended yet: QEMU, or the storage of a disk or of the "
-                     "folder %s, does not answer; no standby is looked for until it does",
-                     r->config.vm_name, r->config.state_dir ? r->config.state_dir : r->config.vm_dir);
-    r->last_error_of_disk = true;
+    sink_error_of(&r->sink, SINK_CAUSE_DISK,
+                  "VM %s: its checkpoints have not ended yet: QEMU, or the storage of a disk or of the "
+                  "folder %s, does not answer; no standby is looked for until it does",
+                  r->config.vm_name, r->config.state_dir ? r->config.state_dir : r->config.vm_dir);
 }
 
 static void on_stop_over(void *opaque, gint64 took_us)
@@ -117,9 +86,8 @@ static void on_stop_over(void *opaque, gint64 took_us)
     if (took_us >= G_USEC_PER_SEC) {
         g_message("%s: its checkpoints have ended %.1f s after they were told to", r->config.vm_name,
                   (double)took_us / G_USEC_PER_SEC);
-        if (r->last_error_of_disk)
-            g_clear_pointer(&r->last_error, g_free);
-        channel_report_soon(r->channel);
+        sink_error_over(&r->sink, SINK_CAUSE_DISK);
+        sink_changed(&r->sink);
     }
     guest_disks_stop_logging(r);
 }
@@ -150,7 +118,7 @@ static void on_granted(bool granted, uint64_t term, void *opaque)
     if (granted && r->session.role == SESSION_SECONDARY && !r->session.handed_over)
         r->detect_ms = (double)r->silent_ms;
     r->asked_us = 0;
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
 }
 
 static void do_end(struct replicator *r, enum session_end_reason reason)
@@ -159,14 +127,14 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
         return;
     r->ended = true;
     if (reason == SESSION_END_BUG)
-        replicator_error(
-            r,
+        sink_error(
+            &r->sink,
             "VM %s ended here because understudy itself went wrong: its session was %s and would have "
             "become %s. Nothing of that was done; the other host goes on as after a crash of this one. "
             "Please report this sentence",
             r->config.vm_name, session_state_name(r->session.bug_from),
             session_state_name(r->session.bug_to));
-    channel_ended(r->channel, reason, r->last_error);
+    channel_ended(r->channel, reason, sink_last_error(&r->sink));
     g_main_loop_quit(r->loop);
 }
 
@@ -245,7 +213,7 @@ static void do_action(struct replicator *r, const struct session_action *action,
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
-        replicator_send(r, MESSAGE_ACK, action->term, action->epoch, action->untried ? ACK_UNTRIED : 0);
+        sink_send(&r->sink, MESSAGE_ACK, action->term, action->epoch, action->untried ? ACK_UNTRIED : 0);
         break;
     case SESSION_DO_APPLY:
         input_log_acked(r->input_log, action->epoch);
@@ -281,16 +249,16 @@ static void do_action(struct replicator *r, const struct session_action *action,
         capture_thread_last_epoch(r->capture);
         break;
     case SESSION_DO_SEND_HANDOVER:
-        replicator_send(r, MESSAGE_HANDOVER, action->term, action->epoch, 0);
+        sink_send(&r->sink, MESSAGE_HANDOVER, action->term, action->epoch, 0);
         break;
     case SESSION_DO_SEND_HANDOVER_DONE:
-        replicator_send(r, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);
+        sink_send(&r->sink, MESSAGE_HANDOVER_DONE, action->term, action->epoch, 0);
         break;
     case SESSION_DO_SEND_GOODBYE:
-        replicator_send(r, MESSAGE_GOODBYE, action->term, action->epoch, action->reason);
+        sink_send(&r->sink, MESSAGE_GOODBYE, action->term, action->epoch, action->reason);
         break;
     case SESSION_DO_SEND_FENCED:
-        replicator_send(r, MESSAGE_FENCED, action->term, 0, 0);
+        sink_send(&r->sink, MESSAGE_FENCED, action->term, 0, 0);
         break;
     case SESSION_DO_RESUME_GUEST:
         capture_stop_resume(&r->capture_stop);
@@ -327,7 +295,7 @@ static gboolean on_tick(gpointer opaque)
     paths_look(r->paths);
     if (r->ended)
         return G_SOURCE_REMOVE;
-    replicator_event_simple(r, SESSION_EVENT_TICK);
+    sink_event_simple(&r->sink, SESSION_EVENT_TICK);
     return G_SOURCE_REMOVE;
 }
 
@@ -358,20 +326,19 @@ static void say_of_trial(struct replicator *r, char *text)
     r->trial_text = text;
     if (text)
         g_message("%s: %s", r->config.vm_name, text);
-    channel_report_soon(r->channel);
+    sink_changed(&r->sink);
 }
 
 static void fail_trial(struct replicator *r, const char *why)
 {
     const struct session_event event = {.type = SESSION_EVENT_TRIED};
     say_of_trial(r, NULL);
-    replicator_error(
-        r,
-        "QEMU %s of this host cannot take VM %s over, which runs in QEMU %s on the other host: on "
-        "trial it did not load the state of the guest's devices (%s); install QEMU %s here, or "
-        "another later one",
-        r->config.qemu_version, r->config.vm_name, r->config.tried_for, why, r->config.tried_for);
-    replicator_event(r, &event);
+    sink_error(&r->sink,
+               "QEMU %s of this host cannot take VM %s over, which runs in QEMU %s on the other host: on "
+               "trial it did not load the state of the guest's devices (%s); install QEMU %s here, or "
+               "another later one",
+               r->config.qemu_version, r->config.vm_name, r->config.tried_for, why, r->config.tried_for);
+    sink_event(&r->sink, &event);
 }
 
 static bool stands_by(const struct replicator *r)
@@ -415,7 +382,7 @@ static void on_tried(struct replicator *r, const struct note *note)
         say_of_trial(r, g_strdup_printf("QEMU %s loaded the state of the guest's devices on trial in %.0f ms "
                                         "(epoch %" G_GUINT64_FORMAT ")",
                                         r->config.qemu_version, (double)note->status / 1000, note->epoch));
-        replicator_event(r, &event);
+        sink_event(&r->sink, &event);
     } else {
         say_of_trial(r, NULL);
     }
@@ -436,7 +403,7 @@ static void on_state_changed(struct replicator *r, enum session_state before, en
     stop_trial_unless_standing_by(r);
     g_message("%s: %s, was %s (%s)", r->config.vm_name, session_state_name(r->session.state),
               session_state_name(before), session_event_name(cause));
-    channel_report_soon(r->channel);
+    sink_changed(&r->sink);
 }
 
 /* One event. offered: the epoch that came with it, or NULL. */
@@ -466,36 +433,59 @@ static void handle_one(void *opaque, const struct session_event *event, struct s
         on_state_changed(r, before, event->type);
 }
 
-/* offered: the epoch that came with the event, or NULL. */
-static void handle(struct replicator *r, const struct session_event *event, struct staged_epoch *offered)
+/* ---- what the parts post (sink.h) ---- */
+
+static void on_handled(void *opaque)
 {
-    if (!event_queue_post(&r->events, event, offered, handle_one, r)) {
-        g_warning("%s: an event (%s) came amid too many others: the link is given up", r->config.vm_name,
-                  session_event_name(event->type));
-        if (offered)
-            applier_post_discard(r->applier, offered);
-        if (r->connection)
-            connection_shutdown(r->connection);
-    }
-    if (!event_queue_runs(&r->events))
-        arm_tick(r);
+    arm_tick(opaque);
 }
 
-void replicator_event(struct replicator *r, const struct session_event *event)
+static void on_overflow(void *opaque, const struct session_event *event, struct staged_epoch *offered)
 {
-    handle(r, event, NULL);
+    struct replicator *r = opaque;
+    g_warning("%s: an event (%s) came amid too many others: the link is given up", r->config.vm_name,
+              session_event_name(event->type));
+    if (offered)
+        applier_post_discard(r->applier, offered);
+    if (r->connection)
+        connection_shutdown(r->connection);
 }
 
-void replicator_event_simple(struct replicator *r, enum session_event_type type)
+static void on_send(void *opaque, const struct transport_message *message)
 {
-    struct session_event event = {.type = type};
-    handle(r, &event, NULL);
+    struct replicator *r = opaque;
+    if (r->connection)
+        sender_post_message(r->sender, r->connection, message);
 }
 
-void replicator_heard(struct replicator *r, const struct session_event *event)
+static void on_changed(void *opaque)
 {
-    split_heard(r, event);
-    handle(r, event, NULL);
+    const struct replicator *r = opaque;
+    channel_report_soon(r->channel);
+}
+
+static void on_give_up(void *opaque)
+{
+    struct replicator *r = opaque;
+    if (r->ended)
+        return;
+    r->ended = true;
+    r->exit_status = 1;
+    channel_ended(r->channel, SESSION_END_HYPERVISOR_DIED, sink_last_error(&r->sink));
+    g_main_loop_quit(r->loop);
+}
+
+void control_open(struct replicator *r)
+{
+    static const struct sink_core core = {
+        .event = handle_one,
+        .done = on_handled,
+        .overflow = on_overflow,
+        .send = on_send,
+        .changed = on_changed,
+        .give_up = on_give_up,
+    };
+    sink_init(&r->sink, &core, r);
 }
 
 static void on_message(struct replicator *r, const struct note *note)
@@ -521,9 +511,9 @@ static void on_message(struct replicator *r, const struct note *note)
         event.type = SESSION_EVENT_GOODBYE;
         event.reason = (enum session_end_reason)note->aux;
         if (r->session.state == SESSION_HANDING_OVER)
-            replicator_error(r,
-                             "the other host could not take VM %s over (%s): its understudyd has logged why",
-                             r->config.vm_name, session_end_reason_name(event.reason));
+            sink_error(&r->sink,
+                       "the other host could not take VM %s over (%s): its understudyd has logged why",
+                       r->config.vm_name, session_end_reason_name(event.reason));
         break;
     case MESSAGE_FENCED:
         event.type = SESSION_EVENT_FENCED;
@@ -541,7 +531,7 @@ static void on_message(struct replicator *r, const struct note *note)
     case MESSAGE_DISK_HASHES:
     case MESSAGE_DISK_FLUSHED:
         if (!guest_disks_message(r, note)) {
-            replicator_error(r, "the peer sent nonsense about the disks: are both hosts of one version?");
+            sink_error(&r->sink, "the peer sent nonsense about the disks: are both hosts of one version?");
             connection_shutdown(r->connection);
         }
         event.type = SESSION_EVENT_HEARTBEAT;
@@ -553,7 +543,7 @@ static void on_message(struct replicator *r, const struct note *note)
         event.type = SESSION_EVENT_HEARTBEAT;
         break;
     }
-    handle(r, &event, NULL);
+    sink_event(&r->sink, &event);
 }
 
 static struct session_hello images_of(const struct wire_images *images)
@@ -572,7 +562,7 @@ static void on_link_up(struct replicator *r, struct note *note)
     r->connection = g_steal_pointer(&note->connection);
     event.said = images_of(&r->connection->said);
     event.heard = images_of(&r->connection->heard);
-    g_clear_pointer(&r->last_error, g_free);
+    sink_forget_error(&r->sink);
     r->peer_untried = false;
     r->transport = r->connection->transport->ops->name;
     if (note->len) {
@@ -580,7 +570,7 @@ static void on_link_up(struct replicator *r, struct note *note)
         r->transport_why = g_strdup((const char *)note->payload);
     }
     disk_sync_connected(r->disk_sync);
-    handle(r, &event, NULL);
+    sink_event(&r->sink, &event);
     if (r->connection && r->session.state == SESSION_FOLLOWING)
         disk_answer_connected(r->disk_answer, r->connection, r->session.term);
 }
@@ -590,8 +580,8 @@ static void on_epoch_received(struct replicator *r, struct note *note)
     struct staged_epoch *staged = g_steal_pointer(&note->staged);
     if (image_check(r->image, staged) < 0 || disks_check(r->disks, r->staging, staged) < 0) {
         applier_post_discard(r->applier, staged);
-        replicator_error(
-            r,
+        sink_error(
+            &r->sink,
             "the peer sent pages or disk blocks that this VM does not have: are both hosts of one version?");
         connection_shutdown(r->connection);
         return;
@@ -606,12 +596,12 @@ static void on_epoch_received(struct replicator *r, struct note *note)
                                      .term = note->term,
                                      .peer_role = SESSION_PRIMARY,
                                      .by_link = true};
-        replicator_heard(r, &beat);
+        heartbeats_heard(r, &beat);
         return;
     }
     struct session_event event = {
         .type = SESSION_EVENT_EPOCH_RECEIVED, .term = note->term, .epoch = note->epoch};
-    handle(r, &event, staged);
+    sink_epoch(&r->sink, &event, staged);
 }
 
 /* Notes that belong to one connection. */
@@ -629,11 +619,11 @@ static void on_link_note(struct replicator *r, struct note *note)
     } else if (note->letter.kind == NOTE_EPOCH_SENT) {
         struct session_event event = {
             .type = SESSION_EVENT_EPOCH_SENT, .term = r->session.term, .epoch = note->epoch};
-        handle(r, &event, NULL);
+        sink_event(&r->sink, &event);
     } else {
         g_clear_pointer(&r->connection, connection_put);
         g_info("%s: link down: %s", r->config.vm_name, g_strerror(-note->status));
-        replicator_event_simple(r, SESSION_EVENT_LINK_DOWN);
+        sink_event_simple(&r->sink, SESSION_EVENT_LINK_DOWN);
     }
 }
 
@@ -649,13 +639,13 @@ static void on_capture_note(struct replicator *r, const struct note *note)
         event.type = SESSION_EVENT_EPOCH_CUT;
         event.ok = note->arg; /* the last epoch: the guest stays paused */
     } else {
-        replicator_error(r, "%s", (const char *)note->payload);
-        replicator_event_simple(r, SESSION_EVENT_TRACKING_LOST);
+        sink_error(&r->sink, "%s", (const char *)note->payload);
+        sink_event_simple(&r->sink, SESSION_EVENT_TRACKING_LOST);
         if (r->connection)
             connection_shutdown(r->connection);
         return;
     }
-    handle(r, &event, NULL);
+    sink_event(&r->sink, &event);
 }
 
 /* The peer may be waiting for room in our staging. */
@@ -669,8 +659,9 @@ static void tell_room(struct replicator *r)
 static void on_image_failed(struct replicator *r, int status)
 {
     g_autofree char *why = r->disks ? disks_failure(r->disks) : NULL;
-    replicator_error(r, "VM %s cannot stand by here: %s", r->config.vm_name, why ? why : g_strerror(-status));
-    replicator_event_simple(r, SESSION_EVENT_IMAGE_FAILED);
+    sink_error(&r->sink, "VM %s cannot stand by here: %s", r->config.vm_name,
+               why ? why : g_strerror(-status));
+    sink_event_simple(&r->sink, SESSION_EVENT_IMAGE_FAILED);
 }
 
 static void on_applied(struct replicator *r, const struct note *note)
@@ -682,31 +673,27 @@ static void on_applied(struct replicator *r, const struct note *note)
         return;
     }
     if (r->disks && r->connection && r->connection->id == note->link)
-        replicator_send(r, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
+        sink_send(&r->sink, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
     if (is_batch)
         return;
     struct session_event event = {
         .type = SESSION_EVENT_EPOCH_APPLIED, .term = r->session.term, .epoch = note->epoch};
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
     consider_trial(r);
 }
 
 static void on_term_note(struct replicator *r, const struct note *note)
 {
     if (note->letter.kind == NOTE_TERM_FAILED) {
-        replicator_error(
-            r,
-            "VM %s: the new term could not be written to %s: %s. What the guest sends waits; it is "
-            "tried again every second",
-            r->config.vm_name, r->config.state_dir, g_strerror(-note->status));
-        r->last_error_of_term = true;
+        sink_error_of(&r->sink, SINK_CAUSE_TERM,
+                      "VM %s: the new term could not be written to %s: %s. What the guest sends waits; it is "
+                      "tried again every second",
+                      r->config.vm_name, r->config.state_dir, g_strerror(-note->status));
         return;
     }
-    if (r->last_error_of_term)
-        g_clear_pointer(&r->last_error, g_free);
-    r->last_error_of_term = false;
+    sink_error_over(&r->sink, SINK_CAUSE_TERM);
     const struct session_event event = {.type = SESSION_EVENT_TERM_KEPT, .term = note->term};
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
 }
 
 void replicator_note(struct replicator *r, struct note *note)
@@ -716,7 +703,7 @@ void replicator_note(struct replicator *r, struct note *note)
         on_link_up(r, note);
         break;
     case NOTE_LINK_REFUSED:
-        replicator_error(r, "%s", (const char *)note->payload);
+        sink_error(&r->sink, "%s", (const char *)note->payload);
         break;
     case NOTE_LINK_DOWN:
     case NOTE_MESSAGE:
@@ -743,7 +730,7 @@ void replicator_note(struct replicator *r, struct note *note)
         if (r->connection && r->connection->id == note->link) {
             struct session_event event = {
                 .type = SESSION_EVENT_EPOCH_DURABLE, .term = note->term, .epoch = note->epoch};
-            replicator_event(r, &event);
+            sink_event(&r->sink, &event);
         }
         break;
     case NOTE_TERM_KEPT:

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "hv-hooks/qemu/takeover.h"
-#include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 #include "replicator/note.h"
 
@@ -47,11 +46,11 @@ static void tell_exit(struct replicator *r, int status)
     g_autofree char *log = g_build_filename(r->config.vm_dir, "console.log", NULL);
     g_autofree char *words = child_process_last_words(log);
     if (!r->hv_ready && g_str_has_prefix(words, "understudy: "))
-        replicator_error(r, "%s", words + strlen("understudy: ")); /* the hook refused */
+        sink_error(&r->sink, "%s", words + strlen("understudy: ")); /* the hook refused */
     else
-        replicator_error(r, "QEMU ended by itself (%s %d): %s",
-                         WIFSIGNALED(status) ? "signal" : "exit status",
-                         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
+        sink_error(&r->sink, "QEMU ended by itself (%s %d): %s",
+                   WIFSIGNALED(status) ? "signal" : "exit status",
+                   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), words);
 }
 
 static void on_qemu_exit(struct child_process *process, int status, void *opaque)
@@ -63,12 +62,12 @@ static void on_qemu_exit(struct child_process *process, int status, void *opaque
     if (r->ended || r->quitting)
         return;
     /* A hook that refused may have said why already, and QEMU was killed for it. */
-    if (r->hv_ready || !r->last_error)
+    if (r->hv_ready || !sink_last_error(&r->sink))
         tell_exit(r, status);
     if (!r->hv_ready)
-        replicator_give_up(r);
+        sink_give_up(&r->sink);
     else
-        replicator_event_simple(r, SESSION_EVENT_HYPERVISOR_DIED);
+        sink_event_simple(&r->sink, SESSION_EVENT_HYPERVISOR_DIED);
 }
 
 static void on_qmp_event(struct qmp *qmp, const char *name, json_t *data, void *opaque)
@@ -136,9 +135,9 @@ void guest_ready(struct replicator *r, const struct note *note)
 {
     g_thread_join(g_steal_pointer(&r->ready_thread));
     if (note->letter.kind == NOTE_HYPERVISOR_FAILED) {
-        if (!r->last_error)
-            replicator_error(r, "VM %s could not be started: %s", r->config.vm_name,
-                             (const char *)note->payload);
+        if (!sink_last_error(&r->sink))
+            sink_error(&r->sink, "VM %s could not be started: %s", r->config.vm_name,
+                       (const char *)note->payload);
         /* QEMU may be about to exit and say more; its exit ends us, or this does. */
         if (!r->qemu_gone)
             child_process_kill(r->qemu);
@@ -150,7 +149,7 @@ void guest_ready(struct replicator *r, const struct note *note)
     r->qmp = qmp_open(monitor, QMP_TIMEOUT_MS, NULL, on_qmp_closed, r);
     qmp_listen(r->qmp, on_qmp_event, r);
     if (!guest_nics_connect(r)) {
-        replicator_give_up(r);
+        sink_give_up(&r->sink);
         return;
     }
     replicator_begin(r);
@@ -165,10 +164,10 @@ static void tell_that_it_stands(struct replicator *r, const char *run_state)
     if (g_str_equal(run_state, "io-error"))
         guest_disks_retry(r);
     else
-        replicator_error(r,
-                         "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
-                         "QEMU's monitor command 'cont' lets it go on",
-                         r->config.vm_name, run_state);
+        sink_error(&r->sink,
+                   "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
+                   "QEMU's monitor command 'cont' lets it go on",
+                   r->config.vm_name, run_state);
 }
 
 static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, void *opaque)
@@ -177,7 +176,7 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
     struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = r->promote_term, .ok = ok};
     r->standby = NULL;
     if (!ok) {
-        replicator_error(r, "VM %s could not be taken over: %s", r->config.vm_name, message);
+        sink_error(&r->sink, "VM %s could not be taken over: %s", r->config.vm_name, message);
     } else {
         uint64_t lost_ns = (uint64_t)g_get_monotonic_time() * 1000 - image_received_ns(r->image);
         r->promote_ms = (double)(g_get_monotonic_time() - r->granted_us) / 1000;
@@ -188,7 +187,7 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
         g_message("%s: taken over, guest running %.1f ms after the decision (QEMU %.1f ms)",
                   r->config.vm_name, r->promote_ms, (double)elapsed_us / 1000);
     }
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
     if (ok && !g_str_equal(message, "running"))
         tell_that_it_stands(r, message);
     if (ok)
@@ -208,9 +207,9 @@ void guest_promote(struct replicator *r, uint64_t term)
     r->standby = standby_takeover(r->hv, used_len, nblocks, r->qmp, devstate, len, TAKEOVER_TIMEOUT_MS,
                                   on_taken_over, r, &error);
     if (!r->standby) {
-        replicator_error(r, "VM %s could not be taken over: %s", r->config.vm_name, error->message);
+        sink_error(&r->sink, "VM %s could not be taken over: %s", r->config.vm_name, error->message);
         struct session_event event = {.type = SESSION_EVENT_PROMOTED, .term = term, .ok = false};
-        replicator_event(r, &event);
+        sink_event(&r->sink, &event);
     }
 }
 

@@ -12,7 +12,6 @@
 #include <gio/gio.h>
 
 #include "common/words.h"
-#include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 #include "replicator/disk/disk_log.h"
 #include "replicator/note.h"
@@ -40,7 +39,7 @@ static void on_flushed(void *opaque)
     for (unsigned disk = 0; disk < disks_count(r->disks); disk++) {
         uint64_t epoch = disks_newly_flushed(r->disks, disk);
         if (epoch && r->session.role == SESSION_PRIMARY)
-            replicator_send(r, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
+            sink_send(&r->sink, MESSAGE_DISK_FLUSHED, r->session.term, epoch, disk);
     }
 }
 
@@ -48,7 +47,7 @@ static void on_flushed(void *opaque)
 static void on_detached(void *opaque, const char *why)
 {
     struct replicator *r = opaque;
-    replicator_error(r, "%s", why);
+    sink_error(&r->sink, "%s", why);
     if (r->connection)
         connection_shutdown(r->connection);
 }
@@ -57,10 +56,9 @@ static void on_trouble(void *opaque, const char *message)
 {
     struct replicator *r = opaque;
     if (message) {
-        replicator_error(r, "%s", message);
-        r->last_error_of_disk = true;
-    } else if (r->last_error_of_disk) {
-        g_clear_pointer(&r->last_error, g_free);
+        sink_error_of(&r->sink, SINK_CAUSE_DISK, "%s", message);
+    } else {
+        sink_error_over(&r->sink, SINK_CAUSE_DISK);
     }
 }
 
@@ -90,14 +88,14 @@ bool guest_disks_open(struct replicator *r, GError **error)
 static void answer(struct replicator *r, uint64_t order, bool ok)
 {
     const struct session_event event = {.type = SESSION_EVENT_DISKS_READY, .order = order, .ok = ok};
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
 }
 
 static void on_durable(void *opaque)
 {
     struct replicator *r = opaque;
     const struct session_event event = {.type = SESSION_EVENT_DISKS_DURABLE, .order = r->durable_order};
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
 }
 
 /* What is held back of shared disks included. Waits, at most twice LAST_WRITES_MS. */
@@ -165,8 +163,8 @@ void guest_disks_make_writable(struct replicator *r, uint64_t order)
     r->disk_order = order;
     r->disks_unlock = false;
     if (disks_any_shared(r->disks) && disks_lock_shared(r->disks) < 0) {
-        replicator_error(r, "VM %s stays paused: a shared disk has been locked by another host meanwhile",
-                         r->config.vm_name);
+        sink_error(&r->sink, "VM %s stays paused: a shared disk has been locked by another host meanwhile",
+                   r->config.vm_name);
         r->disk_order = 0;
         answer(r, order, false);
         return;
@@ -186,8 +184,8 @@ void guest_disks_standby_ended(struct replicator *r, int status)
 {
     if (status < 0) {
         g_autofree char *why = disks_failure(r->disks);
-        replicator_error(r, "VM %s could not be taken over: its disks could not be made ready: %s",
-                         r->config.vm_name, why ? why : g_strerror(-status));
+        sink_error(&r->sink, "VM %s could not be taken over: its disks could not be made ready: %s",
+                   r->config.vm_name, why ? why : g_strerror(-status));
         answer(r, r->take_over_order, false);
         return;
     }
@@ -235,11 +233,11 @@ static void retry_now_and_then(struct replicator *r)
 
 void guest_disks_retry(struct replicator *r)
 {
-    replicator_error(r,
-                     "VM %s was taken over while a request to a disk had failed on the other host: the guest "
-                     "stands still and the request is tried again every second",
-                     r->config.vm_name);
-    r->last_error_of_disk = r->stood_still_there = true;
+    sink_error_of(&r->sink, SINK_CAUSE_DISK,
+                  "VM %s was taken over while a request to a disk had failed on the other host: the guest "
+                  "stands still and the request is tried again every second",
+                  r->config.vm_name);
+    r->stood_still_there = true;
     retry_now_and_then(r);
     guest_resume(r);
 }
@@ -258,14 +256,13 @@ void guest_disks_io_error(struct replicator *r, const json_t *data)
     bool stops = g_strcmp0(action, "stop") == 0;
     if (r->session.role != SESSION_PRIMARY)
         return;
-    replicator_error(r, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
-                     device[0] ? device
-                     : node[0] ? node
-                               : "?",
-                     reason[0] ? reason : "I/O error",
-                     stops ? "the guest stands still and the request is tried again every second"
-                           : "the guest was told");
-    r->last_error_of_disk = true;
+    sink_error_of(&r->sink, SINK_CAUSE_DISK, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
+                  device[0] ? device
+                  : node[0] ? node
+                            : "?",
+                  reason[0] ? reason : "I/O error",
+                  stops ? "the guest stands still and the request is tried again every second"
+                        : "the guest was told");
     if (stops)
         retry_now_and_then(r);
 }
@@ -274,8 +271,8 @@ void guest_disks_io_resumed(struct replicator *r)
 {
     g_clear_handle_id(&r->io_retry, g_source_remove);
     /* What the other host's disk had refused this one takes, or says itself what is wrong with it. */
-    if (r->stood_still_there && r->last_error_of_disk)
-        g_clear_pointer(&r->last_error, g_free);
+    if (r->stood_still_there)
+        sink_error_over(&r->sink, SINK_CAUSE_DISK);
     r->stood_still_there = false;
     disks_guest_goes_on(r->disks);
 }

@@ -9,7 +9,6 @@
 
 #include "hv-hooks/qemu/qemu_events.h"
 #include "proto/states.h"
-#include "replicator/control/channel.h"
 #include "replicator/control/replicator.h"
 
 G_GNUC_PRINTF(2, 3) static void tell(struct replicator *r, const char *format, ...)
@@ -20,7 +19,7 @@ G_GNUC_PRINTF(2, 3) static void tell(struct replicator *r, const char *format, .
     r->guest_event = g_strdup_vprintf(format, args);
     va_end(args);
     g_message("%s: %s", r->config.vm_name, r->guest_event);
-    channel_report_soon(r->channel);
+    sink_changed(&r->sink);
 }
 
 static bool stands_still(const struct replicator *r)
@@ -30,8 +29,8 @@ static bool stands_still(const struct replicator *r)
 
 static void lose(struct replicator *r, const char *reason)
 {
-    replicator_error(r, "VM %s: this host's QEMU was told to quit (%s)", r->config.vm_name,
-                     reason ? reason : "no reason given");
+    sink_error(&r->sink, "VM %s: this host's QEMU was told to quit (%s)", r->config.vm_name,
+               reason ? reason : "no reason given");
     child_process_kill(r->qemu); /* unless it exits by itself; the session hears of either */
 }
 
@@ -42,7 +41,7 @@ static void carry_out(struct replicator *r, enum run_verdict verdict, Understudy
     if (verdict == RUN_STANDS)
         r->guest_state = state;
     else if (verdict == RUN_ENDED)
-        replicator_event(r, &event);
+        sink_event(&r->sink, &event);
 }
 
 static const char *in_words(enum run_verdict verdict)
@@ -91,7 +90,7 @@ static void on_reset(struct replicator *r)
     r->cont_after_reset = false;
     r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
     guest_resume(r);
-    channel_report_soon(r->channel);
+    sink_changed(&r->sink);
 }
 
 void guest_events_heard(struct replicator *r, const char *name, const json_t *data)
@@ -135,7 +134,7 @@ static void on_refused(struct qmp *qmp, json_t *value, const GError *error, void
     (void)qmp;
     (void)value;
     if (error && !r->quitting && !r->qemu_gone)
-        replicator_error(r, "VM %s: QEMU refused the order: %s", r->config.vm_name, error->message);
+        sink_error(&r->sink, "VM %s: QEMU refused the order: %s", r->config.vm_name, error->message);
 }
 
 static void resume(struct replicator *r)
@@ -143,8 +142,8 @@ static void resume(struct replicator *r)
     bool for_good = r->guest_state == UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED ||
                     r->guest_state == UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF;
     if (for_good) {
-        replicator_error(r, "VM %s is %s and cannot be resumed: 'understudy reset %s' starts its guest anew",
-                         r->config.vm_name, guest_state_name(r->guest_state), r->config.vm_name);
+        sink_error(&r->sink, "VM %s is %s and cannot be resumed: 'understudy reset %s' starts its guest anew",
+                   r->config.vm_name, guest_state_name(r->guest_state), r->config.vm_name);
         return;
     }
     r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
@@ -178,5 +177,5 @@ void guest_button(struct replicator *r, Understudy__PowerAction action)
     default:
         break;
     }
-    channel_report_soon(r->channel);
+    sink_changed(&r->sink);
 }

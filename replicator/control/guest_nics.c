@@ -46,7 +46,7 @@ static int connect_nic_socket(struct replicator *r, const char *kind, unsigned n
     g_autofree char *path = g_build_filename(r->config.vm_dir, name, NULL);
     int fd = connect_unix(path);
     if (fd < 0)
-        replicator_error(r, "the socket %s of NIC %u cannot be reached: %s", path, nic, g_strerror(errno));
+        sink_error(&r->sink, "the socket %s of NIC %u cannot be reached: %s", path, nic, g_strerror(errno));
     return fd;
 }
 
@@ -122,8 +122,8 @@ static bool connect_nic(struct replicator *r, unsigned nic)
         return true;
     for (size_t i = taken; i < G_N_ELEMENTS(fds); i++)
         close(fds[i]);
-    replicator_error(r, "VM %s: network device %u cannot be protected: %s", r->config.vm_name, nic,
-                     status == -E2BIG ? "there are too many" : g_strerror(-status));
+    sink_error(&r->sink, "VM %s: network device %u cannot be protected: %s", r->config.vm_name, nic,
+               status == -E2BIG ? "there are too many" : g_strerror(-status));
     return false;
 }
 

@@ -8,6 +8,12 @@
 
 _Static_assert(HEARTBEAT_STANDINGS == SESSION_NSTANDINGS, "numbers on the wire");
 
+void heartbeats_heard(struct replicator *r, const struct session_event *event)
+{
+    split_heard(r, event);
+    sink_event(&r->sink, event);
+}
+
 static void on_heard(void *opaque, const struct heartbeat *beat, bool by_link)
 {
     const struct session_event event = {
@@ -20,7 +26,7 @@ static void on_heard(void *opaque, const struct heartbeat *beat, bool by_link)
         .answer = beat->answer,
         .deaf = beat->deaf,
     };
-    replicator_heard(opaque, &event);
+    heartbeats_heard(opaque, &event);
 }
 
 /* Delays a takeover by no more than the stall itself. */
@@ -32,7 +38,7 @@ static void on_stalled(void *opaque, uint64_t stalled_ms)
         g_warning("%s: this process did not run for %" G_GUINT64_FORMAT
                   " ms; a longer stall looks like death to the peer (see --silence-ms)",
                   r->config.vm_name, stalled_ms);
-    replicator_event(r, &event);
+    sink_event(&r->sink, &event);
 }
 
 static void say(void *opaque, struct heartbeat *beat)
@@ -69,6 +75,6 @@ void heartbeats_send_now(struct replicator *r, bool by_link)
     paths_send_now(r->paths, bytes);
     const struct transport_message message = {
         .type = MESSAGE_BEAT, .term = r->session.term, .len = sizeof bytes, .payload = bytes};
-    if (by_link && r->connection)
-        sender_post_message(r->sender, r->connection, &message);
+    if (by_link)
+        sink_send_message(&r->sink, &message);
 }

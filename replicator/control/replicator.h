@@ -31,7 +31,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/epoch_wire.h"
 #include "replicator/control/capture_stop.h"
-#include "replicator/control/event_queue.h"
+#include "replicator/control/sink.h"
 #include "replicator/disk/disk_sync.h"
 #include "replicator/disk/disks.h"
 #include "replicator/network/input_log.h"
@@ -89,12 +89,10 @@ struct replicator {
     struct mailbox box; /* notes to the control thread */
 
     struct session session;
-    struct event_queue events;
+    struct sink sink; /* the parts post to it */
     guint tick_source;
     bool ended;
     int exit_status;
-    char *last_error;        /* a sentence for status, or NULL */
-    bool last_error_of_disk; /* it goes when the disk's trouble is over */
 
     struct hv_fds fds;
     struct hypervisor *hv; /* the capture thread's while it captures; else control's */
@@ -138,8 +136,7 @@ struct replicator {
 
     struct arbiter *arbiter;
     struct term_file *term_file;
-    bool last_error_of_term; /* it goes when the term is on disk */
-    struct paths *paths;     /* of heartbeats */
+    struct paths *paths; /* of heartbeats */
     struct channel *channel;
 
     /* Figures for status. Histograms have one writer each: the thread named. */
@@ -161,21 +158,16 @@ struct replicator {
     char *transport_why;   /* why it is not RDMA, or NULL */
 };
 
-/* control.c */
-void replicator_event(struct replicator *r, const struct session_event *event);
-void replicator_event_simple(struct replicator *r, enum session_event_type type);
+/* control.c: what the parts post to r->sink goes to the session from here on */
+void control_open(struct replicator *r);
 void replicator_note(struct replicator *r, struct note *note);
-/* A sign of life: an event HEARTBEAT. */
-void replicator_heard(struct replicator *r, const struct session_event *event);
-void replicator_send(struct replicator *r, enum message_type type, uint64_t term, uint64_t epoch,
-                     uint32_t arg);
-G_GNUC_PRINTF(2, 3) void replicator_error(struct replicator *r, const char *format, ...);
-uint64_t replicator_now_ms(void);
+static inline uint64_t replicator_now_ms(void)
+{
+    return (uint64_t)(g_get_monotonic_time() / 1000);
+}
 
 /* Once there is a capture thread. */
 void replicator_open_capture_stop(struct replicator *r);
-/* The VM could not be started at all: ends the process with last_error. */
-void replicator_give_up(struct replicator *r);
 /* The hypervisor is ready: links, heartbeats, session. */
 void replicator_begin(struct replicator *r);
 
@@ -240,6 +232,8 @@ void split_fenced(struct replicator *r);
 void split_heard(struct replicator *r, const struct session_event *event);
 
 /* heartbeats.c */
+/* A sign of life that is no beat: an event HEARTBEAT. */
+void heartbeats_heard(struct replicator *r, const struct session_event *event);
 bool heartbeats_start(struct replicator *r, GError **error);
 /* A beat by every path now, because it asks, answers or tells a new term; by_link: as a message, too. */
 void heartbeats_send_now(struct replicator *r, bool by_link);

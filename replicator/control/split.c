@@ -50,8 +50,7 @@ void split_fenced(struct replicator *r)
                      " frames: the other host knows nothing of what they told clients",
                      vm, term, (double)(g_get_monotonic_time() - r->alone_us) / 1e6, r->alone_epoch,
                      frames_out(r) - r->alone_frames));
-    g_free(r->last_error);
-    r->last_error = g_strdup(r->split);
+    sink_keep_error(&r->sink, r->split);
 }
 
 void split_heard(struct replicator *r, const struct session_event *event)

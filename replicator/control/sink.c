@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See sink.h. */
+#include "replicator/control/sink.h"
+
+#include <stdarg.h>
+
+#include "common/words.h"
+
+void sink_init(struct sink *sink, const struct sink_core *core, void *opaque)
+{
+    *sink = (struct sink){.core = core, .opaque = opaque};
+}
+
+void sink_clear(struct sink *sink)
+{
+    g_clear_pointer(&sink->error, g_free);
+}
+
+void sink_set_vm_name(struct sink *sink, const char *vm_name)
+{
+    sink->vm_name = vm_name;
+}
+
+void sink_epoch(struct sink *sink, const struct session_event *event, struct staged_epoch *offered)
+{
+    if (!event_queue_post(&sink->events, event, offered, sink->core->event, sink->opaque))
+        sink->core->overflow(sink->opaque, event, offered);
+    if (!event_queue_runs(&sink->events))
+        sink->core->done(sink->opaque);
+}
+
+void sink_event(struct sink *sink, const struct session_event *event)
+{
+    sink_epoch(sink, event, NULL);
+}
+
+void sink_event_simple(struct sink *sink, enum session_event_type type)
+{
+    const struct session_event event = {.type = type};
+    sink_epoch(sink, &event, NULL);
+}
+
+G_GNUC_PRINTF(3, 0)
+static void take_error(struct sink *sink, enum sink_cause cause, const char *format, va_list args)
+{
+    g_autofree char *words = g_strdup_vprintf(format, args);
+    g_free(sink->error);
+    sink->error = words_make_readable(words, WORDS_PATH_MAX);
+    sink->cause = cause;
+    g_warning("%s: %s", sink->vm_name, sink->error);
+    sink->core->changed(sink->opaque);
+}
+
+void sink_error(struct sink *sink, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    take_error(sink, SINK_CAUSE_OTHER, format, args);
+    va_end(args);
+}
+
+void sink_error_of(struct sink *sink, enum sink_cause cause, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    take_error(sink, cause, format, args);
+    va_end(args);
+}
+
+void sink_keep_error(struct sink *sink, const char *sentence)
+{
+    char *copy = g_strdup(sentence);
+    g_free(sink->error);
+    sink->error = copy;
+    sink->cause = SINK_CAUSE_OTHER;
+}
+
+void sink_error_over(struct sink *sink, enum sink_cause cause)
+{
+    if (sink->cause == cause)
+        sink_forget_error(sink);
+}
+
+void sink_forget_error(struct sink *sink)
+{
+    g_clear_pointer(&sink->error, g_free);
+    sink->cause = SINK_CAUSE_OTHER;
+}
+
+const char *sink_last_error(const struct sink *sink)
+{
+    return sink->error;
+}
+
+void sink_send_message(struct sink *sink, const struct transport_message *message)
+{
+    sink->core->send(sink->opaque, message);
+}
+
+void sink_send(struct sink *sink, enum message_type type, uint64_t term, uint64_t epoch, uint32_t arg)
+{
+    const struct transport_message message = {.type = type, .term = term, .epoch = epoch, .arg = arg};
+    sink_send_message(sink, &message);
+}
+
+void sink_changed(struct sink *sink)
+{
+    sink->core->changed(sink->opaque);
+}
+
+void sink_give_up(struct sink *sink)
+{
+    sink->core->give_up(sink->opaque);
+}
