@@ -11,12 +11,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "replicator/control/channel.h"
-
 struct adoption {
     int fd;
     guint source;
-    struct channel *channel;
+    adoption_connected connected;
+    void *opaque;
     char *path;
 };
 
@@ -26,11 +25,11 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer opaque)
     (void)condition;
     int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (accepted >= 0)
-        channel_attach(adoption->channel, accepted);
+        adoption->connected(adoption->opaque, accepted);
     return G_SOURCE_CONTINUE;
 }
 
-struct adoption *adoption_new(const char *vm_dir, struct channel *channel, GError **error)
+struct adoption *adoption_new(const char *vm_dir, adoption_connected connected, void *opaque, GError **error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     g_autofree char *path = g_build_filename(vm_dir, "us-replicator", NULL);
@@ -50,7 +49,8 @@ struct adoption *adoption_new(const char *vm_dir, struct channel *channel, GErro
     }
     struct adoption *adoption = g_new0(struct adoption, 1);
     adoption->fd = fd;
-    adoption->channel = channel;
+    adoption->connected = connected;
+    adoption->opaque = opaque;
     adoption->path = g_steal_pointer(&path);
     adoption->source = g_unix_fd_add(fd, G_IO_IN, on_connection, adoption);
     return adoption;

@@ -10,11 +10,12 @@
 #include <stdbool.h>
 
 struct adoption;
-struct channel;
 
-/* Listens at vm_dir/us-replicator. Connections go to channel_attach. NULL and error: no daemon could adopt.
- */
-struct adoption *adoption_new(const char *vm_dir, struct channel *channel, GError **error);
+/* A daemon has connected: fd is the callee's. */
+typedef void (*adoption_connected)(void *opaque, int fd);
+
+/* Listens at vm_dir/us-replicator. NULL and error: no daemon could adopt. */
+struct adoption *adoption_new(const char *vm_dir, adoption_connected connected, void *opaque, GError **error);
 void adoption_free(struct adoption *adoption);
 
 #endif

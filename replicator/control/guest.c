@@ -74,11 +74,7 @@ static void on_qmp_event(struct qmp *qmp, const char *name, json_t *data, void *
 {
     struct replicator *r = opaque;
     (void)qmp;
-    guest_events_heard(r, name, data);
-    if (g_str_equal(name, "BLOCK_IO_ERROR"))
-        guest_disks_io_error(r, data);
-    else if (g_str_equal(name, "RESUME"))
-        guest_disks_io_resumed(r);
+    r->guest_observer->event(r, name, data);
 }
 
 static void on_qmp_closed(struct qmp *qmp, const GError *error, void *opaque)
@@ -152,22 +148,7 @@ void guest_ready(struct replicator *r, const struct note *note)
         sink_give_up(&r->sink);
         return;
     }
-    replicator_begin(r);
-}
-
-/*
- * The guest stood still on the other host when its last epoch was cut: it does here. What waits for a disk is
- * tried again; what somebody stopped on purpose stays stopped.
- */
-static void tell_that_it_stands(struct replicator *r, const char *run_state)
-{
-    if (g_str_equal(run_state, "io-error"))
-        guest_disks_retry(r);
-    else
-        sink_error(&r->sink,
-                   "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
-                   "QEMU's monitor command 'cont' lets it go on",
-                   r->config.vm_name, run_state);
+    r->guest_observer->ready(r);
 }
 
 static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, void *opaque)
@@ -188,12 +169,10 @@ static void on_taken_over(bool ok, const char *message, uint64_t elapsed_us, voi
                   r->config.vm_name, r->promote_ms, (double)elapsed_us / 1000);
     }
     sink_event(&r->sink, &event);
-    if (ok && !g_str_equal(message, "running"))
-        tell_that_it_stands(r, message);
-    if (ok)
+    if (ok) {
         input_log_inject(r->input_log);
-    if (ok)
-        guest_events_taken_over(r, message);
+        r->guest_observer->taken_over(r, message);
+    }
 }
 
 void guest_promote(struct replicator *r, uint64_t term)

@@ -3,12 +3,21 @@
  * One VM's data plane on one host, as its own files see it. Everything here belongs to the control thread
  * (GLib's default main context) unless a field says otherwise.
  *
- *   control.c    events into the session, the session's actions out to the parts
- *   guest_disks.c its disks: modes, release and promotion, which wait for them
- *   guest.c      QEMU: start, watch, monitor, promotion
- *   guest_nics.c the sockets of its NICs
- *   heartbeats.c what the session hears and says of signs of life
- *   channel.c    the daemon: orders in, status out
+ *   sink.c            what the parts post: events, errors, messages
+ *   control.c         events into the session, and its timer
+ *   actions.c         the session's actions out to the parts
+ *   notes.c           what other threads report
+ *   parts.c           makes the parts, connects and closes them
+ *   guest.c           QEMU: start, watch, monitor, promotion
+ *   guest_disks.c     its disks: modes, release and promotion, which wait for them
+ *   guest_events.c    what becomes of the guest, and the user's buttons
+ *   guest_nics.c      the sockets of its NICs
+ *   standby_trial.c   when a standby's QEMU is tried
+ *   heartbeats.c      what the session hears and says of signs of life
+ *   channel.c         the daemon: daemon_orders.c its orders, start_order.c the first one, status_report.c
+ * status
+ *
+ * A part posts to the sink and calls what is below it. It never calls control.c, which calls the parts.
  */
 #ifndef UNDERSTUDY_REPLICATOR_REPLICATOR_H
 #define UNDERSTUDY_REPLICATOR_REPLICATOR_H
@@ -79,9 +88,25 @@ struct replicator_config {
 
 struct channel;
 struct note;
+struct replicator;
 struct standby;
 struct term_file;
 struct trial;
+
+/* What guest.c tells of the guest's QEMU. Control thread. */
+struct guest_observer {
+    void (*ready)(struct replicator *r); /* the hypervisor is there, and its monitor is being opened */
+    void (*event)(struct replicator *r, const char *name, const json_t *data); /* of the monitor */
+    /* The guest came here; it runs if run_state (QEMU's) is "running". The session knows already. */
+    void (*taken_over)(struct replicator *r, const char *run_state);
+};
+
+/* For the rates that status shows: what the figures were. */
+struct report_rates {
+    gint64 last_us;
+    uint64_t last_epochs, last_bytes;
+    double epochs_per_s, bytes_per_s;
+};
 
 struct replicator {
     struct replicator_config config;
@@ -96,6 +121,7 @@ struct replicator {
 
     struct hv_fds fds;
     struct hypervisor *hv; /* the capture thread's while it captures; else control's */
+    const struct guest_observer *guest_observer;
     struct child_process *qemu;
     struct qmp *qmp;
     struct standby *standby; /* a takeover under way */
@@ -138,6 +164,7 @@ struct replicator {
     struct term_file *term_file;
     struct paths *paths; /* of heartbeats */
     struct channel *channel;
+    struct report_rates rates;
 
     /* Figures for status. Histograms have one writer each: the thread named. */
     struct histogram *epoch_bytes; /* sender */
@@ -160,21 +187,44 @@ struct replicator {
 
 /* control.c: what the parts post to r->sink goes to the session from here on */
 void control_open(struct replicator *r);
-void replicator_note(struct replicator *r, struct note *note);
 static inline uint64_t replicator_now_ms(void)
 {
     return (uint64_t)(g_get_monotonic_time() / 1000);
 }
 
+/* actions.c */
+/*
+ * Carries out one action. said_something: an action of the same decision has sent a message. *offered is the
+ * epoch that came with the event, or NULL; who takes it leaves NULL there.
+ */
+void action_carry_out(struct replicator *r, const struct session_action *action, bool said_something,
+                      struct staged_epoch **offered);
+bool action_sends_message(enum session_action_type type);
 /* Once there is a capture thread. */
-void replicator_open_capture_stop(struct replicator *r);
-/* The hypervisor is ready: links, heartbeats, session. */
-void replicator_begin(struct replicator *r);
+void actions_open_capture_stop(struct replicator *r);
 
-/* The daemon's order is in config: start. */
-void replicator_configured(struct replicator *r);
+/* notes.c: takes the note. */
+void notes_take(struct replicator *r, struct note *note);
+
+/* standby_trial.c */
+/* With the first whole image; again if the last trial decided nothing. */
+void standby_trial_consider(struct replicator *r);
+/* NOTE_TRIED came. */
+void standby_trial_ended(struct replicator *r, const struct note *note);
+/* Who is about to take over, or has ended, waits for no trial. */
+void standby_trial_stop_unless_standing_by(struct replicator *r);
+
+/* parts.c */
+/* The daemon's order is in config: makes what needs no hypervisor, and starts that. */
+void parts_configured(struct replicator *r);
 /* The peer's replicator is somewhere else now (a new one). */
-void replicator_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
+void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
+void parts_close(struct replicator *r);
+
+/* daemon_orders.c: makes the channel to the daemon at the other end of fd. */
+void daemon_orders_open(struct replicator *r, int fd);
+/* status_report.c: sends status by the channel. */
+void status_report(struct replicator *r);
 
 /* guest.c */
 void guest_ready(struct replicator *r, const struct note *note);

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The parts of a replicator: made in two steps (when the daemon's order is there, and when QEMU's hook has
+ * answered), told where the peer is, and closed in the order in which one stops needing the other. Here they
+ * are also connected: what the guest's QEMU tells goes to the parts that it concerns.
+ */
+#include <errno.h>
+#include <gio/gio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/priority.h"
+#include "replicator/control/channel.h"
+#include "replicator/control/replicator.h"
+#include "replicator/control/term_file.h"
+#include "replicator/control/trial.h"
+#include "replicator/note.h"
+#include "replicator/transport/tcp.h"
+
+#define STALL_MS          5000
+#define GATE_HOLD_LEN     (32u << 20)
+#define DEVSTATE_CAPACITY (16u << 20)
+#define OTHER_STAGING_LEN (64u << 20) /* about: for RAM blocks beside the main one */
+#define CLOSE_MAX_S       60
+/* A busy disk may take seconds to sync: no reason to give the standby up. */
+#define DURABLE_ACK_TIMEOUT_MS 15000
+
+/* ---- what the guest's QEMU tells (guest.c) ---- */
+
+static void on_guest_event(struct replicator *r, const char *name, const json_t *data)
+{
+    guest_events_heard(r, name, data);
+    if (g_str_equal(name, "BLOCK_IO_ERROR"))
+        guest_disks_io_error(r, data);
+    else if (g_str_equal(name, "RESUME"))
+        guest_disks_io_resumed(r);
+}
+
+/*
+ * The guest stood still on the other host when its last epoch was cut: it does here. What waits for a disk is
+ * tried again; what somebody stopped on purpose stays stopped.
+ */
+static void tell_that_it_stands(struct replicator *r, const char *run_state)
+{
+    if (g_str_equal(run_state, "io-error"))
+        guest_disks_retry(r);
+    else
+        sink_error(&r->sink,
+                   "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
+                   "QEMU's monitor command 'cont' lets it go on",
+                   r->config.vm_name, run_state);
+}
+
+static void on_guest_taken_over(struct replicator *r, const char *run_state)
+{
+    if (!g_str_equal(run_state, "running"))
+        tell_that_it_stands(r, run_state);
+    guest_events_taken_over(r, run_state);
+}
+
+/* ---- making them ---- */
+
+/* A frame the guest received: the peer gets a copy. */
+static void send_frame_copy(void *opaque, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len)
+{
+    struct replicator *r = opaque;
+    struct transport_message message = {.type = MESSAGE_FRAMES,
+                                        .term = r->session.term,
+                                        .epoch = epoch,
+                                        .arg = nic,
+                                        .payload = frame,
+                                        .len = len};
+    if (r->connection && len <= TRANSPORT_MAX_PAYLOAD)
+        sender_post_message(r->sender, r->connection, &message);
+}
+
+/* Tells the parts where the peer is. */
+static void use_peer(struct replicator *r)
+{
+    char port[8];
+    g_snprintf(port, sizeof port, "%u", r->config.peer_data_port);
+    if (r->config.peer_data_port)
+        link_set_peer(r->link, r->config.peer_host, port);
+    if (r->config.peer_udp_port)
+        paths_set_peer(r->paths, r->config.peer_host, r->config.peer_udp_port);
+}
+
+void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port)
+{
+    g_free(r->config.peer_host);
+    r->config.peer_host = g_strdup(host);
+    r->config.peer_data_port = data_port;
+    r->config.peer_udp_port = udp_port;
+    if (r->link)
+        use_peer(r);
+}
+
+static bool open_parts(struct replicator *r, GError **error)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < hypervisor_nblocks(r->hv); i++)
+        pages += hypervisor_block(r->hv, i)->max_len / HV_PAGE_LEN;
+    /* One epoch may touch every page: with room for that (and, with RDMA, for its index), no epoch is ever
+     * too large. Only touched pages cost memory. */
+    pages += pages / 256 + 1024;
+    if (r->disks)
+        pages += disks_max_section_pages(disks_count(r->disks));
+    int status = staging_open(&r->staging, (uint32_t)pages, DEVSTATE_CAPACITY);
+    if (status == 0)
+        status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
+    if (status < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
+                    "no memory to stage epochs of VM %s: %s", r->config.vm_name, g_strerror(-status));
+        return false;
+    }
+    struct capture_thread_config capture = {
+        .hv = r->hv,
+        .staging = r->staging,
+        .gate = r->gate,
+        .input_log = r->input_log,
+        .disks = r->disks,
+        .control = &r->box,
+        .epoch_ms = r->config.epoch_ms,
+        .deadline_ms = r->config.deadline_ms,
+        .tracker = r->config.tracker,
+    };
+    r->epoch_bytes = histogram_new();
+    r->capture = capture_thread_new(&capture);
+    if (r->capture)
+        r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
+    if (r->sender)
+        r->applier = applier_new(r->image, r->disks, r->disks && r->config.durable_acks, r->staging, &r->box);
+    if (!r->applier) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+                    "the threads of its data plane cannot be started: %s: raise the limits of understudyd "
+                    "(LimitNOFILE=, TasksMax=)",
+                    g_strerror(errno));
+        return false;
+    }
+    r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
+    if (!r->disk_sync) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory to synchronise its disks");
+        return false;
+    }
+    capture_thread_set_disk_sync(r->capture, r->disk_sync);
+    capture_thread_set_sender(r->capture, r->sender);
+    actions_open_capture_stop(r);
+    r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier, error);
+    if (!r->disk_answer)
+        return false;
+    r->arbiter = arbiter_none_new();
+    if (!r->arbiter)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory");
+    return r->arbiter != NULL;
+}
+
+/* RDMA first: the link tries them in this order. Takes listen_fd when it succeeds. */
+static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_port, GError **error)
+{
+    struct endpoint_rdma_config rdma = {
+        .staging = r->staging,
+        .stall_ms = STALL_MS,
+        .listen_address = r->config.listen_address,
+        .listen_port = data_port,
+        .peer_host = r->config.peer_host,
+    };
+    memcpy(rdma.token, r->config.token, sizeof rdma.token);
+    if (r->config.transport != TRANSPORT_TCP) {
+        g_autoptr(GError) why = NULL;
+        struct endpoint *endpoint = endpoint_rdma_new(&rdma, &why);
+        if (endpoint)
+            r->endpoints[r->nendpoints++] = endpoint;
+        else if (r->config.transport == TRANSPORT_RDMA)
+            return g_propagate_error(error, g_steal_pointer(&why)), false;
+        else
+            r->transport_why = g_strdup(why->message);
+    }
+    if (r->config.transport != TRANSPORT_RDMA)
+        r->endpoints[r->nendpoints++] = endpoint_tcp_new(listen_fd, STALL_MS);
+    else if (listen_fd >= 0)
+        close(listen_fd); /* it has reserved the port's number; nobody may come in by it */
+    return true;
+}
+
+/* Not 0. */
+static uint64_t random_number(void)
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number)
+        number = (uint64_t)g_random_int() << 32 | g_random_int();
+    return number | 1;
+}
+
+static void begin(struct replicator *r)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *term_path = g_build_filename(r->config.state_dir, "term", NULL);
+    uint16_t data_port = 0;
+    uint64_t used_term = 0;
+    int listen_fd = -1;
+    bool listens = r->config.role == SESSION_SECONDARY;
+    if (listens) {
+        listen_fd = transport_tcp_listen(r->config.listen_address, &data_port, &error);
+        if (listen_fd < 0)
+            goto failed;
+    }
+    r->term_file =
+        term_file_open(term_path, r->config.token, sizeof r->config.token, &r->box, &used_term, &error);
+    if (!r->term_file || !open_parts(r, &error) || !heartbeats_start(r, &error))
+        goto failed;
+    if (!open_endpoints(r, listen_fd, data_port, &error))
+        goto failed;
+    r->link = link_new(&r->box, r->staging, r->endpoints, r->nendpoints, &error);
+    if (!r->link)
+        goto failed;
+    r->data_port = data_port;
+    r->udp_port = paths_port(r->paths);
+    if (r->config.peer_host)
+        use_peer(r);
+    struct session_config session = {
+        .role = r->config.role,
+        .term = r->config.term,
+        .run = random_number(),
+        .on_peer_loss = r->config.on_peer_loss,
+        .silence_ms = r->config.silence_ms,
+        .heartbeat_ms = r->config.heartbeat_ms,
+        .query_base = (uint64_t)g_get_real_time(),
+        .other_paths = r->config.nheartbeat_paths > 0,
+        .keeps_terms = true,
+        .used_term = used_term, /* a pair with an arbiter asks that instead */
+        .disks = r->disks != NULL,
+        .durable_acks = r->disks && r->config.durable_acks,
+        .untried = r->config.trial_argv != NULL,
+        .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
+    };
+    session_init(&r->session, &session, replicator_now_ms());
+    channel_listening(r->channel, data_port, r->udp_port);
+    priority_set_nice(getpid(), r->config.nice);
+    sink_event_simple(&r->sink, SESSION_EVENT_START);
+    return;
+failed:
+    if (listen_fd >= 0 && r->nendpoints == 0)
+        close(listen_fd);
+    sink_error(&r->sink, "VM %s: %s", r->config.vm_name, error->message);
+    sink_give_up(&r->sink);
+}
+
+void parts_configured(struct replicator *r)
+{
+    static const struct guest_observer observer = {
+        .ready = begin, .event = on_guest_event, .taken_over = on_guest_taken_over};
+    g_autoptr(GError) error = NULL;
+    r->guest_observer = &observer;
+    r->gate = gate_new(GATE_HOLD_LEN);
+    r->input_log = input_log_new(send_frame_copy, r);
+    r->since_us = g_get_monotonic_time();
+    bool fits = r->config.transport != TRANSPORT_RDMA ||
+                endpoint_rdma_check(
+                    r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL, r->config.listen_address,
+                    r->config.ram_bytes + r->config.ram_bytes / 256 + OTHER_STAGING_LEN, &error);
+    if (!fits || !guest_disks_open(r, &error) || !guest_start(r, &error)) {
+        sink_error(&r->sink, "%s", error->message);
+        sink_give_up(&r->sink);
+    }
+}
+
+static void drop_notes(struct replicator *r)
+{
+    struct note *note;
+    while ((note = note_take(&r->box))) {
+        connection_put(note->connection);
+        g_free(note);
+    }
+}
+
+/*
+ * Closing waits for threads that may be inside a read or a sync of storage that hangs. The session is over by
+ * then, and the peer was told; what is not closed cleanly is compared, or replayed, when it is opened next.
+ */
+static gpointer end_at_last(gpointer opaque)
+{
+    const struct replicator *r = opaque;
+    g_usleep(CLOSE_MAX_S * G_USEC_PER_SEC); /* nothing to await: the process ends before */
+    g_warning("%s: the storage of its disks does not answer: this process ends all the same",
+              r->config.vm_name);
+    _exit(1); /* QEMU and nbdkit end with it */
+}
+
+/* In the order in which one stops needing the other. */
+void parts_close(struct replicator *r)
+{
+    g_autoptr(GThread) watch = g_thread_try_new("end", end_at_last, r, NULL); /* without it: no limit */
+    g_clear_handle_id(&r->tick_source, g_source_remove);
+    capture_stop_clear(&r->capture_stop);
+    g_clear_handle_id(&r->io_retry, g_source_remove);
+    g_clear_pointer(&r->trial, trial_end); /* the applier may be standing still for it */
+    capture_thread_free(g_steal_pointer(&r->capture));
+    disk_sync_free(g_steal_pointer(&r->disk_sync));
+    disk_answer_free(g_steal_pointer(&r->disk_answer)); /* it may still post to the sender */
+    sender_free(g_steal_pointer(&r->sender));           /* sends what waits: a goodbye */
+    link_free(g_steal_pointer(&r->link));
+    drop_notes(r);
+    g_clear_pointer(&r->connection, connection_put);
+    applier_free(g_steal_pointer(&r->applier));
+    paths_free(g_steal_pointer(&r->paths));
+    guest_close(r);
+    disks_close(g_steal_pointer(&r->disks));
+    term_file_close(g_steal_pointer(&r->term_file)); /* late: it may wait for a disk */
+    drop_notes(r);
+    gate_free(r->gate);
+    input_log_free(r->input_log);
+    image_free(r->image);
+    while (r->nendpoints)
+        endpoint_free(r->endpoints[--r->nendpoints]);
+    staging_close(r->staging);
+    g_free(r->transport_why);
+    histogram_free(r->epoch_bytes);
+    arbiter_free(r->arbiter);
+    channel_free(r->channel);
+    mailbox_close(&r->box);
+    sink_clear(&r->sink);
+    g_free(r->split);
+    g_free(r->guest_event);
+    g_free(r->trial_text);
+}
