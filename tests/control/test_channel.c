@@ -328,7 +328,8 @@ static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void
     assert_int_equal(message->adopted->listening->data_port, 11);
     assert_int_equal(message->adopted->listening->udp_port, 12);
     release(message);
-    message = receive(world->daemon); /* and at once how it is */
+    message = framing_read(world->daemon, PATIENCE_MS, NULL); /* and at once, in the same round, how it is */
+    assert_non_null(message);
     assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_STATUS);
     assert_int_equal(message->status->epochs, reports + 1);
     release(message);
