@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See arbiter.h. */
+/* The arbiter's rule, a compare-and-swap of the term, and the arbiter "none", which grants every request. */
 #include "failover/arbiter.h"
 
 #include <stdlib.h>

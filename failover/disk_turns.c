@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See disk_turns.h. */
+/*
+ * Turns decisions that depend on the disks into numbered orders, and carries them out when the disks answer.
+ * disk_turns.h has the table of decisions and orders.
+ */
 #include "failover/session_parts.h"
 
 static uint64_t next_order(struct disk_turns *turns)
@@ -7,6 +10,7 @@ static uint64_t next_order(struct disk_turns *turns)
     return ++turns->ordered;
 }
 
+/* Replaces the action by an order to the disks. The answer to an older order does not count any more. */
 static void order(struct disk_turns *turns, int what, struct session_action *action,
                   enum session_action_type instead)
 {
@@ -18,6 +22,7 @@ static void order(struct disk_turns *turns, int what, struct session_action *act
     action->order = turns->other_order;
 }
 
+/* Replaces release-all by an order to make writes durable, if a write may still be volatile. */
 static void wait_until_durable(struct step *step, struct session_action *action)
 {
     struct disk_turns *turns = &step->s->disk_turns;
@@ -75,7 +80,7 @@ static void on_durable(struct step *step)
     step_act(step, SESSION_DO_RELEASE_ALL);
 }
 
-/* Whether the session still wants what waited. */
+/* Whether the session still wants the decision that waited for the disks. */
 static bool is_wanted(const struct session *s)
 {
     if (s->config.chaos_late_disk_answer)
@@ -84,7 +89,7 @@ static bool is_wanted(const struct session *s)
     case DISK_TURN_HANDOVER:
         return s->state == SESSION_HANDING_OVER;
     case DISK_TURN_RESUME:
-        return session_has_guest(s); /* another handover has begun: its last epoch leaves the guest paused */
+        return session_has_guest(s); /* not if another handover has begun: its last epoch pauses the guest */
     default:
         return s->state == SESSION_PROMOTING;
     }

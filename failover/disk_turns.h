@@ -10,9 +10,9 @@
  *   promote               disks-take-over           promote: the journal is empty and the guest may write;
  *                                                   or promoted (not ok): they could not be made ready
  *
- * Each order has a number, which comes back with the answer. An answer to an order that was overtaken by a
- * newer one, or that comes when the session has moved on, does nothing. A side that is fenced waits for
- * nothing any more. Without disks every decision is carried out at once.
+ * Each order has a number, and the answer names it. An answer is ignored if a newer order has replaced its
+ * order, or if the session has left the state that wanted it. A side that is fenced waits for no order.
+ * Without replicated disks, every decision is carried out at once.
  *
  * Pure, like the session whose part it is. One thread.
  */
@@ -28,15 +28,16 @@ struct disk_turns {
     uint64_t other_order;   /* one of the others under way, 0: none: a newer one overtakes it */
     enum { DISK_TURN_HANDOVER, DISK_TURN_RESUME, DISK_TURN_PROMOTE } other;
     uint64_t term, epoch; /* of the decision that waits for it */
-    bool is_volatile;     /* writes complete before they are durable: since output is held */
+    bool is_volatile;     /* output is or was held: a completed write may not be durable yet */
 };
 
 struct step;
 
-/* After the session has decided: what has to wait becomes an order to the disks. */
+/* Replaces the actions of this step that have to wait by orders to the disks. Called after the session
+ * decided. */
 void disk_turns_order(struct step *step);
-/* An answer of the disks: adds what waited for it. True: taking over failed, so the guest cannot be promoted.
- */
+/* Handles an answer of the disks: adds the action that waited for it. True: the disks could not take over, so
+ * the guest cannot be promoted. */
 bool disk_turns_answer(struct step *step);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A planned failover, on the primary: the last epoch leaves the guest paused; once it is acked the peer is
- * told to promote. Before that the guest can be taken back at any time. After that the peer may run it: the
- * guest here stays paused until the peer, or the arbiter, has said who goes on.
+ * Planned failover on the primary. The last epoch leaves the guest paused. When the peer has acked it, the
+ * primary tells the peer to promote. Until then, the primary can resume the guest at any time. Afterwards the
+ * peer may run the guest, so the guest here stays paused until the peer or the arbiter says who runs it.
  */
 #include "failover/session_parts.h"
 
@@ -16,7 +16,7 @@ void handover_begin(struct step *step)
     step_act(step, SESSION_DO_LAST_EPOCH);
 }
 
-/* The peer runs the guest; this one has been paused since its last epoch. */
+/* Ends this side: the peer runs the guest. The guest here has been paused since its last epoch. */
 void handover_finish(struct step *step)
 {
     step_act(step, SESSION_DO_STOP_CAPTURE);
@@ -25,11 +25,11 @@ void handover_finish(struct step *step)
     step_end(step, SESSION_END_HANDED_OVER);
 }
 
-/* The handover cannot be finished and the peer was never told to promote. */
+/* Gives the handover up: the peer was not told to promote. lost: the peer is lost as well. */
 static void take_back(struct step *step, bool lost)
 {
     if (lost) {
-        step->s->last_epoch_due = true; /* or it has been cut: the guest has to be woken in any case */
+        step->s->last_epoch_due = true; /* the guest is resumed even if the last epoch has been cut already */
         peer_loss_begin(step);
     } else {
         step_act(step, SESSION_DO_RESUME_GUEST);
@@ -41,9 +41,8 @@ static void take_back(struct step *step, bool lost)
 static void send_handover_if_acked(struct step *step)
 {
     struct session *s = step->s;
-    /* The newest cut is the last epoch: its cut was reported after LAST_EPOCH was ordered, so more may still
-     * come until capture says so; the epoch that stays newest and acked is the one that left the guest
-     * paused. */
+    /* handover_epoch is the epoch that left the guest paused. Capture reports it with ok set; ordinary epochs
+     * may still be reported after LAST_EPOCH was ordered. */
     if (s->handover_epoch && s->acked_epoch >= s->handover_epoch && !s->handover_sent) {
         s->handover_sent = true;
         step_act(step, SESSION_DO_SEND_HANDOVER)->epoch = s->handover_epoch;
@@ -97,9 +96,9 @@ void handover_handle(struct step *step)
             break;
         }
         /*
-         * It may be running there. The peer knows, and then the arbiter; the guest here stays paused until
-         * they have spoken. A peer that could not promote says so itself, with the term that it was granted:
-         * that one is used up.
+         * The peer may run the guest. The guest here stays paused until the peer, or else the arbiter, has
+         * answered. A peer that could not promote says so in its goodbye, with the term that it was granted:
+         * that term cannot be granted again.
          */
         be_unsure(step);
         break;

@@ -13,7 +13,7 @@
  */
 #include "failover/session_parts.h"
 
-/* Nothing here runs any more when the peer reads the goodbye. */
+/* Leaves the guest to the standby. The guest here is killed before the peer can read the goodbye. */
 static void leave_to_standby(struct step *step)
 {
     step_act(step, SESSION_DO_STOP_CAPTURE);
@@ -23,16 +23,18 @@ static void leave_to_standby(struct step *step)
     step_end(step, SESSION_END_LEFT);
 }
 
+/* Ends a guest that no other host has, with all its output released. */
 static void end_alone(struct step *step)
 {
     step_act(step, SESSION_DO_STOP_CAPTURE);
     step_act(step, SESSION_DO_RELEASE_ALL);
     if (step->s->link_up)
-        step_say_goodbye(step, SESSION_END_STOPPED); /* it has no whole image to go on from */
+        step_say_goodbye(step, SESSION_END_STOPPED); /* the peer has no whole image to run the guest from */
     step_act(step, SESSION_DO_QUIT_HYPERVISOR);
     step_end(step, SESSION_END_LEFT);
 }
 
+/* Asks the guest to shut down, and sets the time at which it is ended if it has not. */
 static void power_down(struct step *step)
 {
     struct session *s = step->s;
@@ -41,7 +43,7 @@ static void power_down(struct step *step)
     step_act(step, SESSION_DO_POWER_DOWN_GUEST);
 }
 
-/* A handover that was told to the peer has an outcome of its own, which the arbiter decides. */
+/* Whether the peer was told to promote: then the peer or the arbiter decides who runs the guest. */
 static bool is_with_the_peer(const struct session *s)
 {
     return (s->state == SESSION_HANDING_OVER && s->handover_sent) || s->state == SESSION_HANDOVER_UNSURE;
@@ -66,7 +68,7 @@ bool leave_handle(struct step *step)
 {
     struct session *s = step->s;
     if (step->event->type == SESSION_EVENT_LEAVE) {
-        s->leaving = true; /* the rest follows, in leave_go_on */
+        s->leaving = true; /* leave_go_on() takes the next step */
         return true;
     }
     if (step->event->type != SESSION_EVENT_TICK || s->leave_due_ms == 0 || step->now_ms < s->leave_due_ms)
@@ -75,7 +77,7 @@ bool leave_handle(struct step *step)
     return true;
 }
 
-/* Nobody else has the guest, nor is it being found out. */
+/* Whether no other host has the guest, and no query or request for a term is under way. */
 static bool is_alone(const struct session *s)
 {
     return s->state == SESSION_CONNECTING ||

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Output commit: I1 as one file. What the guest sends waits until the peer holds the epoch that it belongs
- * to. release() is the only place that releases an epoch. It is called for the ack of a cut epoch of this
- * term and synchronisation, over a live link, and by nothing else; output is held before the first epoch is
- * cut.
+ * Output commit (I1). The guest's output is held until the peer holds the epoch to which the output belongs.
+ * release() is the only function that releases an epoch. It is called only for the ack of a cut epoch of this
+ * term and synchronisation, over a live link. Output is held before the first epoch is cut.
  *
- * Also: when an ack is overdue, and when the network that brings acks counts as cut.
+ * This file also decides when an ack is overdue, and when the network that carries acks counts as cut.
  */
 #include "failover/session_parts.h"
 
@@ -21,8 +20,7 @@ static void release(struct step *step, uint64_t epoch)
 void commit_on_cut(struct step *step)
 {
     struct session *s = step->s;
-    /* Numbers grow, not always by one: an epoch that was cut while capture was being stopped is never heard
-     * of. */
+    /* Epoch numbers may skip: an epoch that is cut while capture is being stopped is not reported. */
     s->last_epoch_due &= !step->event->ok;
     if (step->event->epoch <= s->cut_epoch)
         return;
@@ -32,9 +30,9 @@ void commit_on_cut(struct step *step)
 }
 
 /*
- * A peer whose heart beats but that takes or acks nothing more (a path that swallows the link, a stuck disk)
- * is as good as lost: output would wait for it for ever. How long an epoch takes to send is the link's
- * affair.
+ * Starts the timer for an ack when an epoch has been handed to the link in full. If heartbeats arrive but an
+ * epoch stays unacked for ack_timeout_ms (a path that drops the link's packets, a stuck disk), the peer
+ * counts as lost; otherwise output would wait without end. The time that sending takes does not count.
  */
 void commit_on_sent(struct step *step)
 {
@@ -67,9 +65,9 @@ bool commit_ack_is_overdue(const struct step *step)
 }
 
 /*
- * The checkpoints' own network, and the peer lives: it is heard by another one. Nothing has come by it for
- * twice a silence, or the peer says for a silence that nothing reaches it. A standby that is merely slow is
- * heard by that network all the time.
+ * When the checkpoint network counts as cut although the peer is heard by another network: nothing came by it
+ * for two silences, or the peer has said for one silence that nothing reaches it there. A standby that is
+ * only slow still sends heartbeats by the checkpoint network.
  */
 uint64_t commit_path_is_cut_at_ms(const struct session *s)
 {

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A primary that has lost its peer, while the peer may hold an epoch from which it could promote.
+ * Handles the loss of the peer on a primary, while the peer may hold an epoch that it could promote.
  *
- *   policy continue   the peer is asked to let go of its image, then the arbiter for a term; then the guest
- *                     runs on alone and output flows
- *   policy hold       output waits for a peer that holds it all; nobody is asked before one is back
+ *   policy continue   the primary asks the peer to let go of its image, then the arbiter for a term; with the
+ *                     grant, the guest runs on alone and its output flows
+ *   policy hold       output stays held until a peer holds all of it; the arbiter is asked when a peer is
+ * back
  */
 #include "failover/session_parts.h"
 
-/* The arbiter decides: the peer has let go, is dead as far as anybody can see, or has asked it as well. */
+/* Leaves the decision to the arbiter: the peer has let go, is silent or has ended, or asks the arbiter too.
+ */
 static void stop_inquiring(struct step *step)
 {
     if (step->s->link_up)
@@ -17,9 +19,9 @@ static void stop_inquiring(struct step *step)
 }
 
 /*
- * PEER_LOST and HANDOVER_UNSURE: the peer may hold an epoch from which it could promote. It is asked to let
- * go of it, by every path, and the link stays as long as it is one. gone: it said itself that it has ended,
- * or it was asked and is silent.
+ * Asks the peer by every path to let go of its image, in PEER_LOST and HANDOVER_UNSURE. The link stays open
+ * until it fails, because it is one of the paths. gone: the peer said that it has ended, or did not answer an
+ * earlier query; then the arbiter is asked at once.
  */
 void peer_loss_inquire(struct step *step, bool gone)
 {
@@ -34,7 +36,10 @@ void peer_loss_inquire(struct step *step, bool gone)
     s->deadline_ms = step->now_ms + s->config.ack_timeout_ms;
 }
 
-/* What the peer says while it is asked. Its newer term would have ended this side already. */
+/*
+ * Acts on the peer's answer to the query about its loss. Only an answer to a query sent since the loss
+ * counts. A newer term of a peer that runs the guest has ended this side before.
+ */
 void peer_loss_weigh_answer(struct step *step)
 {
     struct session *s = step->s;
@@ -45,11 +50,12 @@ void peer_loss_weigh_answer(struct step *step)
         return;
     if (leaves_it_to_us || leaves_it_to_the_arbiter)
         stop_inquiring(step);
-    else if (takes_over) /* its disks may be slow: it will run the guest, or say why not */
+    else if (takes_over) /* waits longer: the peer's disks may be slow, and it will run the guest or say why
+                            not */
         s->deadline_ms = step->now_ms + s->config.ack_timeout_ms;
 }
 
-/* While no grant is asked for: the peer has been asked, and what happens instead of its answer. */
+/* Handles what may happen instead of the peer's answer: link down, a goodbye, silence, or the timer. */
 void peer_loss_await_answer(struct step *step)
 {
     switch (step->event->type) {
@@ -60,7 +66,7 @@ void peer_loss_await_answer(struct step *step)
         stop_inquiring(step);
         break;
     case SESSION_EVENT_TICK:
-        /* One that is heard and never answers hears nothing itself: it has taken over by now, or cannot. */
+        /* A peer that is heard but never answers hears nothing: by now it has taken over, or it cannot. */
         if (step_is_silent(step) || step_timer_ran_out(step))
             stop_inquiring(step);
         break;
@@ -74,15 +80,16 @@ void peer_loss_give_image_up(struct step *step)
     step->s->deadline_ms = 0;
     step_forget_image(step);
     step_act(step, SESSION_DO_FORGET_IMAGE);
-    step_act(step, SESSION_DO_CONNECT); /* with another HELLO */
+    step_act(step, SESSION_DO_CONNECT); /* with a new HELLO, which names no image */
 }
 
-/* The peer is gone while it may hold an epoch from which it could promote. */
+/* Enters PEER_LOST: stops capture, resumes a guest that a last epoch may have paused, and asks by policy. */
 void peer_loss_begin(struct step *step)
 {
     struct session *s = step->s;
     bool gone = step->event->type == SESSION_EVENT_GOODBYE;
-    /* One that could never have taken over protected nothing: the guest goes on as it was before. */
+    /* A standby that failed its trial could never have taken over: the guest runs on, with policy hold too.
+     */
     bool unfit = gone && step->event->reason == SESSION_END_TRIAL_FAILED;
     bool hold = s->config.on_peer_loss == SESSION_ON_PEER_LOSS_HOLD && !unfit;
     bool silent = step->event->type == SESSION_EVENT_TICK && step_is_silent(step);
@@ -127,8 +134,8 @@ void peer_loss_handle(struct step *step)
         peer_loss_give_image_up(step);
     } else if (step->event->type == SESSION_EVENT_LINK_UP && !s->asked_term) {
         /*
-         * Policy hold, and a peer is back. It may be a new one that knows nothing of a promotion that
-         * happened and died meanwhile; only the arbiter knows that nobody else's output came out since.
+         * Policy hold, and a peer has returned. The peer may be a new process on a host that ran the guest in
+         * between and forgot it. Only the arbiter knows whether another host has let output out since.
          */
         s->link_up = true;
         step_disconnect(step);

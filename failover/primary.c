@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The primary's half of the session: it runs the guest, cuts epochs, and lets out what the peer holds.
+ * The primary's half of the session: it runs the guest, cuts epochs, and releases output that the peer holds.
  *
  *   connecting -> synchronising -> arming -> protected -> peer-lost, handing-over or leaving
  *
- * Here: one handler a state, and what ends a primary in any state. I1 is kept in output_commit.c.
+ * This file has one handler for each state, and the events that end a primary in any state. output_commit.c
+ * keeps I1.
  */
 #include "failover/session_parts.h"
 
@@ -29,7 +30,7 @@ static void start_synchronising(struct step *step)
     detector_heard_by_path(&s->detector, step->now_ms);
     detector_told_deaf(&s->detector, false, step->now_ms);
     s->ack_due_ms = 0;
-    s->first_epoch = s->cut_epoch + 1; /* acks of older epochs speak of an image that is gone */
+    s->first_epoch = s->cut_epoch + 1; /* acks of older epochs belong to an earlier image */
     step_enter(step, SESSION_SYNCHRONISING);
     if (kept) {
         step_act(step, SESSION_DO_START_RESYNC)->epoch = s->acked_epoch;
@@ -45,7 +46,7 @@ static void primary_link_up(struct step *step)
     if (step->event->term > s->term) {
         step_fence(step);
     } else if (step->event->peer_role == SESSION_PRIMARY) {
-        /* It must stop; the link is of no other use. */
+        /* The other primary has the older term and must stop. Nothing else is sent by this link. */
         step_act(step, SESSION_DO_SEND_FENCED);
         step_disconnect(step);
         step_connect_again(step);
@@ -61,19 +62,19 @@ static void on_heartbeat(struct step *step)
 {
     struct session *s = step->s;
     uint64_t term = step->event->term;
-    /* In a handover the peer has the newer term from its grant on, and runs the guest only as a primary. */
+    /* In a handover the peer has a newer term from its grant on, but it runs the guest only as a primary. */
     bool told = s->state == SESSION_HANDOVER_UNSURE || (s->state == SESSION_HANDING_OVER && s->handover_sent);
     if (term <= s->term || (told && step->event->peer_role == SESSION_SECONDARY)) {
         step_heard(step);
         peer_loss_weigh_answer(step);
     } else if (told) {
-        handover_finish(step); /* its heart is heard before its message is read */
+        handover_finish(step); /* the heartbeat arrived before HANDOVER_DONE */
     } else {
         step_fence(step);
     }
 }
 
-/* What ends a primary in any state. True if it did. */
+/* Handles the events that mean the same in any state. True if the event was handled. */
 static bool primary_common(struct step *step)
 {
     struct session *s = step->s;
@@ -107,8 +108,8 @@ static bool primary_common(struct step *step)
             step_end(step, s->end_reason);
             return true;
         }
-        /* What is still held may go out once the peer will never resume this guest. One that has taken the
-         * guest over says so meanwhile. */
+        /* Held output may be released once the peer has confirmed that it will not run this guest. A peer
+         * that has taken the guest over says so meanwhile. */
         if (s->link_up)
             step_say_goodbye(step, s->end_reason);
         else
@@ -135,7 +136,7 @@ static void in_synchronising(struct step *step)
     bool lost = step->event->type == SESSION_EVENT_LINK_DOWN || step->event->type == SESSION_EVENT_GOODBYE ||
                 (step->event->type == SESSION_EVENT_TICK && step_is_silent(step));
     if (lost) {
-        /* No whole image over there: it cannot have been promoted from this synchronisation. */
+        /* The peer has no whole image, so it cannot have promoted from this synchronisation. */
         step_act(step, SESSION_DO_STOP_CAPTURE);
         step_disconnect(step);
         step_connect_again(step);
@@ -147,13 +148,13 @@ static void in_synchronising(struct step *step)
     }
 }
 
-/* ARMING and PROTECTED: the peer may hold an epoch. */
+/* Handles ARMING and PROTECTED, in which the peer may hold an epoch. */
 static void in_protected(struct step *step)
 {
     switch (step->event->type) {
     case SESSION_EVENT_EPOCH_CUT:
         commit_on_cut(step);
-        /* The last epoch of a handover that was given up meanwhile: nobody else will wake the guest. */
+        /* The last epoch of a handover that was given up has paused the guest: nothing else resumes it. */
         if (step->event->ok)
             step_act(step, SESSION_DO_RESUME_GUEST);
         break;
@@ -202,8 +203,8 @@ static void in_leaving(struct step *step)
         step_disconnect(step);
     if (!told && !alone)
         return;
-    /* Only the peer's own goodbye makes it sure that it will not resume the guest: without it, held output is
-     * lost. */
+    /* Only the peer's goodbye proves that the peer will not run the guest. Without it, held output is
+     * dropped. */
     step_act(step, told || !s->held ? SESSION_DO_RELEASE_ALL : SESSION_DO_DROP_OUTPUT);
     step_act(step, SESSION_DO_QUIT_HYPERVISOR);
     step_end(step, told ? s->end_reason : unanswered(s));

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The secondary's half of the session: it holds an image and acks what it holds whole.
+ * The secondary's half of the session: it keeps an image of the guest, and acks each epoch that is whole.
  *
  *   listening -> following -> standby -> asking -> promoting -> (connecting, as the primary)
  *
- * I2 is kept here: only the epoch after the last one is acked. takeover.c has the last two states.
+ * This file keeps I2: a secondary acks only the epoch after the last one. takeover.c has the last two states.
  */
 #include "failover/session_parts.h"
 
+/* Follows the primary of a new link, or refuses the link. */
 static void follow(struct step *step)
 {
     struct session *s = step->s;
     enum image_fate fate = step_image_fate(step);
-    /* A primary that was told that it may run alone comes back in a newer term: this is an old connection. */
+    /* A primary that was told that it may run alone returns in a newer term, so this connection is an old
+     * one. */
     bool let_go = step->event->term == s->let_go_term && !s->config.chaos_keep_image;
     if (step->event->term < s->term || let_go || step->event->peer_role != SESSION_PRIMARY) {
         step_act(step, SESSION_DO_SEND_FENCED);
@@ -41,7 +43,7 @@ static void follow(struct step *step)
     step_enter(step, SESSION_FOLLOWING);
 }
 
-/* What was acked stays whole and may be promoted; the primary has to synchronise again. */
+/* Closes a link that brought a wrong epoch. Acked epochs stay whole and may be promoted. */
 static void refuse_stream(struct step *step)
 {
     step_disconnect(step);
@@ -51,7 +53,7 @@ static void refuse_stream(struct step *step)
         step_act(step, SESSION_DO_CONNECT);
 }
 
-/* It says whether this side could take over, as far as anybody knows. */
+/* Sends an ack. It also says whether this side's QEMU has yet to prove that it can take over. */
 static void ack(struct step *step, uint64_t epoch)
 {
     struct session_action *action = step_act(step, SESSION_DO_SEND_ACK);
@@ -67,7 +69,7 @@ static void on_epoch_received(struct step *step)
         return;
     step_heard(step);
     detector_heard_by_path(&s->detector, step->now_ms);
-    /* The link is ordered: anything but the next epoch is the peer's mistake. */
+    /* The link is ordered, so an epoch other than the next one is the peer's mistake. */
     if (epoch == 0 || (s->acked_epoch != 0 && epoch != s->acked_epoch + 1)) {
         if (epoch == 0 || epoch > s->acked_epoch + 1)
             refuse_stream(step);
@@ -82,7 +84,7 @@ static void on_epoch_received(struct step *step)
         step_enter(step, SESSION_STANDBY);
 }
 
-/* Of an epoch that came by an older link, the replicator says nothing. */
+/* Acks an epoch that is durable. The replicator does not report epochs that came by an older link. */
 static void on_durable(struct step *step)
 {
     const struct session *s = step->s;
@@ -105,9 +107,9 @@ static void leave_secondary(struct step *step, enum session_end_reason reason)
 }
 
 /*
- * The trial load has ended. From then on the primary counts as protected, with the next ack; where acks do
- * not wait for the disk, the newest one is repeated, so that it need not wait for an epoch. A side that has
- * begun to take over goes on with that whatever the trial says: the guest has nobody else.
+ * Handles the end of the trial load. If the load succeeded, the next ack makes the primary `protected`. Where
+ * acks do not wait for the disk, the newest ack is repeated at once, so that no new epoch is needed. A
+ * secondary that has begun to take over ignores a failed trial, because no other host can run the guest.
  */
 static void on_tried(struct step *step)
 {
@@ -123,8 +125,8 @@ static void on_tried(struct step *step)
 }
 
 /*
- * The primary went on alone, in a newer term: what is here must never be promoted. It will bring it up to
- * date, or synchronise anew.
+ * Stops this side from promoting its image, because the primary runs alone in a newer term. The primary will
+ * bring the image up to date or send all of it again.
  */
 static void outdated(struct step *step)
 {
@@ -135,8 +137,9 @@ static void outdated(struct step *step)
 }
 
 /*
- * The primary has lost this side, although it is heard, and wants to go on alone. It may, once it knows that
- * nobody goes on from the image here. An epoch that is still on the link must not make it whole again.
+ * Lets go of the image for a primary that has lost this side and asks to run alone. The answer HAS_LET_GO
+ * promises that this side will not promote in this term. So the link is closed: an epoch that is still on it
+ * must not make the image whole again.
  */
 static void let_go(struct step *step)
 {
@@ -150,7 +153,7 @@ static void secondary_heartbeat(struct step *step)
 {
     struct session *s = step->s;
     const struct session_event *event = step->event;
-    /* An old primary's sign of life says nothing about the present one. */
+    /* A sign of life in an older term says nothing about the present primary. */
     if (event->term >= s->term)
         step_heard(step);
     if (event->term > s->term && s->state != SESSION_LISTENING)
@@ -160,7 +163,7 @@ static void secondary_heartbeat(struct step *step)
         let_go(step);
 }
 
-/* What a secondary does in every state before it asks to run. True if handled. */
+/* Handles the events that mean the same in every state before ASKING. True if the event was handled. */
 static bool secondary_common(struct step *step)
 {
     struct session *s = step->s;
@@ -194,7 +197,7 @@ static void in_listening(struct step *step)
     if (step->event->type == SESSION_EVENT_LINK_UP)
         follow(step);
     else if (step->event->type == SESSION_EVENT_TICK && step_timer_ran_out(step))
-        leave_secondary(step, SESSION_END_ABANDONED); /* a primary that lives asks for a new standby */
+        leave_secondary(step, SESSION_END_ABANDONED); /* a primary that is alive asks for a new standby */
 }
 
 static void in_following(struct step *step)
@@ -235,7 +238,7 @@ static void in_standby(struct step *step)
         follow(step);
         break;
     case SESSION_EVENT_LINK_DOWN:
-        /* Perhaps only the peer's process: while its heart beats, wait for it to come back. */
+        /* Only the link may have failed: this side waits for a new one while heartbeats arrive. */
         if (s->link_up) {
             step_disconnect(step);
             step_act(step, SESSION_DO_CONNECT);
@@ -246,7 +249,7 @@ static void in_standby(struct step *step)
         on_durable(step);
         break;
     case SESSION_EVENT_GOODBYE:
-        /* The primary's own word that its guest is dead: no need to wait for silence. */
+        /* The primary says that its guest is dead, so this side does not wait for silence. */
         if (step->event->term == s->term && step->event->reason == SESSION_END_HYPERVISOR_DIED)
             takeover_begin(step, false);
         break;
@@ -269,8 +272,8 @@ static void in_standby(struct step *step)
     }
 }
 
-/* In every state: without its hypervisor, or with an image that is no whole epoch, it can never run the
- * guest. */
+/* Ends a secondary that can never run the guest: its hypervisor died, or its image is no whole epoch. True
+ * if the event was handled. */
 static bool fails_for_good(struct step *step)
 {
     bool image = step->event->type == SESSION_EVENT_IMAGE_FAILED;
@@ -288,7 +291,7 @@ void session_handle_secondary(struct step *step)
         on_applied(step);
     if (deciding && step->event->type == SESSION_EVENT_LINK_DOWN)
         step->s->link_up = false;
-    /* It has begun to take over: the guest has nobody else. It leaves once it is a primary. */
+    /* A secondary that is taking over leaves only once it is a primary: no other host can run the guest. */
     if (deciding && step->event->type == SESSION_EVENT_LEAVE)
         step->s->leaving = true;
     if (step->event->type == SESSION_EVENT_TRIED) {

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See session.h and docs/session.md. Here: how a session begins, where an event goes, and when the next tick
- * is wanted. primary.c and secondary.c have the two roles, one handler a state; what a handler does not name
- * is ignored, for a late or repeated event is normal. The steps that both roles take are in session_step.c.
+ * Starts a session, dispatches each event to the handler of its role, and computes when the next tick is due.
+ * session.h has the interface, docs/session.md the rules. primary.c and secondary.c implement the two roles
+ * with one handler for each state. A handler ignores the events that it does not name, because events may
+ * arrive late or twice. session_step.c has the steps that both roles share.
  *
- * The rules that keep the invariants stand where they act:
+ * The invariants are kept in these files:
  *
- *   I1 (output_commit.c): output is released for an ack of a cut epoch of this term, over a live link; it is
- * held before the first epoch is cut.
+ *   I1 (output_commit.c): output is held before the first epoch is cut, and released only for the ack of a
+ *   cut epoch of this term over a live link.
  *
- *   I2 (secondary.c, takeover.c): only the epoch that follows the last one is acked, and nothing is promoted
- * before all that was acked is applied.
+ *   I2 (secondary.c, takeover.c): only the epoch after the last one is acked, and nothing is promoted before
+ *   every acked epoch is applied.
  *
  *   I5 (peer_loss.c, takeover.c): a side runs alone only after a grant for its term (step_ask_grant,
  *   step_is_our_grant); from the moment it asks, a secondary acks nothing more.
@@ -61,7 +62,7 @@ void session_init(struct session *s, const struct session_config *config, uint64
         s->deadline_ms = now_ms + s->config.listen_timeout_ms;
 }
 
-/* What every sign of life tells, whoever hears it. */
+/* Records what a heartbeat says in every role and state. */
 static void hear(struct step *step)
 {
     struct session *s = step->s;
@@ -76,8 +77,8 @@ static void hear(struct step *step)
 }
 
 /*
- * This side stood still. The peer may have taken it for dead meanwhile: it is asked before anything is
- * concluded.
+ * Handles a stall of this side. The peer may have taken this side for dead during the stall, so this side
+ * asks the peer before it judges anything by the time that has passed.
  */
 static void wake(struct step *step)
 {
@@ -92,9 +93,9 @@ static void wake(struct step *step)
 }
 
 /*
- * This side does not know any more what it is. What it was about to do is not done: nothing is released,
- * acked or promoted. It ends without a goodbye, as in a crash, since the peer's rules for that hold whatever
- * this side was.
+ * Ends the session after an illegal transition. The actions of this step are dropped, so nothing is released,
+ * acked or promoted. No goodbye is sent, as in a crash: the peer's rules for a crash are safe for every state
+ * that this side may have been in.
  */
 static void crash(struct step *step)
 {

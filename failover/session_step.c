@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See session_step.h. */
+/* Helpers for one step of the session: actions, transitions, queries, requests to the arbiter, fencing. */
 #include "failover/session_step.h"
 
 #include "failover/transitions.h"
@@ -51,13 +51,13 @@ void step_say_goodbye(struct step *step, enum session_end_reason reason)
 }
 
 /*
- * Who finds the link closed by the peer (which a dying process's kernel does, and a cut network or a host
- * that merely stands still does not) believes in silence sooner.
+ * Chooses how long the peer may be silent. The limit is shorter if the peer closed the link: the kernel
+ * closes it when a process dies, but not when a network is cut or a host stands still.
  */
 static enum detector_limit limit_of(const struct session *s)
 {
     if (s->state == SESSION_HANDOVER_UNSURE)
-        return DETECTOR_BUSY; /* it was told to go on */
+        return DETECTOR_BUSY; /* the peer was told to promote */
     bool link_counts = s->state == SESSION_STANDBY || s->state == SESSION_PEER_LOST;
     return link_counts && !s->link_up ? DETECTOR_LINK_CLOSED : DETECTOR_SILENCE;
 }
@@ -145,7 +145,7 @@ bool step_timer_ran_out(const struct step *step)
     return step->s->deadline_ms != 0 && step->now_ms >= step->s->deadline_ms;
 }
 
-/* A newer term exists: whatever this side holds back must never come out. */
+/* Output that is held must never be released, because a newer term exists. */
 void step_fence(struct step *step)
 {
     step_act(step, SESSION_DO_STOP_CAPTURE);
@@ -175,8 +175,8 @@ bool step_is_our_grant(const struct step *step)
 }
 
 /*
- * Looks for a peer. A standby that has not been found after the time for which it listens has ended, and
- * tracking what its image lacks costs the guest something.
+ * Looks for a peer. A standby listens for listen_timeout_ms and then ends. The primary stops tracking changes
+ * for it after that time, since tracking slows the guest down.
  */
 void step_look_for_peer(struct step *step)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The ground floor of the session: one step, which is one event at one time and the actions that answer it,
- * and what both roles do in one. Only failover/ includes this. Nothing here calls out, reads a clock or
- * allocates.
+ * A step is one event at one time, with the actions that answer it. This is the lowest layer of the session:
+ * the step, and the helpers that both roles use in one. Only failover/ includes this header. No function here
+ * makes a system call, reads a clock or allocates.
  */
 #ifndef UNDERSTUDY_FAILOVER_SESSION_STEP_H
 #define UNDERSTUDY_FAILOVER_SESSION_STEP_H
@@ -16,59 +16,60 @@ struct step {
     uint64_t now_ms;
     struct session_actions *out;
     bool answered;
-    bool bug; /* a transition was wanted that there is none: nothing of this step is done */
+    bool bug; /* an illegal transition was tried: no action of this step is carried out */
 };
 
-/* Adds an action, with the session's term; the caller fills in the rest. */
+/* Adds an action with the session's term; the caller fills in the other fields. */
 struct session_action *step_act(struct step *step, enum session_action_type type);
 /*
- * Enters a state; its timer is not set. The role is already that which the side has there. A transition that
- * transitions.c does not know is a bug, here or in memory: the step is marked, and session_handle() ends the
- * session.
+ * Enters a state and clears the state's timer. The caller has set the role of the new state before. If
+ * transitions.c does not list the transition, the code or the memory is faulty: the step is marked as a bug,
+ * and session_handle() ends the session.
  */
 void step_enter(struct step *step, enum session_state state);
 /* Ends the session for good. */
 void step_end(struct step *step, enum session_end_reason reason);
 void step_disconnect(struct step *step);
 void step_say_goodbye(struct step *step, enum session_end_reason reason);
-/* A newer term exists: this side's guest and what it holds back end here. */
+/* Fences this side because a newer term exists: drops held output, kills the guest, ends the session. */
 void step_fence(struct step *step);
-/* Looks for a peer, with a HELLO of now. */
+/* Opens a link to a peer, with a HELLO that states the present image. */
 void step_look_for_peer(struct step *step);
-/* A primary without a peer looks for one. */
+/* Enters CONNECTING and looks for a peer. For a primary. */
 void step_connect_again(struct step *step);
-/* A secondary without a primary waits for one. */
+/* Enters LISTENING and waits for a primary. For a secondary. */
 void step_listen_again(struct step *step);
-/* Asks the arbiter for the next term, and again when the state's timer runs out. */
+/* Asks the arbiter for the next term, and sets the state's timer for the next attempt. */
 void step_ask_grant(struct step *step);
-/* The event is the arbiter's answer (ok: granted) to what was asked last. */
+/* Whether the event is the arbiter's answer (ok: granted) to the newest request. */
 bool step_is_our_grant(const struct step *step);
-/* The peer is asked what it is, unless it was asked already and has not been heard since. */
+/* Sends the peer a query, unless an earlier query is still unanswered. */
 void step_ask_peer(struct step *step);
-/* Whoever missed a beat asks: silence is the lack of an answer. */
+/* Sends the peer a query if a heartbeat is overdue: a peer is silent only if it does not answer. */
 void step_ask_if_beat_is_missed(struct step *step);
-/* The peer gave a sign of life. */
+/* Records a sign of life of the peer. */
 void step_heard(struct step *step);
-/* Answers the peer's query, before the link goes. */
+/* Answers the peer's query once in a step, before the link is closed. */
 void step_answer(struct step *step);
-/* This state judges the peer by its silence: it asks first. */
+/* Whether this state judges the peer by silence. Such a state asks the peer first. */
 bool session_watches_peer(const struct session *s);
-/* When the peer counts as silent if nothing is heard meanwhile. UINT64_MAX: it has to be asked first. */
+/* When the peer will count as silent if nothing is heard. UINT64_MAX: the peer has to be asked first. */
 uint64_t session_silent_at_ms(const struct session *s);
-/* Nothing was heard for longer than this state allows, and where that means that the guest runs on alone, the
- * peer was asked and did not answer either. */
+/* Whether nothing was heard for longer than this state allows. Where silence would let the guest run alone,
+ * the peer must also have left a query unanswered. */
 bool step_is_silent(const struct step *step);
-/* The state's own timer ran out. */
+/* Whether the state's own timer has run out. */
 bool step_timer_ran_out(const struct step *step);
 
-/* image_origin.c. LINK_UP: what becomes of the secondary's image. UNSURE: the link has to be made again. */
+/* image_origin.c. On LINK_UP: what happens to the secondary's image. UNSURE: the link has to be made again.
+ */
 enum image_fate { IMAGE_NEW, IMAGE_KEPT, IMAGE_UNSURE };
 enum image_fate step_image_fate(const struct step *step);
-/* A full synchronisation begins, of the origin that the primary's HELLO named. */
+/* Begins a full synchronisation with the origin that the primary's HELLO named. */
 void step_new_image(struct step *step);
-/* Its first epoch is whole on the secondary, and acked. */
+/* Keeps the origin: the first epoch of the synchronisation is whole on the secondary and acked. */
 void step_image_is_whole(struct step *step);
-/* What the image lacks is not known any more; or the image is none any more. */
+/* Forgets the origin: the changes since then are not known, or the image is no image of a guest any more. */
 void step_forget_image(struct step *step);
 
 #endif

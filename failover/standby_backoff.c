@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See standby_backoff.h. */
+/* Computes how long a standby that failed is not started again: 1, 2, 4 ... 30 s, or 300 s if it is unfit. */
 #include "failover/standby_backoff.h"
 
 #define SECOND_US 1000000ll

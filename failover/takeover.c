@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A secondary that takes over: it asks for a term, and with the grant promotes the newest acked epoch.
+ * Takes over on a secondary: asks the arbiter for a term, and promotes the newest acked epoch once the term
+ * is granted.
  *
- * I5: from the moment it asks to run it acks nothing more, and it promotes only with a grant. I2: nothing is
- * promoted before all that was acked is applied.
+ * I5: a secondary that has asked for a term acks nothing more, and it promotes only with a grant.
+ * I2: a secondary promotes only after every epoch that it acked has been applied.
  */
 #include "failover/session_parts.h"
 
@@ -13,7 +14,7 @@ static void promote(struct step *step)
     action->term = step->s->term;
     action->epoch = step->s->acked_epoch;
     step->s->promoting = true;
-    step_forget_image(step); /* the guest that runs from it is another run */
+    step_forget_image(step); /* the promoted guest is a new run, so the image's origin does not hold for it */
 }
 
 static void promote_when_applied(struct step *step)
@@ -23,7 +24,7 @@ static void promote_when_applied(struct step *step)
         promote(step);
 }
 
-/* From here on nothing is acked. */
+/* Asks for a term. This side acks nothing from here on. */
 void takeover_begin(struct step *step, bool keep_link)
 {
     if (!keep_link)
@@ -44,7 +45,7 @@ void takeover_handle_asking(struct step *step)
     struct session *s = step->s;
     if (step_is_our_grant(step)) {
         if (!step->event->ok) {
-            /* The other side runs alone: this image is history, unless that side brings it up to date. */
+            /* The other side runs alone: this image must not be promoted until that side has updated it. */
             s->asked_term = 0;
             s->handed_over = false;
             step_disconnect(step);
@@ -53,7 +54,7 @@ void takeover_handle_asking(struct step *step)
         }
         s->term = s->asked_term;
         s->asked_term = 0;
-        /* A primary that still lives (forced failover) hears it before the link goes. */
+        /* Tells a primary that is still alive (forced failover) before the link is closed. */
         if (s->link_up && !s->handed_over)
             step_act(step, SESSION_DO_SEND_FENCED);
         step_enter(step, SESSION_PROMOTING);
@@ -66,7 +67,7 @@ void takeover_handle_asking(struct step *step)
 static void become_primary(struct step *step)
 {
     struct session *s = step->s;
-    /* After a handover the old primary closes the link, once it has read that it may quit. */
+    /* After a handover, the old primary closes the link when it has read HANDOVER_DONE. */
     if (s->handed_over && s->link_up)
         step_act(step, SESSION_DO_SEND_HANDOVER_DONE);
     else
@@ -90,7 +91,7 @@ void takeover_handle_promoting(struct step *step)
             become_primary(step);
             return;
         }
-        /* After a handover the old primary still has the guest, and takes it back. */
+        /* After a handover, the old primary still has the paused guest, and takes it back. */
         if (step->s->handed_over && step->s->link_up)
             step_say_goodbye(step, SESSION_END_PROMOTE_FAILED);
         step_end(step, SESSION_END_PROMOTE_FAILED);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A term that was granted to this side is on disk before the first frame of that term leaves: a host that
- * restarts knows by it which terms it has used. Writing begins with the grant and overlaps what follows; what
- * the session releases meanwhile waits here. (A term that is followed is its primary's to keep.)
+ * Holds releases back until the term that was granted to this side is on disk. So no frame of a term leaves
+ * before the host can know after a restart that it has used the term. The write begins with the grant and
+ * overlaps the promotion. A secondary that follows a primary's term does not write it: the primary does.
  */
 #include "failover/session_parts.h"
 
@@ -11,7 +11,7 @@ static bool is_ours(const struct session *s)
     return s->config.keeps_terms && (s->role == SESSION_PRIMARY || s->state == SESSION_PROMOTING);
 }
 
-/* True: the action is not carried out now. */
+/* Whether the action has to wait for the term. May turn the action into drop-output. */
 static bool waits(struct session *s, struct session_action *action)
 {
     struct term_record *record = &s->term_record;

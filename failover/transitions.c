@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See transitions.h. */
+/* The table of the session's transitions. docs/session.md has a copy, made by scripts/session-table.sh. */
 #include "failover/transitions.h"
 
 #define PRIMARY   SESSION_PRIMARY
