@@ -134,7 +134,7 @@ static void print_label(const struct figure *figure, const Understudy__Status *s
 {
     struct figure_value value;
     bool said = strcmp(figure->name, "split") == 0 && strcmp(s->split, s->last_error) == 0;
-    /* Why the link is not RDMA is for whoever asks after this VM. */
+    /* The reason against RDMA is shown only if the user named this VM. */
     if (said || (!named && strcmp(figure->name, "transport_why") == 0))
         return;
     figure_read(figure, s, &value);

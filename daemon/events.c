@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See events.h. */
+/* Sends each event to the log, to the journal of events, and to the hooks. */
 #include "daemon/events.h"
 
 #include <stdlib.h>

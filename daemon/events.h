@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens on this host is told here, once: each event (proto/events.h) becomes a line of the log with
- * its severity (and with its fields, where the journal of systemd listens), an entry of the journal of
- * events, and a call of the administrator's hooks. Main thread, but for what says otherwise.
+ * Reports what happens on this host. Each event (proto/events.h) becomes a line of the log with its severity
+ * (and with its fields, if systemd's journal takes the log), an entry of the journal of events, and a call of
+ * the administrator's hooks. Main thread, unless a function says otherwise.
  */
 #ifndef UNDERSTUDY_DAEMON_EVENTS_H
 #define UNDERSTUDY_DAEMON_EVENTS_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See hooks.h. */
+/* Runs the administrator's hooks: the queue, the processes, their time limits and their output. */
 #include "daemon/hooks.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #define LINES_MAX      50 /* of one call's output that are logged */
 #define COMPLAIN_US    (10 * G_USEC_PER_SEC)
-#define READS_MAX      64 /* of output when the hook has ended: whoever still writes does not keep us */
+#define READS_MAX      64 /* of output after the hook has ended: a child that still writes cannot block us */
 #define OUTPUT_MAX_LEN WORDS_MAX
 
 struct call {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hooks: the administrator's programs, called at each event. The one convention: every executable of the
- * folder, in the order of the names, with the arguments NAME (of the VM; "-" for the host) and EVENT, and the
- * event as a JSON object on standard input. What a hook prints goes to the log.
+ * Calls the administrator's programs (hooks) at each event. Every executable of the folder is called, in the
+ * order of the names, with the arguments NAME (of the VM; "-" for the host) and EVENT, and with the event as
+ * a JSON object on standard input. The output of a hook goes to the log.
  *
- * Nothing here waits for a hook. A few run at once, never two of one program (so each sees the events in
- * their order); the others wait in a bounded queue, and what finds no room is not called, which is logged. A
- * hook has a process group of its own, which is killed when its time is over, and whatever is left of it when
- * the hook has ended.
+ * No function here waits for a hook. Several hooks run at once, but never two of one program, so each program
+ * sees the events in order. Other calls wait in a bounded queue. A call that finds the queue full is dropped
+ * and logged. A hook has a process group of its own. The group is killed when the hook's time is over, and
+ * the rest of the group when the hook has ended.
  *
  * Only files that nobody but root or the daemon's user can write to are called. The folder is read at each
  * event. Main thread (GLib's default context).

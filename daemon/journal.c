@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See journal.h. `lock` guards the queue and the counts, `files` that the two files are not exchanged. */
+/*
+ * The journal's queue, its writer thread, and its two files. `lock` guards the queue and the counts. `files`
+ * guards against an exchange of the two files.
+ */
 #include "daemon/journal.h"
 
 #include <errno.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The journal of events: the newest ones, in two files of JSON lines that outlive the daemon. When the
- * current file is full it becomes the older one, and the older one goes: what is kept is bounded, and at
- * least half of the bound.
+ * The journal of events keeps the newest events in two files of JSON lines, which outlive the daemon. When
+ * the current file is full, it replaces the older file. So the size is bounded, and at least half of the
+ * bound is kept.
  *
- * Appending does not wait for the disk: a thread of the journal's own writes and syncs, one line a write. A
- * line that a crash has torn is passed over when the file is read, and a line that a full disk has cut is
- * taken back. What could not be kept is counted, and an event says so (events-lost) when there is room again.
+ * Appending does not wait for the disk: a thread of the journal writes and syncs, one line a write. A reader
+ * skips a line that a crash has torn. The writer removes a line that a full disk has cut. Events that could
+ * not be kept are counted, and the event events-lost gives their number when there is room again.
  */
 #ifndef UNDERSTUDY_DAEMON_JOURNAL_H
 #define UNDERSTUDY_DAEMON_JOURNAL_H

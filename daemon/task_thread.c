@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See task_thread.h. */
+/* Starts a thread for a GTask, and returns an error by the task if there can be none. */
 #include "daemon/task_thread.h"
 
 struct job {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A GTask's work on a thread of its own. g_task_run_in_thread does not say that no thread can be had: its
- * task, and whoever waits for it, would wait until another one is begun.
+ * Runs a GTask's work on a thread of its own. g_task_run_in_thread reports no error if no thread can be
+ * created: the task, and its caller, would wait until another task is started.
  */
 #ifndef UNDERSTUDY_DAEMON_TASK_THREAD_H
 #define UNDERSTUDY_DAEMON_TASK_THREAD_H

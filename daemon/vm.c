@@ -56,7 +56,7 @@ struct vm {
     int qemu_pid, qemu_pidfd; /* pidfd: -1 if there is none */
     char *accel;
     bool ended, asking;
-    bool never_began; /* it ended before its QEMU ran: whoever started it was told why, and it is forgotten */
+    bool never_began; /* it ended before its QEMU ran: its caller was told why, and the VM is forgotten */
     gint64 alone_since_us;
     char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
     char *split;           /* both hosts had run it: what the replicator said of that, or NULL */
@@ -152,7 +152,7 @@ static Understudy__Protection *copy_protection(const Understudy__Protection *pro
 
 /* ---- what the replicator says ---- */
 
-/* Tells whoever waits for a standby to listen. */
+/* Tells the caller that waits for a standby whether it listens. */
 static void answer_listening(struct vm *vm, bool ok, const char *message)
 {
     vm_listening listening = g_steal_pointer(&vm->listening);
@@ -325,7 +325,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
     }
 }
 
-/* Sockets go; the console log stays for whoever wants to know why. */
+/* Removes the sockets. The console log stays, so that an administrator can see why the VM ended. */
 static void clear_sockets(const char *vm_dir)
 {
     GDir *dir = g_dir_open(vm_dir, 0, NULL);

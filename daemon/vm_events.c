@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See vm_events.h. */
+/* Compares each report of a replicator with the last one, and emits an event for each change. */
 #include "daemon/vm_events.h"
 
 #include <glib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From what a replicator says of its VM, again and again, to events, each told once. Keeps what was told of
- * one VM. Main thread.
+ * Turns the repeated reports of a replicator into events, each of which is emitted once. Keeps what has been
+ * reported of one VM. Main thread.
  */
 #ifndef UNDERSTUDY_DAEMON_VM_EVENTS_H
 #define UNDERSTUDY_DAEMON_VM_EVENTS_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See line.h: the choice of the hypervisor, and what is the same for each. */
+/* Chooses the hypervisor of a command line, and does what is the same for each hypervisor. */
 #include "hv-hooks/line.h"
 
 #include <string.h>
@@ -101,7 +101,7 @@ char **line_build_trial(const struct line *line, const char *vm_dir, const uint6
     return line->ops->build_trial(line, vm_dir, disk_len, error);
 }
 
-/* Whoever made it: what runs may have another name than the line's program, which can be a script. */
+/* Asks every hypervisor: the line's program may be a script, so its name need not be that of the process. */
 bool line_was_built(const char *bytes, size_t len)
 {
     for (size_t i = 0; line_hypervisors[i]; i++) {

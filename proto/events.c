@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See events.h. */
+/* The table of events, and an event as a JSON object. */
 #include "proto/events.h"
 
 #include <glib.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of events: what a host tells of itself and its VMs, by names that are promised (understudy(1)),
- * as the figures' are. Each event is a line of the daemon's log, an entry of its journal, and a call of the
- * administrator's hooks. A new event is a row in events.c, and a call of events_emit (daemon/events.h).
+ * The table of events that a host reports about itself and its VMs. Their names are stable (understudy(1)),
+ * as the figures' names are. Each event is a line of the daemon's log, an entry of its journal, and a call of
+ * the administrator's hooks. A new event is a row in events.c, and a call of events_emit (daemon/events.h).
  *
- * And the JSON object of an event: a line of the journal's file, a hook's standard input, a line of
- * `understudy events --json`. Any thread.
+ * This header also has the JSON object of an event: a line of the journal's file, a hook's standard input, a
+ * line of `understudy events --json`. Any thread.
  */
 #ifndef UNDERSTUDY_PROTO_EVENTS_H
 #define UNDERSTUDY_PROTO_EVENTS_H

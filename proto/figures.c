@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See figures.h. The order is that of the table's columns, of the JSON document and of the manual page. */
+/*
+ * The table of figures, and reading a figure from a Status. The rows have the order of the columns of
+ * `status`, of the JSON document and of the manual page.
+ */
 #include "proto/figures.h"
 
 #include <glib.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of figures: all that `status` can say of a VM, its disks and its networks. The JSON document, the
- * text of `understudy status` and the list in understudy(1) come from it, and so does whatever else exports
- * figures. A new figure is a field of the message in control.proto and a row in figures.c.
+ * The table of figures: all that `status` can say about a VM, its disks and its networks. The JSON document,
+ * the text of `understudy status`, the list in understudy(1) and every other export of figures come from it.
+ * A new figure is a field of the message in control.proto and a row in figures.c.
  *
- * Names and units are promised (understudy(1)): a row is not renamed, its unit does not change. Pure; any
+ * Names and units are stable (understudy(1)): a row is not renamed, its unit does not change. Pure; any
  * thread.
  */
 #ifndef UNDERSTUDY_PROTO_FIGURES_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See limits.h. */
+/* The table of limits for a VM's options, and the check of one option's value. */
 #include "proto/limits.h"
 
 #include <gio/gio.h>

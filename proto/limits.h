@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a VM's options may be: one table for the command, the daemons of both hosts and the replicator, each
- * of which refuses what is outside, with the option's name, its value and its limits. Pure; any thread.
+ * Limits of a VM's options, in one table for the command, the daemons of both hosts and the replicator. Each
+ * of them refuses a value outside the limits, and names the option, the value and the limits. Pure; any
+ * thread.
  */
 #ifndef UNDERSTUDY_PROTO_LIMITS_H
 #define UNDERSTUDY_PROTO_LIMITS_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See states.h. */
+/* The names of states and roles, and their meanings. */
 #include "proto/states.h"
 
 #include <glib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See status_answer.h. */
+/* Splits a list of VMs into messages of bounded size, and joins such messages again. */
 #include "proto/status_answer.h"
 
 #include <gio/gio.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The answer to a StatusRequest. What one message cannot hold goes on in the next (StatusList.more), so that
- * a host may have as many VMs as it likes, with as much to say of each as fits a message. Any thread; blocks.
+ * Writes and reads the answer to a StatusRequest. A list that does not fit into one message continues in the
+ * next one (StatusList.more). So the number of VMs on a host is not limited by the size of a message; the
+ * status of one VM is. Any thread; blocks.
  */
 #ifndef UNDERSTUDY_PROTO_STATUS_ANSWER_H
 #define UNDERSTUDY_PROTO_STATUS_ANSWER_H

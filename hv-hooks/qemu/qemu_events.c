@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See qemu_events.h. The words are those of qapi/run-state.json, 7.2 to 10.0. */
+/* Maps QEMU's SHUTDOWN and WATCHDOG events to run events. The words are those of qapi/run-state.json, 7.2
+ * to 10.0. */
 #include "hv-hooks/qemu/qemu_events.h"
 
 enum run_event qemu_event_shutdown(bool guest, const char *reason)

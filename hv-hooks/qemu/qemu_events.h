@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QEMU's events about its guest's run, in line.h's terms. Pure. */
+/* Translates QEMU's events about the run of its guest into line.h's run events. Pure. */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_EVENTS_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_EVENTS_H
 

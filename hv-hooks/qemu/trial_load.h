@@ -64,8 +64,9 @@ struct trial_load;
 
 /* What config points at stays the caller's and must outlive the trial. NULL and error: no memory. */
 struct trial_load *trial_load_new(const struct trial_load_config *config, GError **error);
-/* Once. Blocks until it is its turn on this host, then for half a minute at most and what hold takes. The
- * calling thread must not iterate another main context meanwhile. */
+/* Runs the trial; may be called once. Blocks until it is the trial's turn on this host, then for at most half
+ * a minute and the time that hold takes. The calling thread must not iterate another main context meanwhile.
+ */
 void trial_load_run(struct trial_load *trial, struct trial_report *report);
 /* Any thread, while the trial exists: run returns soon. Does not block. */
 void trial_load_cancel(struct trial_load *trial);
