@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An image file, opened and locked: what nbdkit serves on the host where the guest runs, and what the applier
- * writes on the other. The bytes exported may be more than the file has (a format that grows): what lies
- * beyond the file's end reads as zeroes, and writing there extends it.
+ * Opens, locks, reads and writes an image file. nbdkit serves the file on the host where the guest runs, and
+ * the applier writes it on the other host. The export may be longer than the file (a format that grows).
+ * Bytes beyond the end of the file read as zeroes, and a write there extends the file.
  *
- * The lock is QEMU's own (open file description locks on the bytes that its file driver uses), so that a
- * second QEMU or a qemu-img that would write is refused, and this refuses what they have open. It belongs to
- * the open file description: nbdkit, which inherits the descriptor, shares it.
+ * The lock is that of QEMU's file driver: open file description locks on the bytes that the driver uses. So a
+ * second QEMU, or a qemu-img that would write, is refused, and an image that one of them has open is refused
+ * here. The lock belongs to the open file description, so nbdkit, which inherits the descriptor, shares it.
  *
  * Thread-safe where the calls are; one thread opens and closes.
  */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The standby's journal: one preallocated file, used as a ring, that holds the disk writes of epochs until
- * the images have them for certain. An epoch's writes of all disks go to the journal as a whole, with a
- * checksum, before the first of them goes to an image; so a standby that is killed anywhere between finds,
- * when it comes back, its images at a whole epoch: replay writes again what the journal has whole, and
- * ignores a torn end.
+ * The standby's journal is one preallocated file, used as a ring. It holds the disk writes of epochs until
+ * the images are certain to have them. All writes of an epoch, for all disks, go to the journal with a
+ * checksum before the first of them goes to an image. A standby that was killed at any point replays the
+ * journal when it returns: the replay writes every whole entry again and ignores a torn one at the end. Then
+ * the images are at a whole epoch.
  *
  *   superblock (two places, written in turn): capacity, tail, life, CRC32C
  *   mark: how far appends went, on this boot of the kernel
@@ -15,13 +15,13 @@
  * sequence numbers of neighbours follow each other, so an older round's entry is never taken for a newer
  * one's. docs/disk-formats.md has the fields.
  *
- * What it is good for: this process killed at any instruction; the host's death as well, where each epoch is
- * synced (disk_journal_sync) before it is applied. Where it is not synced, the host's death may leave images
- * that are no epoch: the dirty-block map is then not trusted, and the synchronisation compares hashes.
+ * The journal protects against the death of this process at any instruction. It protects against the death of
+ * the host only if each epoch is synced (disk_journal_sync) before it is applied. Without the sync, the death
+ * of the host may leave images that are not at a whole epoch. The dirty-block map is then not trusted, and
+ * the synchronisation compares hashes.
  *
- * The caller's duty: a replay writes old epochs again, so the images must not have been changed since
- * by anything that the journal does not have. Before the first such write (a synchronisation's chunks, the
- * guest's own after a takeover): disk_journal_trim.
+ * A replay writes old epochs again. So the caller must call disk_journal_trim before the first write that the
+ * journal does not have: a synchronisation's chunk, or a write of the guest after a takeover.
  *
  * Not thread-safe.
  */

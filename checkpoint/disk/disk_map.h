@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The dirty-block map of one disk on one host: which 64 KiB chunks may differ from the other host's image. It
- * is what makes a resynchronisation short: of two hosts of one pair, a chunk that is set in neither map is
- * equal on both.
+ * The dirty-block map of one disk on one host says which 64 KiB chunks may differ from the other host's
+ * image. A chunk that is set in neither map of a pair is equal on both hosts, so a resynchronisation skips
+ * it.
  *
- * A file, mapped shared by the replicator and nbdkit, with two bitmaps. A write sets its chunks' bits in the
- * active one before the image changes. Freezing swaps them: the frozen one then has the chunks of all writes
- * up to a moment, and is cleared once the peer has applied those. What counts is the union.
+ * The map is a file with two bitmaps, which the replicator and nbdkit map shared. A write sets its chunks'
+ * bits in the active bitmap before the image changes. Freezing swaps the bitmaps: the frozen one then has the
+ * chunks of all writes up to that moment, and is cleared once the peer has applied those writes. A chunk is
+ * dirty if either bitmap has it.
  *
- * A bit set by a process that is then killed is in the page cache, as the write it speaks of is: both
- * survive, so the map is good as long as the kernel lives. After a crash of the host neither is certain: the
- * map is trusted only if it was closed cleanly or the kernel is still the one that wrote it (boot id).
+ * A bit that a process sets before it is killed stays in the page cache, and so does the write. So the map is
+ * valid as long as the kernel runs. After a crash of the host, neither the bit nor the write is certain. The
+ * map is trusted only if it was closed cleanly, or if the kernel that wrote it still runs (boot id).
  * Otherwise the synchronisation compares the hashes of all chunks.
  *
- * pair_id names the relation: both hosts' maps of one disk carry the same random id once a synchronisation
- * between them has begun; other ids mean that nothing is known of how the images
- * differ.
+ * pair_id names the pair of images: both hosts' maps of one disk have the same random id once a
+ * synchronisation between them has begun. If the ids differ, nothing is known about how the images differ.
  *
- * Threads: bits are atomic; everything else is one thread's at a time.
+ * Threads: bits are atomic; one thread at a time may use everything else.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_MAP_H
 #define UNDERSTUDY_CHECKPOINT_DISK_MAP_H

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One change of a disk, as bytes: the same in the log ring between nbdkit and the replicator, in an epoch on
- * the wire, and in the standby's journal, so that no part of the way has to rewrite it.
+ * Encodes and decodes one change of a disk. The bytes are the same in the log ring between nbdkit and the
+ * replicator, in an epoch on the wire, and in the standby's journal, so no part of the path rewrites them.
  *
  *   magic "DREC"  4      disk    2      type   2
  *   offset        8      length  8
  *   data length   4      CRC32C of the 28 bytes before   4
  *   data, then zeroes up to a multiple of DISK_RECORD_ALIGN
  *
- * Little-endian. A stream is records one after the other. The data is covered by the checksum of whatever
- * carries the record (commit record or, over RDMA, the device; journal). Pure functions over bounded buffers:
+ * Little-endian. A stream is a sequence of records. The checksum of the carrier covers the data: the commit
+ * record's, or over RDMA the device's; in the journal, the entry's. Pure functions over bounded buffers:
  * no allocation, no system call.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_RECORD_H

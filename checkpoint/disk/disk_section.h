@@ -9,13 +9,13 @@
 #include "checkpoint/disk/disk_record.h"
 #include "checkpoint/staging.h"
 
-/* Room for len bytes in the open epoch; what is left of the last page is zero. 0, or -ENOSPC with nothing
- * taken. */
+/* Reserves len bytes in the open epoch. The rest of the last page is zero. Returns 0, or -ENOSPC with nothing
+ * reserved. */
 int disk_section_reserve(struct staging *staging, struct staged_epoch *epoch, uint64_t len);
-/* Puts bytes at this place of the section. */
+/* Writes len bytes at offset `at` of the section. */
 void disk_section_write(const struct staging *staging, const struct staged_epoch *epoch, uint64_t at,
                         const void *bytes, size_t len);
-/* The section to read from. Any thread that may read the epoch. */
+/* Opens the section for reading. Any thread that may read the epoch. */
 void disk_section_stream(const struct staging *staging, const struct staged_epoch *epoch,
                          struct disk_stream *out);
 
