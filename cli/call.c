@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What every command needs: the daemon's answer, and a place for what goes wrong: one sentence on stderr. */
+/* Calls the daemon for every command, and prints one sentence on stderr if the call fails. */
 #include "cli/cli.h"
 
 #include <errno.h>

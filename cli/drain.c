@@ -33,7 +33,8 @@ static void print_row(const char *vm, const char *role, const char *what, const 
     fflush(stdout);
 }
 
-/* What changed since `seen` (name -> last shown words) is a row. Returns how many VMs are here. */
+/* Prints a row for each VM that changed since `seen` (name -> words shown last). Returns how many VMs are
+ * here. */
 static unsigned show(const Understudy__StatusList *list, GHashTable *seen)
 {
     g_autoptr(GHashTable) now = g_hash_table_new(g_str_hash, g_str_equal);
@@ -97,7 +98,7 @@ static void shut_down(GHashTable *seen)
     }
 }
 
-/* Until the host is empty, or timeout_s have passed: the number of VMs that are left, or -1. */
+/* Waits until the host is empty or timeout_s have passed. Returns the number of VMs that are left, or -1. */
 static int wait_until_empty(GHashTable *seen, uint32_t timeout_s)
 {
     gint64 until = g_get_monotonic_time() + timeout_s * G_USEC_PER_SEC;

@@ -14,7 +14,7 @@
 #define LONGEST_S 15 /* the hosts give up after some five seconds */
 #define POLL_US   20000
 
-/* The guest left a host if nothing of it is there any more, or only its standby. */
+/* Whether the guest has left this host: the host has nothing of the VM any more, or only its standby. */
 static bool has_left(const Understudy__Status *status)
 {
     return !status || status->state == UNDERSTUDY__STATE__STATE_ENDED ||

@@ -39,7 +39,7 @@ static void draw_bar(const Understudy__Status *status, bool whole)
     fflush(stderr);
 }
 
-/* Until protected, failed, or out of patience. */
+/* Waits until the VM is protected, has failed, or `seconds` have passed. */
 static int wait_protected(const char *vm, unsigned seconds)
 {
     gint64 until = g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;

@@ -16,7 +16,8 @@
 #define STATUS_MS 5000
 #define WATCH_US  500000
 
-/* reset: the figures begin anew after the ones that come back. ended: those that ended too. */
+/* Asks for the status. reset: the daemon resets the figures after it has read them. ended: of ended VMs as
+ * well. */
 static Understudy__Envelope *ask(const char *vm, bool reset, bool ended)
 {
     Understudy__StatusRequest status = UNDERSTUDY__STATUS_REQUEST__INIT;
@@ -74,7 +75,7 @@ static int check(const Understudy__StatusList *list)
     return code;
 }
 
-/* Until nobody reads it any more, or the VM is gone. */
+/* Prints the status again and again until nobody reads the output any more or the VM is gone. */
 static int watch(const char *vm, bool as_json, bool ended)
 {
     for (;;) {

@@ -120,7 +120,8 @@ static void tell_status(const struct call *call, int status)
                   WEXITSTATUS(status));
 }
 
-/* Once; the group's leader is not reaped before, so its number is nobody else's. */
+/* Kills the hook's process group. Called once, before the leader is reaped, so the number cannot be reused.
+ */
 static void kill_group(const struct call *call)
 {
     kill(-call->pid, SIGKILL);
@@ -238,7 +239,7 @@ static bool spawn(struct call *call)
     return pid > 0 && call->pidfd >= 0;
 }
 
-/* False: it could not be started, and is gone. */
+/* Starts the call. False: it could not be started, and the call has been freed. */
 static bool start(struct hooks *hooks, struct call *call)
 {
     call->line = g_string_new(NULL);
@@ -265,7 +266,7 @@ static bool is_running(const struct hooks *hooks, const char *path)
     return false;
 }
 
-/* The first in the queue whose program does not run. */
+/* Starts waiting calls, in order, whose program is not running, up to the limit of hooks at once. */
 static void start_some(struct hooks *hooks)
 {
     for (GList *at = hooks->waiting.head, *next; at && hooks->nrunning < hooks->limits.at_once; at = next) {

@@ -47,7 +47,8 @@ struct served {
     gint *nserved;
 };
 
-/* One line for the first of what may be thousands, then how many more there were. */
+/* Logs the first of many refusals at once, and the number of the others later, so that the log stays short.
+ */
 static void log_seldom(struct intake *intake, const char *address, const char *what)
 {
     gint64 now_us = g_get_monotonic_time();
@@ -63,7 +64,7 @@ static void log_seldom(struct intake *intake, const char *address, const char *w
     intake->unlogged = 0;
 }
 
-/* The connection waits no longer. Its descriptor is the caller's. */
+/* Takes the connection off the waiting list. Returns its descriptor, which the caller owns. */
 static int stop_waiting(struct waiting *waiting)
 {
     int fd = waiting->fd;
@@ -83,7 +84,7 @@ static void drop(struct waiting *waiting, const char *why)
     close(stop_waiting(waiting));
 }
 
-/* All but the descriptor. */
+/* Frees everything but the descriptor. */
 static void served_free(struct served *served)
 {
     understudy__envelope__free_unpacked(served->request, NULL);
@@ -174,7 +175,7 @@ static gboolean on_deadline(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* The oldest of the address that has the most. NULL: none waits. */
+/* Finds the oldest waiting connection of the address that has the most of them. NULL: none waits. */
 static struct waiting *least_worthy(struct intake *intake)
 {
     struct waiting *found = NULL;
@@ -202,7 +203,8 @@ static gboolean on_resume(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* Out of descriptors: one that waits makes room; the socket stays readable, so do not spin on it. */
+/* Drops a waiting connection to free a descriptor. Accepts again after PAUSE_MS: the socket stays readable.
+ */
 static gboolean on_no_descriptor(struct intake *intake)
 {
     struct waiting *victim = least_worthy(intake);

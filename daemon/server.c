@@ -147,7 +147,7 @@ static void on_gone(bool gone, const char *reason, void *opaque)
     job_finish(job, gone, gone ? reason : late);
 }
 
-/* The order was given: waits until the VM is gone, if that was asked for. */
+/* Ends a job after its order was given. If the request asked for it, waits until the VM is gone. */
 static void finish_when_gone(struct job *job, bool ok, GError *error)
 {
     if (ok && job->wait_ms && vm_is_here(job->name))
@@ -275,7 +275,7 @@ static bool has_accel(const struct line *line, GError **error)
     return false;
 }
 
-/* What the VM looks like to this host: the part of a request that can be refused without asking anybody. */
+/* Parses and checks the VM's command line on this host, before the peer is asked. NULL and error. */
 static struct line *check_here(char **argv, GError **error)
 {
     struct line *line = line_parse((const char *const *)argv, error);
@@ -646,7 +646,7 @@ static void pick_vms(struct pick *pick)
     job_do(&job, run_pick, &message);
 }
 
-/* A planned move into what is known to be a black hole: NULL, or why not. GLib string. */
+/* Why a planned move is refused, because the peer's network is known to fail: GLib string, or NULL. */
 static char *why_not_move(const char *name)
 {
     struct pick pick = {.name = name};
@@ -692,7 +692,7 @@ static void serve_pair(const struct connection *connection, const Understudy__Pa
     g_free(pick.host);
 }
 
-/* What anybody who reaches the TCP port may ask. */
+/* Serves the requests that every client of the TCP port may make. */
 static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
 {
     if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY)

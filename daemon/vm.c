@@ -130,7 +130,7 @@ static struct vm *lookup(const char *name)
     return g_hash_table_lookup(vms, name);
 }
 
-/* A new entry takes the name; what had it is forgotten. */
+/* Adds an entry to the table. An older entry of the same name is forgotten. */
 static struct vm *add_vm(const char *name, bool adopted)
 {
     struct vm *vm = g_new0(struct vm, 1);
@@ -265,7 +265,7 @@ static void on_status(struct vm *vm, const Understudy__Status *said)
     vm_table_put(&status);
 }
 
-/* A replicator from the time of an earlier daemon says what it does. */
+/* Handles the first report of a replicator that an earlier daemon started. */
 static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
 {
     const Understudy__Start *start = adopted->start;

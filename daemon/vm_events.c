@@ -60,7 +60,8 @@ static bool is_new(char **kept, const char *text)
 
 /* ---- one matter each ---- */
 
-/* What an earlier daemon has told of, or nobody saw, is no news. */
+/* Handles the first status: emits `started`, or `adopted` without events of what happened before this daemon.
+ */
 static void begin(struct vm_events *events, const Understudy__Status *s)
 {
     const char *role = role_name(s->role), *state = state_name(s->state);

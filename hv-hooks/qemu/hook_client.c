@@ -230,7 +230,7 @@ void hypervisor_interrupt(struct hypervisor *hv, bool on)
     }
 }
 
-/* What a wait ended with that did not end well. */
+/* Sets the message for a wait that failed. */
 static void explain(struct hypervisor *hv, int status, const char *timed_out)
 {
     snprintf(hv->message, sizeof hv->message, "%s",

@@ -193,7 +193,8 @@ static GSource *watch(struct qmp *qmp, GIOCondition condition, GUnixFDSourceFunc
     return source;
 }
 
-/* Only once the capabilities are negotiated do the caller's commands go out. */
+/* Sends queued commands as far as the socket takes them. The caller's commands go out only after the
+ * capabilities are negotiated. */
 static void start_flushing(struct qmp *qmp)
 {
     if (qmp->state != QMP_READY && qmp->state != QMP_NEGOTIATING)

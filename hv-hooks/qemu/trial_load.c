@@ -118,7 +118,8 @@ static gboolean on_time(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* Iterates until *flag, cancelled or timeout_ms. Whether it is *flag. */
+/* Iterates the main context until *flag is set, the trial is cancelled or timeout_ms have passed. Returns
+ * *flag. */
 static bool await(struct trial_load *trial, const bool *flag, unsigned timeout_ms)
 {
     bool late = false;
@@ -132,7 +133,8 @@ static bool await(struct trial_load *trial, const bool *flag, unsigned timeout_m
     return *flag;
 }
 
-/* A lock on the folder that the VMs' folders are in. -1: there is none to have; it goes on without. */
+/* Waits for the host's lock on trials, on the folder of all VMs' folders. -1: no lock; the trial runs
+ * without. */
 static int take_turn(struct trial_load *trial)
 {
     g_autofree char *all = g_path_get_dirname(trial->config->dir);
@@ -151,7 +153,7 @@ static void on_greeted(struct qmp *qmp, json_t *value, const GError *error, void
     *(bool *)opaque = error == NULL;
 }
 
-/* QEMU is there, its blocks are known and its monitor answers. False and *why. */
+/* Starts QEMU, and waits until its blocks are known and its monitor answers. False and *why. */
 static bool start(struct trial_load *trial, char **why)
 {
     g_autoptr(GError) error = NULL;
@@ -224,7 +226,7 @@ static enum trial_verdict try(struct trial_load *trial, char **why)
     return verdict;
 }
 
-/* Its end, of its own if it takes the order. */
+/* Ends QEMU: by an order of its monitor, or by a kill if it does not obey. */
 static void end(struct trial_load *trial)
 {
     if (trial->qmp && !trial->monitor_closed)
