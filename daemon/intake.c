@@ -47,8 +47,7 @@ struct served {
     gint *nserved;
 };
 
-/* Logs the first of many refusals at once, and the number of the others later, so that the log stays short.
- */
+/* Logs a closed connection, at most one in LOG_EVERY_US; the line also counts those that were not logged. */
 static void log_seldom(struct intake *intake, const char *address, const char *what)
 {
     gint64 now_us = g_get_monotonic_time();

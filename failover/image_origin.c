@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whether a standby's image, when a link has returned, is an ancestor of the guest beyond doubt. Then the
- * standby keeps it, and the primary sends what it may lack; else the standby empties it.
+ * Decides, when a link has returned, whether the standby's image is certain to be an ancestor of the guest.
+ * If so, the standby keeps the image, and the primary sends what the image may lack. Otherwise the standby
+ * empties the image.
  *
  * An image stems from one full synchronisation. Its origin is the run that made it (a random number of the
  * replicator whose QEMU ran the guest then) and its number among those of that run. The primary keeps an
@@ -10,8 +11,8 @@
  * run ends with its process, and so does an origin; a standby that promotes is a run of its own. So equal
  * origins say that the same guest went on, in this process, without a gap.
  *
- * Both sides decide, by the same rule, from the same two HELLOs. What each said itself counts, not what has
- * become of it since: where that differs, the link is made again with other HELLOs.
+ * Both sides decide by the same rule from the same two HELLOs. A side uses what it said in its own HELLO, not
+ * its present state. If the two differ, the link is made again with new HELLOs.
  */
 #include "failover/session_step.h"
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The session: who is primary, which epoch is where, what may be released, who may run alone. A pure state
- * machine: an event and the time go in, actions come out. No system call, no clock, no thread, no allocation.
- * The replicator feeds it real events; tests/simulation feeds it a seeded world.
+ * The session decides who is primary, which output may be released, and who may run the guest alone. It is a
+ * pure state machine: an event and the time go in, actions come out. It makes no system call, reads no clock,
+ * starts no thread and allocates nothing. The replicator feeds it real events, tests/simulation a seeded
+ * world.
  *
- * Terms (term.h) are totally ordered. Every change of who runs the guest takes a newer one; a grant by the
- * arbiter is for one term, and a term is one host's. A message of an older term is answered with FENCED; a
- * primary that meets a newer term fences itself.
+ * Terms (term.h) are totally ordered. Every change of who runs the guest takes a newer term. The arbiter
+ * grants one term to one host. A message of an older term is answered with FENCED. A primary that hears of a
+ * newer term fences itself.
  *
- * Asking. Before a side runs alone it asks the other, by every path: its beats carry a query, and the other
- * answers at once with what it is (enum session_standing). docs/session.md has the rules.
+ * Before a side runs alone, it asks the other side by every path: its heartbeats carry a query, and the other
+ * side answers at once with its standing (enum session_standing). docs/session.md has the rules.
  *
  * Not thread-safe: one thread owns a session.
  */
@@ -68,40 +69,41 @@ enum session_end_reason {
                                  the guest over and did not answer */
 };
 
-/* What a side is, as its beats say: what the other may conclude from them. */
+/* What a side says of itself in its heartbeats. The other side may conclude only what is said here. */
 enum session_standing {
     SESSION_STANDING_UNKNOWN, /* of a sign of life that does not say */
     SESSION_RUNS_GUEST,       /* primary */
-    SESSION_GOES_ALONE,       /* primary that has lost this peer and asks it to let go of its image */
+    SESSION_GOES_ALONE,       /* primary that has lost this peer and asks it never to promote its image */
     SESSION_MAY_TAKE_OVER,    /* secondary with a whole image */
-    SESSION_HAS_LET_GO,       /* secondary without one: it lives, and cannot take over */
-    SESSION_ASKS_ARBITER,     /* secondary that waits for its grant */
-    SESSION_TAKES_OVER,       /* secondary that has it */
+    SESSION_HAS_LET_GO,       /* secondary without a whole image: it is alive, and cannot take over */
+    SESSION_ASKS_ARBITER,     /* secondary that waits for the arbiter's grant */
+    SESSION_TAKES_OVER,       /* secondary that has the grant, and promotes */
     SESSION_NSTANDINGS
 };
 
-/* What a side says of itself, several times a silence, by every path. */
+/* The content of a heartbeat. Each side sends several in the time of a silence, by every path. */
 struct session_beat {
     uint64_t term;
-    uint64_t query;  /* the peer is asked: it answers this number at once; 0: it is not */
+    uint64_t query;  /* a query to the peer, which answers with this number at once; 0: no query */
     uint64_t answer; /* the newest query that was heard from the peer */
     enum session_role role;
     enum session_standing standing;
-    bool deaf; /* the checkpoints' own network brings nothing of the peer any more */
+    bool deaf; /* nothing of the peer arrives by the checkpoint network any more */
 };
 
 enum session_peer_loss { SESSION_ON_PEER_LOSS_CONTINUE, SESSION_ON_PEER_LOSS_HOLD };
 
 enum session_event_type {
     SESSION_EVENT_START,
-    SESSION_EVENT_TICK,      /* time passed */
-    SESSION_EVENT_LINK_UP,   /* transport connected and HELLO exchanged: peer_term, peer_role */
-    SESSION_EVENT_LINK_DOWN, /* transport closed or failed */
-    SESSION_EVENT_HEARTBEAT, /* any authenticated sign of life: the fields of struct session_beat */
-    SESSION_EVENT_STALLED, /* this side did not run for stalled_ms, until now: after what came, before TICK */
-    SESSION_EVENT_SYNCHRONISED,   /* primary: what is left of pre-copy fits into one epoch */
-    SESSION_EVENT_EPOCH_CUT,      /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
-    SESSION_EVENT_EPOCH_SENT,     /* primary: handed to the link in full */
+    SESSION_EVENT_TICK,         /* time passed */
+    SESSION_EVENT_LINK_UP,      /* transport connected and HELLO exchanged: peer_term, peer_role */
+    SESSION_EVENT_LINK_DOWN,    /* transport closed or failed */
+    SESSION_EVENT_HEARTBEAT,    /* any authenticated sign of life: the fields of struct session_beat */
+    SESSION_EVENT_STALLED,      /* this side did not run for stalled_ms until now; fed after all that arrived
+                                   meanwhile,      and before TICK */
+    SESSION_EVENT_SYNCHRONISED, /* primary: what is left of pre-copy fits into one epoch */
+    SESSION_EVENT_EPOCH_CUT,    /* primary: epoch's boundary is fixed: guest resumed, epoch staged */
+    SESSION_EVENT_EPOCH_SENT,   /* primary: handed to the link in full */
     SESSION_EVENT_EPOCH_RECEIVED, /* secondary: epoch is whole and checked */
     SESSION_EVENT_EPOCH_DURABLE,  /* secondary: epoch's disk writes are on stable storage */
     SESSION_EVENT_EPOCH_APPLIED,  /* secondary: epoch is in the image */
@@ -296,16 +298,17 @@ struct session {
 };
 
 void session_init(struct session *s, const struct session_config *config, uint64_t now_ms);
-/* Feeds one event; out is overwritten. now_ms: any monotonic clock of this host. */
+/* Handles one event, and writes the actions that answer it to out. now_ms: any monotonic clock of this host.
+ */
 void session_handle(struct session *s, const struct session_event *event, uint64_t now_ms,
                     struct session_actions *out);
-/* What this side's next beat says. */
+/* Fills in this side's next heartbeat. */
 void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
-/* This side has the guest and lets it run: it is neither handed over nor ending. */
+/* Whether this side has the guest and lets it run: the guest is not being handed over or ended. */
 bool session_has_guest(const struct session *s);
-/* What a HELLO has to say now. */
+/* Fills in what a HELLO says now about images. */
 void session_hello(const struct session *s, struct session_hello *hello);
-/* When the next TICK is wanted (same clock), UINT64_MAX: never. */
+/* Returns when the next TICK is due (same clock). UINT64_MAX: never. */
 uint64_t session_next_tick_ms(const struct session *s);
 const char *session_role_name(enum session_role role);
 const char *session_state_name(enum session_state state);
