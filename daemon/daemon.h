@@ -16,6 +16,7 @@
  *   disk/       the VMs' disks (disk_setup.h)
  *   network/    the guest's network on both hosts (network.h)
  *   files/      files that both hosts must have (files.h); pair_files.c: those of a VM
+ *   peer_line.c what a command line may name that a peer sends
  *   pair.c      what the pair lacks for a VM: before it starts, before it moves, for doctor
  *   vm_watch.c  the same now and then while VMs run, for status
  *   peer.c      calls to the peer's daemon; peer_standby.c: asking it for a standby
@@ -46,6 +47,7 @@ struct daemon_config {
     char *hook;        /* library */
     char *disk_plugin; /* nbdkit's */
     char *hooks_dir;   /* the administrator's programs */
+    char **qemu; /* patterns of the programs that a peer's command lines may name; NULL: the usual ones */
 };
 
 /* ---- host.c: any thread ---- */
@@ -109,6 +111,14 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
 /* The primary could not be started: the standby prepared for it may go. Best effort: it also ends by itself.
  */
 void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection);
+
+/* ---- peer_line.c: any thread ---- */
+/*
+ * Whether this host may run the command line, which a peer has sent: its program is among those of the
+ * patterns `allowed` (NULL: line_peer_programs), and it has the hypervisor run nothing else. False with a
+ * sentence that names the option.
+ */
+bool peer_line_is_allowed(const struct line *line, char *const *allowed, GError **error);
 
 /* ---- pair.c: any thread but the main one (blocks) ---- */
 /* The guest will be heard on both hosts, as far as one can see before it starts. False with a sentence. */

@@ -102,6 +102,9 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
         {"hooks-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->hooks_dir,
          "Programs that are called at each event (default /etc/understudy/hooks.d)", "DIR"},
+        {"qemu", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &config->qemu,
+         "Programs that a peer's command lines may name (default /usr/bin/qemu-system-*; may be repeated)",
+         "GLOB"},
         {"drain", 0, 0, G_OPTION_ARG_NONE, &config->drain,
          "When stopped, hand the VMs over first, for a minute at most (by default they go on without a "
          "daemon)",
@@ -125,6 +128,13 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
     if (config->nice < LIMIT_NICE_MIN || config->nice > LIMIT_NICE_MAX) {
         g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "--nice %d: give a number from %d to %d",
                     config->nice, LIMIT_NICE_MIN, LIMIT_NICE_MAX);
+        return false;
+    }
+    for (char **pattern = config->qemu; pattern && *pattern; pattern++) {
+        if (g_path_is_absolute(*pattern))
+            continue;
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+                    "--qemu %s: give full paths, for example --qemu '/opt/qemu/bin/qemu-system-*'", *pattern);
         return false;
     }
     config->port = DEFAULT_PORT;

@@ -428,6 +428,15 @@ static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const st
     return kvm && (strcmp(accel, request->accel) != 0 || strcmp(cpu, request->cpu_model) != 0);
 }
 
+/* check_here for a line that a peer sent. Nothing of the line is run or opened before it is allowed. */
+static struct line *check_peers(char **argv, GError **error)
+{
+    struct line *line = line_parse((const char *const *)argv, error);
+    bool allowed = line && peer_line_is_allowed(line, config->qemu, error);
+    line_free(line);
+    return allowed ? check_here(argv, error) : NULL;
+}
+
 static bool do_prepare(const struct connection *connection, const Understudy__PrepareStandby *request,
                        Understudy__Prepared *prepared, GError **error)
 {
@@ -454,7 +463,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     bool ok = job_do_patiently(&job, run_check_existing, &message);
     if (ok && !job.force) {
         g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
-        struct line *line = check_here(argv, error);
+        struct line *line = check_peers(argv, error);
         g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
         bool fit = line && same_kind_of_host(protection, line, error) &&
                    disks_can_be_served(protection, config->disk_plugin, error) &&

@@ -66,6 +66,7 @@ void line_free(struct line *line)
         line->ops->free_own(line->own);
     g_free(line->program);
     g_free(line->accel);
+    g_free(line->runs);
     g_ptr_array_unref(line->nics);
     g_ptr_array_unref(line->taps);
     g_ptr_array_unref(line->files);
@@ -141,6 +142,17 @@ enum run_verdict run_verdict_of(const struct run_actions *actions, enum run_even
 const struct line_program *line_default_program(void)
 {
     return &line_hypervisors[0]->usual;
+}
+
+char **line_peer_programs(void)
+{
+    GPtrArray *patterns = g_ptr_array_new();
+    for (size_t i = 0; line_hypervisors[i]; i++) {
+        for (const char *const *each = line_hypervisors[i]->peer_programs; *each; each++)
+            g_ptr_array_add(patterns, g_strdup(*each));
+    }
+    g_ptr_array_add(patterns, NULL);
+    return (char **)g_ptr_array_free(patterns, FALSE);
 }
 
 char *line_version(const char *program, GError **error)

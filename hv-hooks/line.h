@@ -41,10 +41,12 @@ struct line {
     const char *without_kvm;     /* what to write for a guest that needs no KVM */
     const char *cpu_of_host; /* what gives the guest this host's own processor, so that both need the same;
                                 NULL: nothing does */
-    GPtrArray *nics;         /* ids (char *) */
-    GPtrArray *taps;         /* struct line_tap *: those of the NICs that have a tap device */
-    GPtrArray *files;        /* files that both hosts need (char *): kernel, firmware, ... */
-    GPtrArray *disks;        /* struct line_disk * */
+    char *runs;       /* the first option by which the hypervisor runs another program, or code that the
+                         line names, as the user wrote it; NULL: none */
+    GPtrArray *nics;  /* ids (char *) */
+    GPtrArray *taps;  /* struct line_tap *: those of the NICs that have a tap device */
+    GPtrArray *files; /* files that both hosts need (char *): kernel, firmware, ... */
+    GPtrArray *disks; /* struct line_disk * */
 };
 
 /* NULL and error: one sentence that says what to change. line_free. */
@@ -109,6 +111,8 @@ struct line_program {
 };
 /* What a host is asked for where there is no line. */
 const struct line_program *line_default_program(void);
+/* Patterns of the programs that another host's lines may name by default: GLib strv. */
+char **line_peer_programs(void);
 
 /* The program's version, with the packaging's part. GLib string, or NULL with a sentence. Runs the program.
  */

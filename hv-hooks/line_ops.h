@@ -10,11 +10,15 @@
 
 struct line_ops {
     const char *const *programs; /* patterns ('*', '?') of the base names of its programs, NULL at the end */
+    /* Patterns (as fnmatch's, '*' is not '/') of the paths of programs that another host's lines may name
+     * where the administrator names no others. NULL at the end. */
+    const char *const *peer_programs;
     struct line_program usual;
 
     /*
-     * line->program is set, and its arrays are there and empty. Fills the rest: accel is a GLib string, the
-     * const char * fields are static. On false, with error, what it has filled is freed like a whole line's.
+     * line->program is set, and its arrays are there and empty. Fills the rest: accel and runs are GLib
+     * strings, the const char * fields are static. On false, with error, what it has filled is freed like a
+     * whole line's.
      */
     bool (*parse)(struct line *line, const char *const *argv, GError **error);
     void (*free_own)(void *own); /* never NULL */

@@ -52,6 +52,7 @@ static bool parse(struct line *line, const char *const *argv, GError **error)
     line->own = own;
     line->ram_bytes = own->ram_bytes;
     line->accel = g_strdup(own->accel);
+    line->runs = g_strdup(own->runs);
     line->accel_otherwise = own->accel_or_tcg ? "tcg" : NULL;
     line->without_kvm = "-accel tcg";
     line->cpu_of_host = own->cpu_host ? "-cpu host" : NULL;
@@ -149,9 +150,11 @@ static bool can_move(const struct line *line, const char *theirs, const char *ou
 }
 
 static const char *const programs[] = {"qemu-system-*", "qemu-kvm", "kvm", "qemu", NULL};
+static const char *const peer_programs[] = {"/usr/bin/qemu-system-*", NULL};
 
 const struct line_ops line_ops_qemu = {
     .programs = programs,
+    .peer_programs = peer_programs,
     .usual = {.name = "qemu-system-x86_64", .install = "apt-get install qemu-system-x86"},
     .parse = parse,
     .free_own = free_own,

@@ -25,7 +25,7 @@ daemon_where() {
     local address
     address=10.77.0.$([ "$1" = a ] && echo 1 || echo 2)
     hosts_exec "$prefix" "$1" sh -c "set -e; $2"'; exec "$@"' "$work" \
-        "$BUILD/daemon/understudyd" --listen "$address:7070" >>"$work/$1.log" 2>&1 &
+        "$BUILD/daemon/understudyd" --listen "$address:7070" "${daemon_qemus[@]}" >>"$work/$1.log" 2>&1 &
     disown
     await 5 "understudyd on $1" test -S "$(hosts_run_dir "$prefix" "$1")/control.sock"
 }

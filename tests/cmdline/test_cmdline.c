@@ -315,9 +315,68 @@ static void test_a_file_that_qemu_may_find_elsewhere_is_named_where_it_is(void *
     g_rmdir(dir);
 }
 
+/* What another host's line may not do on this one. */
+static void test_an_option_that_runs_a_program_is_noted(void **state)
+{
+    static const char *const none[] = {
+        "-netdev tap,id=a,script=no,downscript=no",
+        "-netdev tap,id=a,ifname=t0", /* the host's own script */
+        "-netdev bridge,id=a,br=lan",
+        "-nic tap,script=,downscript=no",
+        "-netdev user,id=a,guestfwd=tcp:10.0.2.100:7-tcp:1.2.3.4:7,hostfwd=tcp::22-:22,tftp=/srv",
+        "-netdev vde,id=a,sock=/run/vde",
+        "-name script=/x -append plugin=/x -smbios path=/x",
+    };
+    static const char *const some[] = {
+        "-netdev tap,id=a,script=/x",
+        "-netdev tap,id=a,downscript=x,script=no",
+        "-netdev tap,id=a,script=/x,script=no",
+        "-netdev tap,id=a,noscript",
+        "-netdev tap,id=a,script",
+        "-nic tap,script=/x",
+        "--nic tap,downscript=/x",
+        "-netdev '{\"type\":\"tap\",\"id\":\"a\",\"script\":\"/x\"}'",
+        "-netdev tap,id=a,helper=/x",
+        "-netdev bridge,id=a,helper=/x",
+        "-netdev user,id=a,guestfwd=tcp:10.0.2.100:7-cmd:/x",
+        "-netdev '{\"type\":\"user\",\"id\":\"a\",\"guestfwd\":[{\"str\":\"tcp:1.1.1.1:7-cmd:/x\"}]}'",
+        "-netdev user,id=a,guestfwd.0.str=tcp:10.0.2.100:7-cmd:/x",
+        "-netdev user,id=a,smb=/x",
+        "-netdev vde,id=a,sock=cmd:///x",
+        "-netdev passt,id=a",
+        "-netdev type=passt,id=a,path=/x",
+        "-plugin /x",
+        "-plugin file=/x,arg=1",
+        "-semihosting",
+        "-semihosting-config enable=on",
+    };
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(none); i++) {
+        g_autofree char *text = g_strconcat("qemu -m 64 ", none[i], NULL);
+        struct cmdline *line = parse(text, NULL);
+        assert_non_null(line);
+        if (line->runs)
+            fail_msg("%s: %s", text, line->runs);
+        cmdline_free(line);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(some); i++) {
+        g_autofree char *text = g_strconcat("qemu -m 64 -netdev user,id=z ", some[i], NULL);
+        struct cmdline *line = parse(text, NULL);
+        assert_non_null(line);
+        if (!line->runs)
+            fail_msg("%s: not noted", text);
+        /* As it was written, but for the shell's quotes and the second dash. */
+        g_auto(GStrv) words = g_strsplit(some[i][1] == '-' ? some[i] + 1 : some[i], "'", -1);
+        g_autofree char *written = g_strjoinv("", words);
+        assert_string_equal(line->runs, written);
+        cmdline_free(line);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_option_that_runs_a_program_is_noted),
         cmocka_unit_test(test_sane_lines_are_taken),
         cmocka_unit_test(test_what_cannot_be_protected_is_refused_with_advice),
         cmocka_unit_test(test_released_frames_cannot_be_caught_again),

@@ -53,6 +53,15 @@ await() {
 field_is() { [ "$(field "$1" "$2")" = "$3" ]; }
 gone() { [ -z "$(field "$1" state)" ]; }
 
+# The programs that a daemon starts for its peer: the usual ones, those that the environment names (now: a test may unset that later), and
+# what a test puts into $work or into a folder $work/bin*. A link's name and what it leads to must both be among them.
+daemon_qemus=(--qemu '/usr/bin/qemu-system-*' --qemu "$(realpath "$work")/*" --qemu "$(realpath "$work")/bin*/*")
+for program in qemu-system-x86_64 "${UNDERSTUDY_QEMU:-}" "${UNDERSTUDY_QEMU2:-}" "${UNDERSTUDY_QEMU3:-}"; do
+    program=$(command -v "$program") || continue
+    daemon_qemus+=(--qemu "$(realpath -s "$program")" --qemu "$(realpath "$program")")
+done
+unset program
+
 address_of() { echo "10.77.0.$([ "$1" = a ] && echo 1 || echo 2)"; }
 # Words before the daemon's command line, for a host that is not like the other.
 # shellcheck disable=SC2034 # used by name
@@ -63,7 +72,7 @@ start_daemon() {
     address=$(address_of "$host")
     rm -f "$(hosts_run_dir "$prefix" "$host")/control.sock"
     # shellcheck disable=SC2086 # DAEMON_OPTIONS is a list of words
-    hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" ${DAEMON_OPTIONS:-} \
+    hosts_exec "$prefix" "$host" "${before[@]}" "$BUILD/daemon/understudyd" --listen "$address:7070" "${daemon_qemus[@]}" ${DAEMON_OPTIONS:-} \
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await $((30 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"

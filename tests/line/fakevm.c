@@ -213,9 +213,11 @@ static char *version_warning(const char *primary, const char *standby)
 }
 
 static const char *const programs[] = {"fakevm", "fakevm?", NULL};
+static const char *const peer_programs[] = {"/opt/fakevm/bin/fakevm*", NULL};
 
 const struct line_ops line_ops_fakevm = {
     .programs = programs,
+    .peer_programs = peer_programs,
     .usual = {.name = "fakevm", .install = "dream it"},
     .parse = parse,
     .free_own = free_own,

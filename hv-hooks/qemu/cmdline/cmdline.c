@@ -146,6 +146,7 @@ void cmdline_free(struct cmdline *cmdline)
     g_free(cmdline->binary);
     g_free(cmdline->accel);
     g_free(cmdline->machine);
+    g_free(cmdline->runs);
     g_ptr_array_unref(cmdline->nics);
     g_ptr_array_unref(cmdline->taps);
     g_ptr_array_unref(cmdline->files);

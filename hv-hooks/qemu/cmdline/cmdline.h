@@ -36,6 +36,7 @@ struct cmdline {
     char *machine;          /* type, "" for QEMU's default */
     bool cpu_host;          /* -cpu host or max under KVM: both hosts need the same processor */
     bool cpu_max;           /* -cpu max: what this QEMU can, and another one can something else */
+    char *runs;             /* the first option that makes QEMU run a program or load code: "-plugin FILE" */
     int cpu_arg;            /* where in args the value of the last -cpu is, or -1 */
     GPtrArray *nics;        /* netdev ids (char *) */
     GPtrArray *taps;        /* struct cmdline_tap *: those of the netdevs that are tap devices */

@@ -184,6 +184,64 @@ static void note_tap(struct parse *parse, const char *id, const GPtrArray *keys)
     g_ptr_array_add(parse->line->taps, tap);
 }
 
+/* Notes the first option by which QEMU runs a program, or code that is not the guest's. */
+static void note_run(struct parse *parse, const char *value)
+{
+    if (!parse->line->runs)
+        parse->line->runs = g_strdup_printf("-%s%s%s", parse->option, value[0] ? " " : "", value);
+}
+
+/* QEMU reads "noKEY" as KEY=off. */
+static bool is_key(const struct cmdline_key *key, const char *name)
+{
+    return strcmp(key->key, name) == 0 ||
+           (g_str_has_prefix(key->key, "no") && strcmp(key->key + strlen("no"), name) == 0);
+}
+
+/* Whether a netdev's key makes QEMU run a program that the line chooses, or has a say in. */
+static bool key_runs(const struct cmdline_key *key)
+{
+    static const char *const scripts[] = {"script", "downscript"};
+    static const char *const programs[] = {
+        "helper", /* of a bridge; with a space in it, a shell's words */
+        "smb",    /* smbd, whose configuration it is written into as it is */
+        "path",   /* of passt */
+        "param",  /* passt's own options */
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(scripts); i++) {
+        if (is_key(key, scripts[i]))
+            return strcmp(key->key, scripts[i]) != 0 || (key->value[0] && strcmp(key->value, "no") != 0);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(programs); i++) {
+        /* A list's are "param.0.str" and so on. */
+        size_t len = strlen(programs[i]);
+        if (is_key(key, programs[i]) || (strncmp(key->key, programs[i], len) == 0 && key->key[len] == '.'))
+            return true;
+    }
+    /* "tcp:10.0.2.100:7-cmd:PROGRAM"; libvdeplug takes "cmd://PROGRAM" for a switch. */
+    return (g_str_has_prefix(key->key, "guestfwd") && strstr(key->value, "-cmd:")) ||
+           (is_key(key, "sock") && strstr(key->value, "://"));
+}
+
+/* Every one of equal keys is looked at, not only the one that counts. Without script=, QEMU runs the host's
+ * own /etc/qemu-ifup: its administrator's, not the line's. */
+static void note_runs(struct parse *parse, const char *value, const GPtrArray *keys)
+{
+    bool runs = g_strcmp0(cmdline_keys_get(keys, "type"), "passt") == 0;
+    for (guint i = 0; i < keys->len; i++)
+        runs |= key_runs(g_ptr_array_index(keys, i));
+    if (runs)
+        note_run(parse, value);
+}
+
+/* A plugin is loaded into QEMU; semihosting lets the guest run the host's programs. */
+static bool on_run(struct parse *parse, const char *value, GError **error)
+{
+    (void)error;
+    note_run(parse, value);
+    return true;
+}
+
 static bool on_netdev(struct parse *parse, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) keys = read_keys(parse, value, "type", error);
@@ -193,6 +251,7 @@ static bool on_netdev(struct parse *parse, const char *value, GError **error)
     if (!id)
         return UNSUPPORTED("-netdev %s: the id is missing", value);
     parse->has_net = true;
+    note_runs(parse, value, keys);
     note_tap(parse, id, keys);
     g_ptr_array_add(parse->line->nics, g_strdup(id));
     return true;
@@ -213,6 +272,7 @@ static bool on_nic(struct parse *parse, const char *value, GError **error)
         g_ptr_array_remove_index(parse->line->args, parse->line->args->len - 1);
         g_ptr_array_add(parse->line->args, g_strdup_printf("%s,id=%s", value, id));
     }
+    note_runs(parse, value, keys);
     note_tap(parse, id, keys);
     g_ptr_array_add(parse->line->nics, g_steal_pointer(&id));
     return true;
@@ -430,6 +490,9 @@ static const struct cmdline_option options[] = {
     {"qmp", true, on_characters, NULL},
     {"qmp-pretty", true, on_characters, NULL},
     {"debugcon", true, on_characters, NULL},
+    {"plugin", true, on_run, NULL},
+    {"semihosting", false, on_run, NULL},
+    {"semihosting-config", true, on_run, NULL},
     {"numa", true, NULL,
      "leave -numa out: understudy gives the guest's memory in one piece, and QEMU makes no NUMA nodes of "
      "that"},
@@ -481,7 +544,6 @@ static const char *const flags[] = {
     "no-shutdown",
     "only-migratable",
     "old-param",
-    "semihosting",
     "enable-sync-profile",
     "portrait",
     "xen-attach",
