@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proto/wire_cost.h"
+
 #define HEAD_LEN    4u
 #define MAX_WAITING (4u << 20)
 
@@ -38,9 +40,16 @@ static void append(GByteArray *out, const Understudy__Envelope *message)
     understudy__envelope__pack(message, out->data + at + HEAD_LEN);
 }
 
-gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out)
+gsize framing_cost_max(gsize len)
+{
+    return FRAMING_COST_BASE + FRAMING_COST_FACTOR * len;
+}
+
+gssize framing_parse_in(const guint8 *bytes, gsize len, Understudy__Envelope **out,
+                        ProtobufCAllocator *memory)
 {
     guint32 head;
+    gsize cost;
     if (len < HEAD_LEN)
         return 0;
     memcpy(&head, bytes, HEAD_LEN);
@@ -49,9 +58,16 @@ gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out)
         return -EPROTO;
     if (len < HEAD_LEN + head)
         return 0;
-    *out = understudy__envelope__unpack(NULL, head, bytes + HEAD_LEN);
+    if (!wire_cost(&understudy__envelope__descriptor, bytes + HEAD_LEN, head, framing_cost_max(head), &cost))
+        return -EPROTO;
+    *out = understudy__envelope__unpack(memory, head, bytes + HEAD_LEN);
     return *out && (*out)->body_case != UNDERSTUDY__ENVELOPE__BODY__NOT_SET ? (gssize)(HEAD_LEN + head)
                                                                             : -EPROTO;
+}
+
+gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out)
+{
+    return framing_parse_in(bytes, len, out, NULL);
 }
 
 static gboolean report_closed(gpointer opaque)

@@ -2,7 +2,8 @@
 /*
  * Control messages on a stream socket: 4-byte little-endian length, then an Envelope. One struct framing per
  * socket; it belongs to the thread that iterates its GLib context (the default one). What comes in is
- * untrusted: too long or not an Envelope ends the connection.
+ * untrusted: too long, not an Envelope, or an Envelope that would take more memory than its length allows
+ * (framing_cost_max) ends the connection. Nothing of such a message is unpacked.
  */
 #ifndef UNDERSTUDY_PROTO_FRAMING_H
 #define UNDERSTUDY_PROTO_FRAMING_H
@@ -12,6 +13,14 @@
 #include "proto/control.pb-c.h"
 
 #define FRAMING_MAX_LEN (1u << 20)
+/*
+ * The memory that a message may take, for each byte of it and for any. A message of 1 MiB takes 33 MiB at
+ * most; without a limit, one of empty VMs takes 247. The dearest that are sent are lists of VMs of which
+ * little is known: 8 for each byte, 10 as wire_cost() counts. A message of a few fields costs more for each
+ * byte, and little in all.
+ */
+#define FRAMING_COST_FACTOR 32u
+#define FRAMING_COST_BASE   (256u << 10)
 
 struct framing;
 
@@ -45,6 +54,11 @@ gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned tim
 /* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used.
  */
 gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out);
+/* The same with another heap; NULL: malloc's. */
+gssize framing_parse_in(const guint8 *bytes, gsize len, Understudy__Envelope **out,
+                        ProtobufCAllocator *memory);
+/* What a message of len bytes may take of it. */
+gsize framing_cost_max(gsize len);
 
 #define UNDERSTUDY_ENVELOPE(which, field, value)                                                             \
     {                                                                                                        \
