@@ -28,7 +28,7 @@ static struct {
     uint64_t released;
     disks_done durable; /* is called when they are */
     void *durable_opaque;
-    unsigned norders, nunlocked, nlocked, ngiven_up, ncancelled, nlet_go, nheld, nstopped, ngoes_on;
+    unsigned norders, nunlocked, nlocked, ngiven_up, ncancelled, nwrite_through, nheld, nstopped, ngoes_on;
     unsigned nresumed, npassed, nended_standby, nhurried, nroom;
     bool synced_at_end;
 } now;
@@ -84,10 +84,10 @@ void disks_stop_logging(struct disks *disks)
     (void)disks;
     now.nstopped++;
 }
-void disks_let_go(struct disks *disks)
+void disks_write_through(struct disks *disks)
 {
     (void)disks;
-    now.nlet_go++;
+    now.nwrite_through++;
 }
 int disks_sync_within(struct disks *disks, unsigned timeout_ms)
 {
@@ -334,7 +334,7 @@ static void test_the_last_output_leaves_only_if_what_was_written_is_durable(void
     (void)state;
     now.order_done = now.sync_fails = true;
     guest_disks_release_last(&r);
-    assert_int_equal(now.nlet_go, 1);
+    assert_int_equal(now.nwrite_through, 1);
     assert_int_equal(now.npassed, 0);
     now.sync_fails = false;
     guest_disks_release_last(&r);
@@ -371,15 +371,15 @@ static void test_a_full_ring_hurries_the_epoch_and_anything_else_only_wakes_it(v
     assert_int_equal(now.nroom, 1);
 }
 
-static void test_a_disks_trouble_is_an_error_until_it_is_over(void **state)
+static void test_a_disks_fault_is_an_error_until_it_is_over(void **state)
 {
     (void)state;
-    now.config.trouble(now.config.opaque, "disk vda: its server died");
+    now.config.fault_changed(now.config.opaque, "disk vda: its server died");
     assert_string_equal(sink_last_error(&r.sink), "disk vda: its server died");
-    now.config.trouble(now.config.opaque, NULL);
+    now.config.fault_changed(now.config.opaque, NULL);
     assert_null(sink_last_error(&r.sink));
     sink_error(&r.sink, "something else");
-    now.config.trouble(now.config.opaque, NULL);
+    now.config.fault_changed(now.config.opaque, NULL);
     assert_non_null(sink_last_error(&r.sink));
 }
 
@@ -487,7 +487,7 @@ int main(void)
         TEST(test_the_last_output_leaves_only_if_what_was_written_is_durable),
         TEST(test_the_standby_is_told_what_a_shared_image_has),
         TEST(test_a_full_ring_hurries_the_epoch_and_anything_else_only_wakes_it),
-        TEST(test_a_disks_trouble_is_an_error_until_it_is_over),
+        TEST(test_a_disks_fault_is_an_error_until_it_is_over),
         TEST(test_a_refused_request_is_told_and_tried_again_until_the_guest_goes_on),
         TEST(test_a_fenced_guest_is_not_resumed_for_a_disk),
         TEST(test_a_request_that_the_guest_was_told_of_is_not_tried_again),
