@@ -13,10 +13,12 @@ static void follow(struct step *step)
 {
     struct session *s = step->s;
     enum image_fate fate = step_image_fate(step);
-    /* A primary that was told that it may run alone returns in a newer term, so this connection is an old
-     * one. */
-    bool let_go = step->event->term == s->let_go_term && !s->config.chaos_keep_image;
-    if (step->event->term < s->term || let_go || step->event->peer_role != SESSION_PRIMARY) {
+    /* A primary that was told that it may run alone, or was heard in a newer term, returns in that newer
+     * term, so this connection is an old one. What it brings must not become an image that could be promoted.
+     */
+    bool let_go = step->event->term <= s->let_go_term && !s->config.chaos_keep_image;
+    bool is_old = step->event->term < s->primary_term;
+    if (step->event->term < s->term || let_go || is_old || step->event->peer_role != SESSION_PRIMARY) {
         step_act(step, SESSION_DO_SEND_FENCED);
         step_disconnect(step);
         step_act(step, SESSION_DO_CONNECT);
@@ -138,13 +140,14 @@ static void outdated(struct step *step)
 
 /*
  * Lets go of the image for a primary that has lost this side and asks to run alone. The answer HAS_LET_GO
- * promises that this side will not promote in this term. So the link is closed: an epoch that is still on it
- * must not make the image whole again.
+ * promises that this side will not promote in that term. So the link is closed, and one that was opened in
+ * that term and is heard of later is refused: an epoch that is still on it must not make the image whole
+ * again.
  */
 static void let_go(struct step *step)
 {
     step_answer(step);
-    step->s->let_go_term = step->s->term;
+    step->s->let_go_term = step->event->term;
     if (step->s->state != SESSION_LISTENING)
         outdated(step);
 }
@@ -156,9 +159,12 @@ static void secondary_heartbeat(struct step *step)
     /* A sign of life in an older term says nothing about the present primary. */
     if (event->term >= s->term)
         step_heard(step);
-    if (event->term > s->term && s->state != SESSION_LISTENING)
+    if (event->peer_role == SESSION_PRIMARY && event->term > s->primary_term)
+        s->primary_term = event->term;
+    bool is_newer = event->term > s->term;
+    if (is_newer && s->state != SESSION_LISTENING)
         outdated(step);
-    else if (event->term == s->term && event->peer_role == SESSION_PRIMARY && event->query &&
+    else if ((event->term == s->term || is_newer) && event->peer_role == SESSION_PRIMARY && event->query &&
              event->standing == SESSION_GOES_ALONE)
         let_go(step);
 }

@@ -275,6 +275,7 @@ struct session {
     uint64_t loss_query;          /* peer lost: the first query since then, which the peer has to answer */
     uint64_t peer_query;          /* newest query of the peer's */
     uint64_t let_go_term;         /* secondary: its primary of this term was told that it may run alone */
+    uint64_t primary_term;        /* secondary: newest term in which a primary was heard */
     uint64_t seen_term;           /* primary: newest term that the peer was granted and did not use */
     uint64_t deadline_ms;         /* of the state's own timer, 0 = none */
     bool link_up;

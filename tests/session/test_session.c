@@ -384,6 +384,34 @@ static void test_a_standby_that_let_go_never_takes_over_in_that_term(void **stat
     assert_state(&side, SESSION_FOLLOWING);
 }
 
+/*
+ * A link was made, and its primary lost this side before it was heard of here. What a listening side says or
+ * hears of a newer term holds for the link of an older one that comes to its ears later.
+ */
+static void test_a_listening_side_does_not_follow_a_link_that_is_history(void **state)
+{
+    const uint64_t old = term_next(TERM_FIRST, 0), newer = term_next(old, 0);
+    (void)state;
+    for (int told = 0; told < 2; told++) {
+        struct side side;
+        begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+        assert_state(&side, SESSION_LISTENING);
+        /* Told: it asks to run alone, and is answered HAS_LET_GO. Otherwise: it runs alone by now. */
+        feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                           .term = told ? old : newer,
+                                           .peer_role = SESSION_PRIMARY,
+                                           .standing = told ? SESSION_GOES_ALONE : SESSION_RUNS_GUEST,
+                                           .query = told ? 7 : 0});
+        feed(&side, (struct session_event){
+                        .type = SESSION_EVENT_LINK_UP, .term = old, .peer_role = SESSION_PRIMARY});
+        assert_did(&side, SESSION_DO_DISCONNECT);
+        assert_state(&side, SESSION_LISTENING);
+        feed(&side, (struct session_event){
+                        .type = SESSION_EVENT_LINK_UP, .term = newer, .peer_role = SESSION_PRIMARY});
+        assert_state(&side, SESSION_FOLLOWING);
+    }
+}
+
 static void stall(struct side *side, uint64_t ms)
 {
     side->now_ms += ms;
@@ -785,11 +813,17 @@ static void test_a_broken_handover_asks_the_peer_and_gives_the_guest_up_only_to_
 
 static const struct session_hello first_of_run = {.next = {.run = RUN, .number = 1}};
 
+static uint64_t newest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* In the newest term that this side knows. */
 static void feed_link_up(struct side *side, enum session_role peer_role, struct session_hello said,
                          struct session_hello heard)
 {
     feed(side, (struct session_event){.type = SESSION_EVENT_LINK_UP,
-                                      .term = side->session.term,
+                                      .term = newest(side->session.term, side->session.primary_term),
                                       .peer_role = peer_role,
                                       .said = said,
                                       .heard = heard});
@@ -1373,6 +1407,7 @@ int main(void)
         cmocka_unit_test(test_a_query_is_answered_at_once_in_every_state),
         cmocka_unit_test(test_a_primary_whose_peer_lives_waits_until_it_has_let_go),
         cmocka_unit_test(test_a_standby_that_let_go_never_takes_over_in_that_term),
+        cmocka_unit_test(test_a_listening_side_does_not_follow_a_link_that_is_history),
         cmocka_unit_test(test_a_primary_that_wakes_to_a_closed_link_runs_alone_only_if_the_peer_is_silent),
         cmocka_unit_test(test_a_checkpoint_network_that_is_cut_is_noticed_while_hearts_beat_by_another),
         cmocka_unit_test(test_a_slow_standby_is_not_taken_for_a_cut_network),
