@@ -27,7 +27,8 @@ struct framing {
     framing_message message;
     framing_closed closed;
     void *opaque;
-    bool *gone; /* set when freed inside a callback */
+    bool dispatching; /* a callback may free it: its memory stays until dispatch is done */
+    bool freed;
 };
 
 static void append(GByteArray *out, const Understudy__Envelope *message)
@@ -87,14 +88,19 @@ static void fail(struct framing *framing)
         framing->failed = g_idle_add(report_closed, framing);
 }
 
+static void release(struct framing *framing)
+{
+    g_byte_array_unref(framing->in);
+    g_byte_array_unref(framing->out);
+    g_free(framing);
+}
+
 enum dispatched { DISPATCH_GO_ON, DISPATCH_NONSENSE, DISPATCH_FREED };
 
 /* Passes on whole messages. After DISPATCH_FREED (by the callback) the framing must not be touched. */
 static enum dispatched dispatch(struct framing *framing)
 {
-    bool gone = false;
-    /* cppcheck-suppress autoVariables // taken back before this returns, or the framing is gone */
-    framing->gone = &gone;
+    framing->dispatching = true;
     for (;;) {
         Understudy__Envelope *message = NULL;
         gssize used = framing_parse(framing->in->data, framing->in->len, &message);
@@ -104,10 +110,12 @@ static enum dispatched dispatch(struct framing *framing)
         }
         if (message)
             understudy__envelope__free_unpacked(message, NULL);
-        if (gone)
+        if (framing->freed) {
+            release(framing);
             return DISPATCH_FREED;
+        }
         if (used <= 0) {
-            framing->gone = NULL;
+            framing->dispatching = false;
             return used == 0 ? DISPATCH_GO_ON : DISPATCH_NONSENSE;
         }
     }
@@ -170,15 +178,14 @@ void framing_free(struct framing *framing)
 {
     if (!framing)
         return;
-    if (framing->gone)
-        *framing->gone = true;
     g_clear_handle_id(&framing->readable, g_source_remove);
     g_clear_handle_id(&framing->writable, g_source_remove);
     g_clear_handle_id(&framing->failed, g_source_remove);
     close(framing->fd);
-    g_byte_array_unref(framing->in);
-    g_byte_array_unref(framing->out);
-    g_free(framing);
+    if (framing->dispatching)
+        framing->freed = true;
+    else
+        release(framing);
 }
 
 int framing_fd(const struct framing *framing)
