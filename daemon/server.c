@@ -451,6 +451,12 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
     }
+    /* The pair's first process on this host takes the term as it is. */
+    if (protection->term < TERM_FIRST || !term_is_believable(0, protection->term)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "the request names a term that no pair has: install one version of understudy on both");
+        return false;
+    }
     if (!limits_hold(protection, error))
         return false;
     disks_swap_paths(protection);

@@ -619,6 +619,14 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
                                term_count(vm->term), term_host(vm->term));
         return VM_REFUSED;
     }
+    if (!term_is_believable(vm->term, wanted->term)) {
+        *why =
+            g_strdup_printf("VM %s is in term %" G_GUINT64_FORMAT ".%u on this host, and %" G_GUINT64_FORMAT
+                            ".%u cannot follow that: stop the VM here",
+                            vm->name, term_count(vm->term), term_host(vm->term), term_count(wanted->term),
+                            term_host(wanted->term));
+        return VM_REFUSED;
+    }
     if (!waits_for(vm, wanted->token.data)) {
         /* A VM that was stopped and is run again: this host may not have heard of its end yet. */
         bool other_run = vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->protection &&

@@ -46,7 +46,8 @@ void peer_loss_weigh_answer(struct step *step)
     bool leaves_it_to_us = step->event->standing == SESSION_HAS_LET_GO;
     bool leaves_it_to_the_arbiter = step->event->standing == SESSION_ASKS_ARBITER;
     bool takes_over = step->event->standing == SESSION_TAKES_OVER;
-    if (!s->loss_query || step->event->answer < s->loss_query)
+    /* Nor does an answer to what was never asked count. */
+    if (!s->loss_query || step->event->answer < s->loss_query || step->event->answer > s->query)
         return;
     if (leaves_it_to_us || leaves_it_to_the_arbiter)
         stop_inquiring(step);

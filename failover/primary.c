@@ -43,7 +43,10 @@ static void start_synchronising(struct step *step)
 static void primary_link_up(struct step *step)
 {
     struct session *s = step->s;
-    if (step->event->term > s->term) {
+    if (!step_believes_term(step)) {
+        step_disconnect(step);
+        step_connect_again(step);
+    } else if (step->event->term > s->term) {
         step_fence(step);
     } else if (step->event->peer_role == SESSION_PRIMARY) {
         /* The other primary has the older term and must stop. Nothing else is sent by this link. */

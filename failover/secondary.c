@@ -24,7 +24,7 @@ static void follow(struct step *step)
         step_act(step, SESSION_DO_CONNECT);
         return;
     }
-    if (fate == IMAGE_UNSURE) {
+    if (fate == IMAGE_UNSURE || !step_believes_term(step)) {
         step_disconnect(step);
         step_act(step, SESSION_DO_CONNECT);
         return;

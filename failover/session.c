@@ -62,6 +62,14 @@ void session_init(struct session *s, const struct session_config *config, uint64
         s->deadline_ms = now_ms + s->config.listen_timeout_ms;
 }
 
+/* Messages of the peer whose term counts though it is not this side's. (A HELLO's is looked at by the state.)
+ */
+static bool names_peers_term(enum session_event_type type)
+{
+    return type == SESSION_EVENT_HEARTBEAT || type == SESSION_EVENT_FENCED || type == SESSION_EVENT_GOODBYE ||
+           type == SESSION_EVENT_HANDOVER || type == SESSION_EVENT_HANDOVER_DONE;
+}
+
 /* Records what a heartbeat says in every role and state. */
 static void hear(struct step *step)
 {
@@ -138,6 +146,8 @@ void session_handle(struct session *s, const struct session_event *event, uint64
         }
         step.event = &cannot_promote;
     }
+    if (names_peers_term(event->type) && !step_believes_term(&step))
+        return;
     if (event->type == SESSION_EVENT_HEARTBEAT)
         hear(&step);
     if (s->role == SESSION_PRIMARY)

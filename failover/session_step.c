@@ -168,6 +168,14 @@ void step_ask_grant(struct step *step)
     s->deadline_ms = step->now_ms + s->config.grant_retry_ms;
 }
 
+bool step_believes_term(const struct step *step)
+{
+    const struct session *s = step->s;
+    uint64_t known = later(later(s->term, s->asked_term), later(s->seen_term, s->config.used_term));
+    known = later(known, s->primary_term);
+    return term_is_believable(known, step->event->term);
+}
+
 bool step_is_our_grant(const struct step *step)
 {
     return step->event->type == SESSION_EVENT_GRANT && step->s->asked_term != 0 &&

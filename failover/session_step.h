@@ -41,6 +41,8 @@ void step_connect_again(struct step *step);
 void step_listen_again(struct step *step);
 /* Asks the arbiter for the next term, and sets the state's timer for the next attempt. */
 void step_ask_grant(struct step *step);
+/* Whether the peer can have the term that the event names. An event with any other term does not count. */
+bool step_believes_term(const struct step *step);
 /* Whether the event is the arbiter's answer (ok: granted) to the newest request. */
 bool step_is_our_grant(const struct step *step);
 /* Sends the peer a query, unless an earlier query is still unanswered. */

@@ -8,6 +8,7 @@
 #ifndef UNDERSTUDY_PROTO_TERM_H
 #define UNDERSTUDY_PROTO_TERM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The first term of a new pair, of the host that begins it. */
@@ -27,6 +28,27 @@ static inline uint64_t term_count(uint64_t term)
 static inline uint64_t term_next(uint64_t term, unsigned host)
 {
     return (term_count(term) + 1) << 1 | (host & 1);
+}
+
+/*
+ * How far a term that somebody else names may be ahead of the newest one that this host knows in the pair. A
+ * grant adds one to the counter, and each needs both hosts to have met in between, or one of them to have
+ * lost the other: what is honest is ahead by one or two, by a few where messages were lost. Without a limit
+ * one message could name a term after which there is none.
+ */
+#define TERM_WINDOW 64u
+/* No pair gets there: a thousand grants a second take 34 years. term_next has room above it. */
+#define TERM_COUNT_MAX (UINT64_C(1) << 40)
+
+/*
+ * Whether a term that a message or a file names can be one of this pair. known: the newest term that this
+ * host knows in it, 0 if it knows none. An older term is nothing new, and is always believable.
+ */
+static inline bool term_is_believable(uint64_t known, uint64_t named)
+{
+    if (term_count(named) > TERM_COUNT_MAX)
+        return false;
+    return known == 0 || named <= known || term_count(named) - term_count(known) <= TERM_WINDOW;
 }
 
 #endif

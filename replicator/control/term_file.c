@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/term.h"
 #include "replicator/note.h"
 
 #define HEADER   "understudy-term 1"
@@ -116,7 +117,7 @@ static bool parse(const struct term_file *file, const char *text, uint64_t *term
     if (g_strv_length(lines) != 4 || strcmp(lines[0], HEADER) != 0 ||
         strlen(lines[1]) != strlen(file->pair) || lines[3][0])
         return false;
-    if (!g_ascii_string_to_unsigned(lines[2], 10, 1, UINT64_MAX, term, NULL))
+    if (!g_ascii_string_to_unsigned(lines[2], 10, 1, UINT64_MAX, term, NULL) || !term_is_believable(0, *term))
         return false;
     if (strcmp(lines[1], file->pair) != 0)
         *term = 0;

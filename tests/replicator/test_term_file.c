@@ -186,7 +186,9 @@ static void test_a_damaged_file_is_refused_and_named(void **state)
     g_autofree char *negative = g_strndup(good, strlen(good) - 2), *longer = g_strconcat(good, "x", NULL);
     g_autofree char *no_number = g_strconcat(negative, "-5\n", NULL);
     g_autofree char *huge = g_strnfill(100000, '7');
-    const char *more[] = {longer, no_number, huge, negative};
+    /* A number, of a term after which there is none. */
+    g_autofree char *no_term = g_strconcat(negative, "18446744073709551615\n", NULL);
+    const char *more[] = {longer, no_number, huge, negative, no_term};
     for (unsigned i = 0; i < G_N_ELEMENTS(damaged) + G_N_ELEMENTS(more); i++) {
         g_autoptr(GError) error = NULL;
         damage(f, i < G_N_ELEMENTS(damaged) ? damaged[i] : more[i - G_N_ELEMENTS(damaged)]);

@@ -346,8 +346,102 @@ static void test_a_primary_whose_peer_lives_waits_until_it_has_let_go(void **sta
                                        .standing = SESSION_HAS_LET_GO,
                                        .answer = beat.query - 1});
     assert_did_not(&side, SESSION_DO_ASK_GRANT);
+    /* Nor is an answer to what was never asked. */
+    feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                       .term = TERM_FIRST,
+                                       .peer_role = SESSION_SECONDARY,
+                                       .standing = SESSION_HAS_LET_GO,
+                                       .answer = UINT64_MAX});
+    assert_did_not(&side, SESSION_DO_ASK_GRANT);
     feed_answer(&side, SESSION_HAS_LET_GO);
     assert_did(&side, SESSION_DO_ASK_GRANT);
+}
+
+/* The term with this counter, of the host that did not begin the pair. */
+static uint64_t peers_term(uint64_t count)
+{
+    return count << 1 | 1;
+}
+
+static void test_a_named_term_is_believed_within_a_window(void **state)
+{
+    const uint64_t known = peers_term(1000), edge = 1000 + TERM_WINDOW;
+    (void)state;
+    assert_true(term_is_believable(known, 0));
+    assert_true(term_is_believable(known, known));
+    assert_true(term_is_believable(known, known - 1));
+    assert_true(term_is_believable(known, TERM_FIRST));
+    assert_true(term_is_believable(known, term_next(known, 0)));
+    assert_true(term_is_believable(known, peers_term(edge)));
+    assert_false(term_is_believable(known, peers_term(edge + 1) - 1));
+    assert_false(term_is_believable(known, peers_term(2000)));
+    assert_false(term_is_believable(known, UINT64_MAX));
+    /* Whoever knows nothing has nothing to compare with, and no pair counts that far. */
+    assert_true(term_is_believable(0, peers_term(123456)));
+    assert_true(term_is_believable(0, peers_term(TERM_COUNT_MAX)));
+    assert_false(term_is_believable(0, peers_term(TERM_COUNT_MAX + 1)));
+    assert_false(term_is_believable(UINT64_MAX, UINT64_MAX));
+    assert_true(term_next(peers_term(TERM_COUNT_MAX), 0) > peers_term(TERM_COUNT_MAX));
+}
+
+/* Messages by which a peer names a term, and one that is too far ahead. */
+static void test_no_message_moves_a_primary_s_term_by_a_thousand(void **state)
+{
+    static const enum session_event_type types[] = {SESSION_EVENT_HEARTBEAT, SESSION_EVENT_FENCED,
+                                                    SESSION_EVENT_GOODBYE, SESSION_EVENT_HANDOVER_DONE};
+    static const uint64_t counts[] = {1 + TERM_WINDOW + 1, 1001, UINT64_MAX >> 1};
+    enum { NTYPES = sizeof types / sizeof types[0], NCOUNTS = sizeof counts / sizeof counts[0] };
+    (void)state;
+    for (size_t i = 0; i < NTYPES * NCOUNTS; i++) {
+        struct side side;
+        protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+        feed(&side, (struct session_event){.type = types[i % NTYPES],
+                                           .term = peers_term(counts[i / NTYPES]),
+                                           .peer_role = SESSION_PRIMARY});
+        assert_state(&side, SESSION_PROTECTED);
+        assert_int_equal(side.did.n, 0);
+        assert_int_equal(side.session.seen_term, 0);
+    }
+    struct side side;
+    protect(&side, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_HEARTBEAT,
+                                       .term = peers_term(1 + TERM_WINDOW),
+                                       .peer_role = SESSION_PRIMARY});
+    assert_did(&side, SESSION_DO_FENCE_GUEST);
+}
+
+static void test_a_hello_with_a_term_of_no_pair_makes_no_link(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_START);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = UINT64_MAX - 1, .peer_role = SESSION_PRIMARY});
+    assert_state(&side, SESSION_LISTENING);
+    assert_did(&side, SESSION_DO_DISCONNECT);
+    assert_did(&side, SESSION_DO_CONNECT);
+    assert_int_equal(side.session.term, TERM_FIRST);
+    begin(&side, SESSION_PRIMARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    feed_simple(&side, SESSION_EVENT_START);
+    feed(&side, (struct session_event){
+                    .type = SESSION_EVENT_LINK_UP, .term = UINT64_MAX, .peer_role = SESSION_SECONDARY});
+    assert_state(&side, SESSION_CONNECTING);
+    assert_did_not(&side, SESSION_DO_FENCE_GUEST);
+    assert_did(&side, SESSION_DO_DISCONNECT);
+}
+
+/* A host that was away for long: its own earlier process had a newer term than its primary has now. */
+static void test_the_window_begins_at_the_newest_term_that_this_host_used(void **state)
+{
+    struct side side;
+    (void)state;
+    begin(&side, SESSION_SECONDARY, SESSION_ON_PEER_LOSS_CONTINUE);
+    side.session.config.used_term = peers_term(500);
+    feed(&side, (struct session_event){.type = SESSION_EVENT_LINK_UP,
+                                       .term = term_next(peers_term(500 + TERM_WINDOW - 1), 0),
+                                       .peer_role = SESSION_PRIMARY});
+    assert_state(&side, SESSION_FOLLOWING);
 }
 
 static void ask_to_let_go(struct side *side)
@@ -1405,6 +1499,10 @@ int main(void)
         cmocka_unit_test(test_whoever_misses_a_beat_asks_and_an_answer_ends_the_matter),
         cmocka_unit_test(test_a_tick_that_comes_late_asks_before_it_concludes),
         cmocka_unit_test(test_a_query_is_answered_at_once_in_every_state),
+        cmocka_unit_test(test_a_named_term_is_believed_within_a_window),
+        cmocka_unit_test(test_no_message_moves_a_primary_s_term_by_a_thousand),
+        cmocka_unit_test(test_a_hello_with_a_term_of_no_pair_makes_no_link),
+        cmocka_unit_test(test_the_window_begins_at_the_newest_term_that_this_host_used),
         cmocka_unit_test(test_a_primary_whose_peer_lives_waits_until_it_has_let_go),
         cmocka_unit_test(test_a_standby_that_let_go_never_takes_over_in_that_term),
         cmocka_unit_test(test_a_listening_side_does_not_follow_a_link_that_is_history),
