@@ -30,6 +30,7 @@
 
 #define GROWTH_SLACK (64ull << 20)
 #define MAX_BACKING  64
+#define SECTOR_LEN   512u
 
 /* Runs qemu-img and parses its answer; decref it. NULL, with qemu-img's own words. */
 static json_t *run_qemu_img(const char *const *argv, const char *path, GError **error)
@@ -179,6 +180,15 @@ static bool fill_sizes(Understudy__Disk *disk, const json_t *info, bool grows, G
     disk->export_len = disk->image_len;
     if (disk->image_len == 0 || disk->virtual_len == 0)
         return refuse(error, "%s is empty: give it a size with qemu-img resize", disk->path);
+    /* QEMU rounds the last sector of a file up and lets the file grow. A server's length is fixed: the guest
+     * could read that sector and not write it (findings/qemu-nbd-odd-size-last-sector.sh). */
+    if (!grows && disk->image_len % SECTOR_LEN != 0)
+        return refuse(error,
+                      "%s has %" G_GUINT64_FORMAT
+                      " bytes, and its last sector is not whole: round it up with 'qemu-img resize -f raw %s "
+                      "%" G_GUINT64_FORMAT "'",
+                      disk->path, disk->image_len, disk->path,
+                      (disk->image_len / SECTOR_LEN + 1) * SECTOR_LEN);
     if (!grows || S_ISBLK(status.st_mode)) /* a device does not grow either */
         return true;
     uint64_t full = fully_allocated(info, disk->path, error);

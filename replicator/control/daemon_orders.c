@@ -33,7 +33,8 @@ static void on_peer_moved(void *opaque, const Understudy__PeerMoved *moved)
 static void on_failover(void *opaque, bool force)
 {
     struct replicator *r = opaque;
-    sink_event_simple(&r->sink, force ? SESSION_EVENT_FAILOVER_FORCE : SESSION_EVENT_FAILOVER_PLANNED);
+    if (r->hv_ready) /* before, there is no session */
+        sink_event_simple(&r->sink, force ? SESSION_EVENT_FAILOVER_FORCE : SESSION_EVENT_FAILOVER_PLANNED);
 }
 
 static void on_stop(void *opaque)
