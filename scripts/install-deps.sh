@@ -15,7 +15,7 @@ packages=(
     # run
     qemu-system-x86 qemu-utils nbdkit libnbd-bin seabios ipxe-qemu ibverbs-providers iproute2 jq socat
     # the test guest
-    busybox-static cpio kmod binutils procps
+    busybox-static cpio kmod binutils procps xz-utils
     # tests of disks
     e2fsprogs fuse3
     # the model checker

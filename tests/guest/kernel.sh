@@ -45,6 +45,7 @@ kernel_fetch() {
     fi
     rm -rf "$out/kernel"
     dpkg-deb -x "$work"/deb/*.deb "$out/kernel"
+    [ -d "$out/kernel/lib/modules" ] || ln -s usr/lib "$out/kernel/lib" # Debian 13 and later have them there
     cp "$out"/kernel/boot/vmlinuz-* "$out/vmlinuz"
     echo "$package" >"$out/kernel.package"
 }

@@ -49,6 +49,7 @@ say "build, unit tests, takeover"
 unshare --mount --propagation private --pid --fork --kill-child bash -c '
     set -euo pipefail
     root=$1
+    mount --bind "$root" "$root" # ip netns exec wants / to be a mount
     mount -t proc proc "$root/proc"
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
