@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Checks the model of the session with SPIN: every state that can be reached, or the fault that is planted.
-#   run.sh safety [-DANSWERS=3 ...]    no state breaks an invariant
-#   run.sh live                        with one fault, one host runs the guest in the end
-#   run.sh notices RULE                with this rule broken (PLANT_RULE in session.pml), SPIN finds it
-# Memory: up to 3 GB for safety with more answers or terms than the defaults.
+#   run.sh safety WORLD [-DANSWERS=2 ...]   no state breaks an invariant; WORLD: ARBITER, WHOLE or CUT
+#                                           (session.pml); -D: other bounds and variants
+#   run.sh live WORLD                       when faults cease, exactly one host runs the guest
+#   run.sh notices RULE                     with this rule broken (PLANT_RULE in session.pml), SPIN finds it
+# Memory: up to 3 GB for safety with larger bounds than the defaults below.
 set -euo pipefail
 model=$(realpath "$(dirname "$0")/session.pml")
 what=${1:?safety, live, or notices RULE}
-shift
+subject=${2:?a world (ARBITER, WHOLE, CUT), or a rule}
+shift 2
 if ! command -v spin >/dev/null; then
     echo "SKIPPED: there is no spin (Debian: apt-get install spin); the protocol was not model-checked" >&2
     exit 77
@@ -15,23 +17,52 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-compile=(-O1 -w -DCOLLAPSE -DMEMLIM=3000)
+# Not optimised: for most checks the compiler would take longer than the search.
+compile=(-O0 -w -DCOLLAPSE -DMEMLIM=3000)
 search=(-m1000000)
+found='assertion violated'
+kind=safety
+variant=()
 define=()
 case $what in
-safety) compile+=(-DSAFETY) define=("$@") ;;
+safety) world=$subject ;;
+live) world=$subject kind=live ;;
 notices)
-    define=("-DPLANT_${1:?which rule}") found='assertion violated'
-    if [ "$1" = NEVER_ASK_AGAIN ]; then
-        compile+=(-DNFAIR=4) search+=(-a -f) define+=(-DLIVE) found='acceptance cycle'
-    else
-        compile+=(-DSAFETY)
-    fi
+    world=WHOLE
+    case $subject in # by default the world WHOLE
+    RELEASE_BEFORE_ACK | ALONE_WITHOUT_GRANT | ACK_WHILE_ASKING | ASK_NEWEST_TERM | PROMOTE_WITHOUT_GRANT | GRANT_TWICE)
+        world=ARBITER ;;
+    NEVER_ASK_AGAIN) world=ARBITER kind=live found='acceptance cycle' ;;
+    SILENT_WHEN_ALONE) world=CUT kind=live found='acceptance cycle' ;;
+    PRIMARY_IGNORES_NEWER_TERM | EQUAL_TERMS) world=CUT ;;
+    RETURN_WITHOUT_GRANT) world=ARBITER variant=(-DHOLD) ;;
+    TAKE_BACK_TOLD | ANY_STANDING_COUNTS | HANDOVER_BEFORE_BEATS) world=WHOLE variant=(-DHANDOVERS=1) ;;
+    esac
+    set -- "-DPLANT_$subject" "${variant[@]}" "$@"
     ;;
-live) compile+=(-DNFAIR=4) search+=(-a -f) define=(-DLIVE "$@") ;;
 *) echo "run.sh: safety, live or notices, not $what" >&2; exit 2 ;;
 esac
-spin "${define[@]}" -a "$model"
+# The bounds of each world: small enough for a short check, large enough for each planted fault.
+case $world in
+ARBITER) bounds='ANSWERS=2 COUNTS=2 DELAYS=0 BREAKS=0' ;;
+WHOLE) bounds='ANSWERS=1 COUNTS=2 STALLS=1 BREAKS=0' ;;
+CUT) bounds='ANSWERS=0 COUNTS=2 CRASHES=0 BREAKS=0' ;;
+*) echo "run.sh: no world $world" >&2; exit 2 ;;
+esac
+if [ "$kind" = live ]; then
+    compile+=(-DNFAIR=6) search+=(-a -f) define+=(-DLIVE) bounds="FAULTS=1 DELAYS=0 ${bounds/ANSWERS=2/ANSWERS=1}"
+else
+    compile+=(-DSAFETY)
+fi
+define+=("-D$world" "$@")
+for bound in $bounds; do
+    case " ${define[*]}" in
+    *" -D${bound%=*}="*) ;; # given, or narrower for liveness
+    *) define+=("-D$bound") ;;
+    esac
+done
+cp "$model" . # SPIN puts the steps to an error beside the model
+spin "${define[@]}" -a session.pml
 "${CC:-cc}" "${compile[@]}" -o pan pan.c
 ./pan "${search[@]}" >out 2>&1
 grep -E 'errors:|states, stored|assertion violated|acceptance cycle|max search depth' out
