@@ -147,7 +147,7 @@ static bool open_path(struct paths *paths, const char *address, GError **error)
     if (fd < 0)
         return false;
     *path = (struct path){.paths = paths, .fd = fd, .family = family, .heard_us = g_get_monotonic_time()};
-    path->readable = g_unix_fd_add_full(G_PRIORITY_HIGH - 50, fd, G_IO_IN, on_readable, path, NULL);
+    path->readable = g_unix_fd_add_full(PATHS_PRIORITY, fd, G_IO_IN, on_readable, path, NULL);
     paths->n++;
     return true;
 }

@@ -7,7 +7,7 @@
  * named. A peer that is heard by any of them lives; so a network that fails is not taken for a host that
  * died. Path 0's port is the kernel's choice; the others have the same port at their own addresses.
  *
- * Reading has a higher priority (G_PRIORITY_HIGH - 50) than any timer that judges the peer may have
+ * Reading has a higher priority (PATHS_PRIORITY) than any timer that judges the peer may have
  * (G_PRIORITY_HIGH): after this process itself was kept from running, the packets that waited in the sockets
  * are seen before anybody concludes that the peer is silent. paths_look does the same on demand.
  *
@@ -21,6 +21,9 @@
 #include <stdint.h>
 
 #include "heartbeat/packet.h"
+
+/* Of the sockets among the main loop's sources. */
+#define PATHS_PRIORITY (G_PRIORITY_HIGH - 50)
 
 struct paths;
 

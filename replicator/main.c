@@ -62,6 +62,13 @@ static gboolean on_moment(gpointer opaque)
 }
 #endif
 
+/*
+ * What came by the link is read after the heartbeats that wait: a side that stood still must hear that its
+ * peer went on alone before it reads an older order to take over (docs/session.md, "The model").
+ */
+#define NOTES_PRIORITY (G_PRIORITY_HIGH - 40)
+_Static_assert(PATHS_PRIORITY < NOTES_PRIORITY, "heartbeats are read before what came by the link");
+
 int main(int argc, char **argv)
 {
     struct replicator r = {.detect_ms = -1, .promote_ms = -1, .sync_ms = -1};
@@ -92,7 +99,7 @@ int main(int argc, char **argv)
     r.loop = g_main_loop_new(NULL, FALSE);
     control_open(&r);
     daemon_orders_open(&r, atoi(argv[2]));
-    g_unix_fd_add_full(G_PRIORITY_HIGH - 40, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
+    g_unix_fd_add_full(NOTES_PRIORITY, r.box.event_fd, G_IO_IN, on_notes, &r, NULL);
     g_unix_signal_add(SIGTERM, on_terminate, &r);
     g_unix_signal_add(SIGHUP, on_terminate, &r);
     g_unix_signal_add(SIGINT, on_terminate, &r);
