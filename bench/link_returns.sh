@@ -34,9 +34,10 @@ is_filled() { [ "$(filled_kb)" -ge $((mib * 1024 / 100 * 82)) ]; }
 guest_takes() { ask_guest "$1" >"$work/asked.log" 2>&1; }
 protected_again() { field_is a state protected && [ "$(sync ms)" != "$before" ]; }
 # When host a's log says last that it is protected, in milliseconds of the day; and now.
-protected_at_ms() { grep 'web: protected, was' "$work/a.log" | tail -n 1 | sed 's/.*: \(..\):\(..\):\(..\)\.\(...\): .*/\1 \2 \3 \4/' |
-    awk '{print (($1 * 60 + $2) * 60 + $3) * 1000 + $4}'; }
-now_ms() { date '+%H %M %S %N' | awk '{print int((($1 * 60 + $2) * 60 + $3) * 1000 + $4 / 1000000)}'; }
+protected_at_ms() { grep 'web: protected, was' "$work/a.log" | tail -n 1 |
+    sed -E 's/^[0-9-]+ ([0-9]{2}):([0-9]{2}):([0-9]{2})\.([0-9]{3}) .*/\1 \2 \3 \4/' |
+    awk '{printf "%d\n", (($1 * 60 + $2) * 60 + $3) * 1000 + $4}'; }
+now_ms() { date '+%H %M %S %N' | awk '{printf "%d\n", (($1 * 60 + $2) * 60 + $3) * 1000 + $4 / 1000000}'; }
 
 say "a guest of $mib MiB fills its memory"
 MEMORY=$mib DIRTY=0 DIRTY_SET=$((mib * 256 / 100 * 86)) start_pair --heartbeat-path 10.78.0.1=10.78.0.2
