@@ -161,10 +161,9 @@ static void secondary_heartbeat(struct step *step)
         step_heard(step);
     if (event->peer_role == SESSION_PRIMARY && event->term > s->primary_term)
         s->primary_term = event->term;
-    bool is_newer = event->term > s->term;
-    if (is_newer && s->state != SESSION_LISTENING)
+    if (event->term > s->term && s->state != SESSION_LISTENING)
         outdated(step);
-    else if ((event->term == s->term || is_newer) && event->peer_role == SESSION_PRIMARY && event->query &&
+    else if (event->term >= s->term && event->peer_role == SESSION_PRIMARY && event->query &&
              event->standing == SESSION_GOES_ALONE)
         let_go(step);
 }

@@ -71,8 +71,8 @@ static void send_frame_copy(void *opaque, unsigned nic, uint64_t epoch, const ui
                                         .arg = nic,
                                         .payload = frame,
                                         .len = len};
-    if (r->connection && len <= TRANSPORT_MAX_PAYLOAD)
-        sender_post_message(r->sender, r->connection, &message);
+    if (len <= TRANSPORT_MAX_PAYLOAD)
+        sink_send_message(&r->sink, &message);
 }
 
 /* Tells the parts where the peer is. */
