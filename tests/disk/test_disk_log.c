@@ -470,6 +470,62 @@ static void test_modes_change_only_with_no_write_under_way(void **state)
     assert_image_is_model();
 }
 
+/* A shared disk whose log is full, and to which nothing is released. */
+static void fill_held_log(void)
+{
+    shm->shared = 1;
+    start(LOGGING | DISK_HELD);
+    while (RING_LEN - (atomic_load(&shm->head) - atomic_load(&shm->flushed)) >= 4096 + DISK_RECORD_HEADER_LEN)
+        assert_int_equal(write_at(0, 4096, 1), 0);
+}
+
+static void release_all(void)
+{
+    atomic_store(&shm->tail, atomic_load(&shm->head));
+    atomic_store(&shm->release, atomic_load(&shm->head));
+    disk_futex_raise(&shm->release_seq);
+}
+
+/* Two, as of a guest with a deep queue: neither may keep the order waiting. */
+static void test_an_order_passes_held_writes_that_wait_for_room(void **state)
+{
+    (void)state;
+    struct writer first, second;
+    fill_held_log();
+    start_writer_that_waits(&first);
+    second = (struct writer){.offset = 65536, .len = 4096};
+    assert_int_equal(pthread_create(&second.thread, NULL, write_once, &second), 0);
+    disk_fixture_order(&fixture, LOGGING | DISK_HELD, 1);
+    disk_fixture_await(&fixture);
+    assert_int_equal(atomic_load(&shm->active_map), 1);
+    /* And both go on to wait, and are logged once there is room. */
+    uint64_t head = atomic_load(&shm->head);
+    release_all();
+    pthread_join(first.thread, NULL);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(first.status, 0);
+    assert_int_equal(second.status, 0);
+    assert_int_equal(atomic_load(&shm->head), head + 2 * (4096 + DISK_RECORD_HEADER_LEN));
+}
+
+static void test_held_writes_wait_in_vain_once_until_there_is_room(void **state)
+{
+    (void)state;
+    fill_held_log();
+    disk_log_set_room_wait(fixture.log, 20);
+    assert_int_equal(write_at(8192, 4096, 2), -ENOSPC);
+    assert_true(atomic_load(&shm->wait_us) >= 20000);
+    /* A wait of an hour would be noticed. */
+    disk_log_set_room_wait(fixture.log, HOUR_MS);
+    assert_int_equal(write_at(8192, 4096, 2), -ENOSPC);
+    assert_int_equal(write_at(65536, 4096, 2), -ENOSPC);
+    release_all();
+    while (atomic_load(&shm->flushed) != atomic_load(&shm->head))
+        sched_yield();
+    assert_int_equal(write_at(8192, 4096, 2), 0);
+    assert_int_equal(atomic_load(&shm->last_errno), 0);
+}
+
 static void test_an_order_that_waits_is_in_force_when_start_returns(void **state)
 {
     (void)state;
@@ -832,6 +888,8 @@ int main(void)
         TEST(test_a_limit_that_nobody_lifts_is_no_reason_to_give_logging_up),
         TEST(test_the_mark_is_signalled_once_for_each_place_of_tail),
         TEST(test_modes_change_only_with_no_write_under_way),
+        TEST(test_an_order_passes_held_writes_that_wait_for_room),
+        TEST(test_held_writes_wait_in_vain_once_until_there_is_room),
         TEST(test_an_order_that_waits_is_in_force_when_start_returns),
         TEST(test_only_turning_logging_on_ends_detachment),
         TEST(test_a_failed_write_is_reported_and_the_log_has_what_the_image_has),

@@ -112,7 +112,7 @@ int disk_log_open(struct disk_log **out, const struct disk_log_descriptors *desc
 
 void disk_log_set_room_wait(struct disk_log *log, unsigned milliseconds)
 {
-    log->ring.room_wait_ms = milliseconds;
+    log->ring.room_wait_ms = log->ring.held_wait_ms = milliseconds;
 }
 
 uint64_t disk_log_export_len(const struct disk_log *log)
@@ -166,6 +166,7 @@ static void obey(struct disk_log *log)
     atomic_store(&shm->flags, flags);
     pthread_mutex_unlock(&log->held.flush_lock);
     atomic_store(&shm->done_seq, seq);
+    disk_futex_raise(&shm->room_seq); /* changes may wait for the order to pass */
     disk_ring_signal(&log->ring, DISK_ATTENTION_DONE);
 }
 

@@ -9,6 +9,7 @@
 
 #include "checkpoint/disk/disk_image.h"
 #include "checkpoint/disk/disk_record.h"
+#include "common/futex.h"
 #include "replicator/disk/plugin/disk_chaos.h"
 #include "replicator/disk/plugin/disk_log_internal.h"
 
@@ -101,23 +102,21 @@ static int end_change(struct disk_log *log, struct range *range, uint64_t offset
 static int end_held(struct disk_log *log, struct range *range, uint64_t offset, int status)
 {
     range_release(&log->ranges, range);
-    return status == -ENOSPC ? status : disk_log_report(log, status, offset);
+    return status == -ENOSPC || status == -EAGAIN ? status : disk_log_report(log, status, offset);
 }
 
-/* The path of every change: into the log, the image, or both, as the mode says. `data`: of a WRITE. */
-static int change_range(struct disk_log *log, enum disk_record_type type, const void *data, uint64_t len,
-                        uint64_t offset)
+/*
+ * One try of a change: into the log, the image, or both, as the mode says. `data`: of a WRITE. -EAGAIN: there
+ * is no room for it in the log, and an order waits.
+ */
+static int try_change(struct disk_log *log, enum disk_record_type type, const void *data, uint64_t len,
+                      uint64_t offset)
 {
     struct range range;
     uint32_t flags;
-    if (len == 0)
-        return 0;
     int status = begin_change(log, &range, offset, len, &flags);
     if (status < 0)
         return status;
-    atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
-    if (type == DISK_RECORD_WRITE)
-        atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
     struct iovec iov = {(void *)(uintptr_t)data, len};
     if (flags & DISK_HELD) {
         if (disk_chaos_has("not-held") && type == DISK_RECORD_WRITE)
@@ -132,6 +131,29 @@ static int change_range(struct disk_log *log, enum disk_record_type type, const 
                  ? disk_image_write(log->image, &iov, 1, offset, durable)
                  : disk_image_zero(log->image, offset, len, type == DISK_RECORD_TRIM, durable);
     return end_change(log, &range, offset, len, flags, status);
+}
+
+/*
+ * The path of every change. One that was put into the log in part is put there again as a whole: until it is
+ * answered, nobody may rely on either.
+ */
+static int change_range(struct disk_log *log, enum disk_record_type type, const void *data, uint64_t len,
+                        uint64_t offset)
+{
+    int status;
+    if (len == 0)
+        return 0;
+    struct timespec until = disk_futex_in_ms(log->ring.held_wait_ms);
+    while ((status = try_change(log, type, data, len, offset)) == -EAGAIN) {
+        if (!disk_ring_let_order_pass(&log->ring, &until))
+            return -ENOSPC;
+    }
+    if (status < 0)
+        return status;
+    atomic_fetch_add_explicit(&log->shm->writes, 1, memory_order_relaxed);
+    if (type == DISK_RECORD_WRITE)
+        atomic_fetch_add_explicit(&log->shm->write_bytes, len, memory_order_relaxed);
+    return 0;
 }
 
 int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset)

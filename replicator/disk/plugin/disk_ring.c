@@ -24,8 +24,10 @@ void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention)
         .len = shm->ring_len,
         .head = atomic_load(&shm->head),
         .marked_tail = UINT64_MAX,
+        .gave_up_tail = UINT64_MAX,
         .attention = attention,
         .room_wait_ms = DISK_ROOM_WAIT_MS,
+        .held_wait_ms = DISK_HELD_WAIT_MS,
     };
     pthread_mutex_init(&ring->mutex, NULL);
 }
@@ -74,11 +76,15 @@ static uint64_t tail_of(const struct disk_ring *ring)
     return is_held(shm) && ring->head - flushed > ring->head - tail ? flushed : tail;
 }
 
+static bool order_waits(const struct disk_shm *shm)
+{
+    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
+}
+
 bool disk_ring_is_to_end(const struct disk_ring *ring)
 {
     const struct disk_shm *shm = ring->shm;
-    return !is_held(shm) && atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq) &&
-           !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
+    return !is_held(shm) && order_waits(shm) && !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
 }
 
 /*
@@ -117,8 +123,13 @@ static bool is_below_limit(const struct disk_ring *ring, size_t len)
     uint64_t limit = atomic_load_explicit(&shm->limit, memory_order_acquire);
     uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
     (void)len;
-    return limit == 0 || ring->head - tail < limit ||
-           atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
+    return limit == 0 || ring->head - tail < limit || order_waits(shm);
+}
+
+/* Whether a held change need not wait for room: there is some, or an order waits for the writes under way. */
+static bool has_room_or_order(const struct disk_ring *ring, size_t len)
+{
+    return has_room(ring, len) || order_waits(ring->shm);
 }
 
 /* Waits until the condition is met for a record of len bytes. False: the time ran out. */
@@ -143,14 +154,46 @@ static bool wait_for(struct disk_ring *ring, bool (*is_met)(const struct disk_ri
     return met;
 }
 
-static bool wait_for_room(struct disk_ring *ring, size_t len)
+/*
+ * 0, -ENOSPC or -EAGAIN, as of disk_ring_append. Each change that waits keeps its range of the disk, QEMU's
+ * main loop waits for all of them when it stops the guest, and so does an order. So a change waits in vain
+ * once, not each in turn and again whenever the guest is let on.
+ */
+static int wait_for_held_room(struct disk_ring *ring, size_t len)
+{
+    bool again = ring->gave_up_tail == tail_of(ring);
+    wait_for(ring, has_room_or_order, len, again ? 0 : ring->held_wait_ms);
+    if (has_room(ring, len))
+        return 0;
+    if (order_waits(ring->shm))
+        return -EAGAIN;
+    ring->gave_up_tail = tail_of(ring);
+    return -ENOSPC;
+}
+
+/* 0, or -errno: there is no room. */
+static int wait_for_room(struct disk_ring *ring, size_t len)
 {
     if (len > ring->len)
-        return false;
+        return -ENOSPC;
     /* If the time runs out here, logging goes on: there may be room beyond the limit. */
     if (!disk_chaos_has("no-limit"))
         wait_for(ring, is_below_limit, len, ring->room_wait_ms);
-    return wait_for(ring, has_room, len, is_held(ring->shm) ? DISK_HELD_WAIT_MS : ring->room_wait_ms);
+    if (is_held(ring->shm))
+        return wait_for_held_room(ring, len);
+    return wait_for(ring, has_room, len, ring->room_wait_ms) ? 0 : -ENOSPC;
+}
+
+bool disk_ring_let_order_pass(struct disk_ring *ring, const struct timespec *until)
+{
+    struct disk_shm *shm = ring->shm;
+    while (us_until(until) > 0) {
+        uint32_t seen = atomic_load(&shm->room_seq);
+        if (!order_waits(shm))
+            return true;
+        disk_futex_wait(&shm->room_seq, seen, until);
+    }
+    return false;
 }
 
 /* Writes bytes at head + skip, which may be past the end and wrap. */
@@ -181,7 +224,7 @@ static void put_record(struct disk_ring *ring, const struct disk_record *record,
 
 int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data)
 {
-    int status = 0;
+    int status = 0, room;
     bool leaves_out = disk_chaos_has("unlogged") || (record->disk == 1 && disk_chaos_has("unlogged-second"));
     if (leaves_out && record->offset / 4096 % 16 == 0)
         return 0;
@@ -189,7 +232,7 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
     uint64_t position = ring->head;
     if (disk_ring_is_detached(ring) && !is_held(ring->shm)) {
         /* Logging has been given up: one more missing change makes no difference. */
-    } else if (wait_for_room(ring, disk_record_len(record))) {
+    } else if ((room = wait_for_room(ring, disk_record_len(record))) == 0) {
         put_record(ring, record, data);
         /* Under the same mutex, so that the list never has a change without the older ones. */
         if (is_held(ring->shm))
@@ -198,7 +241,7 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
         if (ring->head - tail > ring->shm->mark)
             ask_for_epoch(ring, tail);
     } else if (is_held(ring->shm)) {
-        status = -ENOSPC; /* for which QEMU stops the guest, which is all that can be done */
+        status = room; /* for -ENOSPC QEMU stops the guest, which is all that can be done */
     } else if (disk_ring_is_to_end(ring)) {
         disk_ring_end(ring);
     } else {

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "checkpoint/disk/disk_record.h"
 #include "replicator/disk/disk_log.h"
@@ -21,10 +22,11 @@ struct disk_ring {
     uint64_t len;           /* of bytes; shm says the same, but another process can write there */
     uint64_t head;          /* likewise */
     uint64_t marked_tail;   /* tail when DISK_ATTENTION_MARK was last signalled */
+    uint64_t gave_up_tail;  /* where the room ended when a held change last waited in vain */
     struct disk_held *held; /* of a shared disk; else NULL */
     int attention;
-    unsigned room_wait_ms;
-    pthread_mutex_t mutex; /* of head, marked_tail and all beyond head in bytes */
+    unsigned room_wait_ms, held_wait_ms;
+    pthread_mutex_t mutex; /* of head, marked_tail, gave_up_tail and all beyond head in bytes */
 };
 
 /* shm has been mapped and checked; attention is an eventfd. Both stay the caller's. */
@@ -32,10 +34,17 @@ void disk_ring_init(struct disk_ring *ring, struct disk_shm *shm, int attention)
 void disk_ring_destroy(struct disk_ring *ring);
 /*
  * Appends the record with its data (data_len bytes). On return 0 it is in the ring, or detached is set: the
- * wait for room was too long, or the order to stop logging is waiting. With DISK_HELD it is there, at
- * *position, or this returns -EIO.
+ * wait for room was too long, or the order to stop logging is waiting. With DISK_HELD it is there, or the
+ * change is not made: -ENOSPC: there was no room for too long, and from then on no change waits until some
+ * is made; -EAGAIN: there is none, and an order waits (disk_ring_let_order_pass); another -errno:
+ * disk_held_add's.
  */
 int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, const void *data);
+/*
+ * For a change that got -EAGAIN, with its range released: waits until no order waits any more. False: the
+ * time (CLOCK_MONOTONIC) is over.
+ */
+bool disk_ring_let_order_pass(struct disk_ring *ring, const struct timespec *until);
 /* Gives logging up until an order turns it on again. */
 void disk_ring_detach(struct disk_ring *ring);
 /* The same without a signal: the replicator's own order is the reason. */
