@@ -22,4 +22,7 @@ prepare_pair() {
     GUEST=${GUEST:-$PWD/build/guest}
     # shellcheck source=tests/failover/pair.sh
     . tests/failover/pair.sh
+    # --against may name a build from before this option.
+    # shellcheck disable=SC2034 # pair.sh's
+    "$BUILD/daemon/understudyd" --help | grep -q -e --qemu || daemon_qemus=()
 }

@@ -2,7 +2,7 @@
 # Measures a protected Linux guest under TCG on two namespaces of this machine: the pause and its parts, what protection
 # costs guest and client, and the gap at failover. Ends with a table, and with JSON where asked for. docs/benchmarks.md says
 # what each figure means. Run it alone: on a busy machine it measures the others.
-#   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|busy|latency|failover|colo]... [--no-install]
+#   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|busy|latency|slowdown|failover|colo]... [--no-install]
 #   bench/run.sh --against BUILD [--pairs N] [--only PART]...     two builds in turns: this tree's, and the build tree BUILD
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ usage() {
 usage: bench/run.sh [OPTIONS]
   --quick       shorter measurements and 5 failovers instead of 20: to see that it works, not to compare
   --json FILE   write the figures there
-  --only PART   idle, dirty, busy, latency, failover or colo; may be given again (all of them)
+  --only PART   idle, dirty, busy, latency, slowdown, failover or colo; may be given again (all)
   --no-install  leave the packages alone
   --against BUILD  measure this tree's build and the build tree BUILD (say, another checkout's build/release) in turns, and
                 print the median of the ratios, this one's figure to the other's, with the smallest and the largest
@@ -43,7 +43,7 @@ if [ -n "$against" ]; then
     [ ${#parts[@]} -gt 0 ] || parts=(idle dirty failover)
     [ $quick -eq 1 ] || seconds=${seconds:-10} kills=${kills:-5}
 fi
-[ ${#parts[@]} -gt 0 ] || parts=(idle dirty busy latency failover colo)
+[ ${#parts[@]} -gt 0 ] || parts=(idle dirty busy latency slowdown failover colo)
 # shellcheck source=bench/common.sh
 . bench/common.sh
 prepare_pair
@@ -51,9 +51,9 @@ prepare_pair
 # The reference guest: little device state, since QEMU's save of it is most of an idle guest's pause.
 export NIC=virtio-net-pci,disable-modern=on
 if [ $quick -eq 1 ]; then
-    measure_s=${seconds:-5} clock_s=15 kills=${kills:-5} computations=3
+    measure_s=${seconds:-5} clock_s=15 kills=${kills:-5} computations=3 turns=3 boots=3
 else
-    measure_s=${seconds:-30} clock_s=60 kills=${kills:-20} computations=7
+    measure_s=${seconds:-30} clock_s=60 kills=${kills:-20} computations=7 turns=9 boots=7
 fi
 settle_s=3
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -154,11 +154,10 @@ start_unprotected() {
 }
 
 part_latency() {
-    local plain_us plain_ns protected_ns epoch_ms us
+    local plain_us epoch_ms us
     say "unprotected"
     start_unprotected
     plain_us=$(round_trip_us "$measure_s")
-    plain_ns=$(computation_ns)
     echo '{}' >"$results/rtt"
     for epoch_ms in 5 10 20; do
         EPOCH_MS=$epoch_ms DIRTY=0 scenario "idle-256m-${epoch_ms}ms"
@@ -167,10 +166,34 @@ part_latency() {
             "$results/rtt" >"$work/rtt" && mv "$work/rtt" "$results/rtt"
     done
     jq .guest_clock_drift_ppm "$work/client.json" >"$results/drift"
-    protected_ns=$(computation_ns)
-    awk "BEGIN {printf \"%.4f\\n\", $protected_ns / $plain_ns}" >"$results/slowdown"
-    echo "   added round trip $(jq -c . "$results/rtt") ms; slowdown $(cat "$results/slowdown"); drift $(cat "$results/drift") ppm" >&2
+    echo "   added round trip $(jq -c . "$results/rtt") ms; drift $(cat "$results/drift") ppm" >&2
 }
+
+# The same computation of one guest in one boot, with its standby and without (the checkpoints' link is out), in turns. Beside it the
+# computation of the guest without understudy in several boots: by how much it differs with nothing changed but the boot.
+part_slowdown() {
+    local turn alone_ns protected_ns boot
+    say "slowdown"
+    DIRTY=0 start_pair --heartbeat-path 10.78.0.1=10.78.0.2
+    for ((turn = 1; turn <= turns; turn++)); do
+        await 30 "protection" field_is a state protected
+        sleep 1
+        protected_ns=$(computation_ns)
+        ip -n "$prefix-b" link set up0 down
+        await 30 "host a to go on alone" is_alone
+        sleep 1
+        alone_ns=$(computation_ns)
+        ip -n "$prefix-b" link set up0 up
+        echo "$protected_ns $alone_ns" | awk '{printf "%.4f\n", $1 / $2}' >>"$results/slowdowns"
+        echo "   turn $turn: $protected_ns ns with the standby, $alone_ns without: $(tail -n 1 "$results/slowdowns")" >&2
+    done
+    for ((boot = 1; boot <= boots; boot++)); do
+        start_unprotected
+        computation_ns >>"$results/boots"
+        echo "   boot $boot without understudy: $(tail -n 1 "$results/boots") ns" >&2
+    done
+}
+is_alone() { [[ "$(field a state)" =~ ^(connecting|peer-lost)$ ]]; }
 
 part_failover() {
     local here=a there=b i
@@ -201,7 +224,7 @@ part_colo() {
     jq -c . "$results/colo" >&2
 }
 
-for part in idle dirty busy latency failover colo; do
+for part in idle dirty busy latency slowdown failover colo; do
     if wants $part; then
         part_$part
         hosts_down "$prefix"
@@ -215,10 +238,18 @@ distribution() {
         echo null
     fi
 }
+# spread FILE UNIT: median, smallest and largest, in the unit.
+spread() {
+    if [ -s "$1" ]; then
+        sort -n "$1" | jq -s --argjson unit "$2" 'map(. / $unit) | {p50: .[((length - 1) / 2) | floor], min: .[0], max: .[-1], runs: length}'
+    else
+        echo null
+    fi
+}
 one() { if [ -s "$1" ]; then cat "$1"; else echo null; fi; }
 find "$results" -name 'scenario-*' | sort | xargs -r cat | jq -s . >"$work/scenarios"
 jq -n --slurpfile scenarios "$work/scenarios" --argjson rtt "$(one "$results/rtt")" --argjson drift "$(one "$results/drift")" \
-    --argjson slowdown "$(one "$results/slowdown")" --argjson colo "$(one "$results/colo")" \
+    --argjson slowdown "$(spread "$results/slowdowns" 1)" --argjson boots "$(spread "$results/boots" 1000000)" --argjson colo "$(one "$results/colo")" \
     --argjson gaps "$(distribution "$results/gaps")" --argjson detects "$(distribution "$results/detects")" \
     --argjson promotes "$(distribution "$results/promotes")" --arg qemu "$("${UNDERSTUDY_QEMU:-qemu-system-x86_64}" --version | head -n 1)" \
     --argjson processors "$(nproc)" --argjson quick $quick '
@@ -226,7 +257,7 @@ jq -n --slurpfile scenarios "$work/scenarios" --argjson rtt "$(one "$results/rtt
     {qemu: $qemu, accel: "tcg", processors: $processors, quick: ($quick == 1), scenarios: $scenarios[0],
      growth_us_per_gib: (if p50("idle-4g") and p50("idle-256m") then (p50("idle-4g") - p50("idle-256m")) / 3.75 else null end),
      rtt_added_ms: $rtt, failover_gap_ms: $gaps, failover_detect_ms: $detects, failover_promote_ms: $promotes,
-     slowdown: $slowdown, guest_clock_drift_ppm: $drift, colo: $colo}' >"$work/all"
+     slowdown: $slowdown, computation_ms_by_boot: $boots, guest_clock_drift_ppm: $drift, colo: $colo}' >"$work/all"
 [ -z "$json" ] || cp "$work/all" "$json"
 jq -r '
     "scenario                   pause us: p50    p99    max | stop harvest save wait resume | dirty  bytes   epochs/s",
@@ -236,6 +267,7 @@ jq -r '
     "growth with RAM            \(.growth_us_per_gib) us per GiB",
     "round trip added           \(.rtt_added_ms) ms",
     "slowdown                   \(.slowdown)",
+    "computation, by boot       \(.computation_ms_by_boot) ms, without understudy",
     "guest clock drift          \(.guest_clock_drift_ppm) ppm",
     "failover gap               \(.failover_gap_ms) ms",
     "  of which detection       \(.failover_detect_ms) ms",

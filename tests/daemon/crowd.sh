@@ -20,7 +20,7 @@ fail() {
     exit 1
 }
 await() {
-    local until=$((SECONDS + $1)) what=$2
+    local until=$((SECONDS + ($1 < 60 ? 60 : $1))) what=$2
     shift 2
     until "$@"; do
         [ $SECONDS -lt $until ] || fail "waited in vain: $what"

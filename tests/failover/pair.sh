@@ -40,9 +40,9 @@ field() {
     understudy "$1" status web --json 2>/dev/null | sed -n "s/^ *\"$2\": *\"\{0,1\}\([^\",{]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -n 1
 }
 
-# await SECONDS WHAT COMMAND...: until the command succeeds.
+# await SECONDS WHAT COMMAND...: until the command succeeds. The limit is for what hangs, not for what is slow: never below a minute.
 await() {
-    local until=$((SECONDS + $1)) what=$2
+    local until=$((SECONDS + ($1 < 60 ? 60 : $1))) what=$2
     shift 2
     until "$@"; do
         [ $SECONDS -lt $until ] || fail "waited in vain: $what"
