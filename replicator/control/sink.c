@@ -3,6 +3,7 @@
 #include "replicator/control/sink.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 #include "common/words.h"
 
@@ -14,6 +15,8 @@ void sink_init(struct sink *sink, const struct sink_core *core, void *opaque)
 void sink_clear(struct sink *sink)
 {
     g_clear_pointer(&sink->error, g_free);
+    for (unsigned i = 0; i < SINK_LOGGED; i++)
+        g_clear_pointer(&sink->logged[i].words, g_free);
 }
 
 void sink_set_vm_name(struct sink *sink, const char *vm_name)
@@ -40,6 +43,22 @@ void sink_event_simple(struct sink *sink, enum session_event_type type)
     sink_epoch(sink, &event, NULL);
 }
 
+/* Notes that the words are logged now. False: they were, not long ago. */
+static bool is_to_be_logged(struct sink *sink, const char *words)
+{
+    gint64 now = g_get_monotonic_time();
+    unsigned i = 0;
+    while (i < SINK_LOGGED - 1 && g_strcmp0(sink->logged[i].words, words) != 0)
+        i++;
+    struct sink_logged entry = sink->logged[i];
+    if (g_strcmp0(entry.words, words) == 0 && now - entry.at_us < SINK_LOG_AGAIN_US)
+        return false;
+    g_free(entry.words);
+    memmove(sink->logged + 1, sink->logged, i * sizeof *sink->logged);
+    sink->logged[0] = (struct sink_logged){.words = g_strdup(words), .at_us = now};
+    return true;
+}
+
 G_GNUC_PRINTF(3, 0)
 static void take_error(struct sink *sink, enum sink_cause cause, const char *format, va_list args)
 {
@@ -47,7 +66,8 @@ static void take_error(struct sink *sink, enum sink_cause cause, const char *for
     g_free(sink->error);
     sink->error = words_make_readable(words, WORDS_PATH_MAX);
     sink->cause = cause;
-    g_warning("%s: %s", sink->vm_name, sink->error);
+    if (is_to_be_logged(sink, sink->error))
+        g_warning("%s: %s", sink->vm_name, sink->error);
     sink->core->changed(sink->opaque);
 }
 

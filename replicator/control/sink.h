@@ -42,6 +42,15 @@ struct sink_core {
     void (*give_up)(void *opaque);
 };
 
+/* A sentence that comes again and again, as a full disk's does every second, is logged once a minute. */
+#define SINK_LOGGED       4u
+#define SINK_LOG_AGAIN_US 60000000
+
+struct sink_logged {
+    char *words; /* or NULL */
+    gint64 at_us;
+};
+
 struct sink {
     const struct sink_core *core;
     void *opaque;
@@ -49,6 +58,7 @@ struct sink {
     struct event_queue events;
     char *error; /* or NULL */
     enum sink_cause cause;
+    struct sink_logged logged[SINK_LOGGED]; /* the newest first */
 };
 
 /* core outlives the sink. */
@@ -62,7 +72,8 @@ void sink_event_simple(struct sink *sink, enum session_event_type type);
 /* The epoch comes with the event, and is the sink's from here on. */
 void sink_epoch(struct sink *sink, const struct session_event *event, struct staged_epoch *offered);
 
-/* The sentence for status from now on; logged, and made readable (common/words.h). */
+/* The sentence for status from now on; logged unless it was within a minute, and made readable
+ * (common/words.h). */
 G_GNUC_PRINTF(2, 3) void sink_error(struct sink *sink, const char *format, ...);
 /* The same; sink_error_over of that cause takes it back. */
 G_GNUC_PRINTF(3, 4) void sink_error_of(struct sink *sink, enum sink_cause cause, const char *format, ...);

@@ -159,6 +159,44 @@ static void test_messages_changes_and_giving_up_reach_the_core_at_once(void **st
     assert_int_equal(core.nevents, 0);
 }
 
+static unsigned nlogged;
+
+static void count_line(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer opaque)
+{
+    (void)domain;
+    (void)level;
+    (void)message;
+    (void)opaque;
+    nlogged++;
+}
+
+/* A full disk says the same every second, and two of them in turns. */
+static void test_a_sentence_that_comes_again_and_again_is_logged_once_a_minute(void **state)
+{
+    struct fake_core core;
+    struct sink sink;
+    (void)state;
+    fake_core_open(&core, &sink);
+    GLogFunc before = g_log_set_default_handler(count_line, NULL);
+    nlogged = 0;
+    for (unsigned i = 0; i < 5; i++) {
+        sink_error_of(&sink, SINK_CAUSE_DISK, "disk vda is full");
+        sink_error_of(&sink, SINK_CAUSE_DISK, "disk vdb is full");
+    }
+    assert_int_equal(nlogged, 2);
+    assert_int_equal(core.nchanged, 10);
+    sink.logged[1].at_us -= SINK_LOG_AGAIN_US; /* vda's */
+    sink_error_of(&sink, SINK_CAUSE_DISK, "disk vda is full");
+    sink_error_of(&sink, SINK_CAUSE_DISK, "disk vdb is full");
+    assert_int_equal(nlogged, 3);
+    for (unsigned i = 0; i < 2 * SINK_LOGGED; i++)
+        sink_error(&sink, "error %u", i);
+    assert_int_equal(nlogged, 3 + 2 * SINK_LOGGED);
+    assert_string_equal(sink_last_error(&sink), "error 7");
+    g_log_set_default_handler(before, NULL);
+    sink_clear(&sink);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +206,7 @@ int main(void)
         cmocka_unit_test(test_an_error_stays_until_its_cause_is_over),
         cmocka_unit_test(test_a_newer_error_is_not_over_with_the_older_ones_cause),
         cmocka_unit_test(test_an_error_is_one_readable_line),
+        cmocka_unit_test(test_a_sentence_that_comes_again_and_again_is_logged_once_a_minute),
         cmocka_unit_test(test_messages_changes_and_giving_up_reach_the_core_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
