@@ -11,41 +11,41 @@
 const struct event_kind event_kinds[EVENTS_N] = {
     [EVENT_STARTED] = {"started", SEVERITY_NOTICE, "a VM's guest, or its standby, was started here (role)"},
     [EVENT_ADOPTED] = {"adopted", SEVERITY_NOTICE,
-                       "a VM was running when the daemon started: what happened to it meanwhile was not seen "
-                       "(role, state)"},
+                       "a VM was running when the daemon started: the daemon did not see what happened to it "
+                       "before (role, state)"},
     [EVENT_PROTECTED] = {"protected", SEVERITY_NOTICE,
-                         "the guest runs here, and goes on if this host dies (peer, term)"},
+                         "the guest runs here, and goes on at the other host if this host dies (peer, term)"},
     [EVENT_UNPROTECTED] = {"unprotected", SEVERITY_WARNING,
-                           "the guest runs here, and no longer goes on if this host dies (state, reason)"},
+                           "the guest runs here, and is lost if this host dies now (state, reason)"},
     [EVENT_STANDBY] = {"standby", SEVERITY_NOTICE, "this host stands by with a whole image (peer, term)"},
     [EVENT_STANDBY_ASKED] = {"standby-asked", SEVERITY_INFO,
                              "the guest runs here alone, and the other host is asked for a standby: once a "
-                             "second from now on, which is not told again (peer)"},
+                             "second from now on, which is not reported again (peer)"},
     [EVENT_STANDBY_REFUSED] = {"standby-refused", SEVERITY_WARNING,
-                               "the other host has no standby for the guest, or does not answer; told again "
-                               "when the reason is another (peer, reason)"},
-    [EVENT_TAKEOVER] =
-        {"takeover", SEVERITY_WARNING,
-         "the other host was lost, or a person ordered it: the guest goes on here (peer, term, "
-         "detect_ms, promote_ms)"},
+                               "the other host has no standby for the guest, or does not answer; reported "
+                               "again when the reason changes (peer, reason)"},
+    [EVENT_TAKEOVER] = {"takeover", SEVERITY_WARNING,
+                        "the other host was lost, or a takeover was ordered: the guest goes on here (peer, "
+                        "term, detect_ms, promote_ms)"},
     [EVENT_MOVED_HERE] =
         {"moved-here", SEVERITY_NOTICE,
-         "the other host handed the guest over, which goes on here (peer, term, promote_ms)"},
+         "the other host handed the guest over, and the guest goes on here (peer, term, promote_ms)"},
     [EVENT_FENCED] = {"fenced", SEVERITY_WARNING,
-                      "the other host runs the guest in a newer term: it was stopped here (term)"},
+                      "the other host runs the guest in a newer term: the guest was stopped here (term)"},
     [EVENT_SPLIT] = {"split", SEVERITY_CRITICAL,
-                     "both hosts have run the guest: what became of it, and what was let out"},
+                     "both hosts have run the guest: which one stopped, and what it had sent meanwhile"},
     [EVENT_GUEST] = {"guest", SEVERITY_NOTICE,
-                     "QEMU told something of the guest: it shut down, was reset, its watchdog ran out"},
+                     "QEMU reported something of the guest: it shut down, was reset, its watchdog expired"},
     [EVENT_GUEST_PANICKED] = {"guest-panicked", SEVERITY_ERROR, "the guest's kernel has panicked"},
-    [EVENT_WARNING] = {"warning", SEVERITY_WARNING,
-                       "something is not as it should be, though the standby can take over"},
-    [EVENT_WARNING_CLEARED] = {"warning-cleared", SEVERITY_NOTICE, "what a warning told of is over"},
-    [EVENT_ENDED] = {"ended", SEVERITY_NOTICE, "the VM ended here, in good order (role, term, reason)"},
+    [EVENT_WARNING] = {"warning", SEVERITY_WARNING, "something is wrong, although the standby can take over"},
+    [EVENT_WARNING_CLEARED] = {"warning-cleared", SEVERITY_NOTICE,
+                               "a fault that a warning reported no longer exists"},
+    [EVENT_ENDED] = {"ended", SEVERITY_NOTICE, "the VM ended here normally (role, term, reason)"},
     [EVENT_FAILED] = {"failed", SEVERITY_ERROR,
-                      "the VM ended here since something broke (role, term, reason)"},
-    [EVENT_DRAINED] = {"drained", SEVERITY_NOTICE, "this host gives its VMs away and stands by for none"},
-    [EVENT_UNDRAINED] = {"undrained", SEVERITY_NOTICE, "this host is not drained any more"},
+                      "the VM ended here because something failed (role, term, reason)"},
+    [EVENT_DRAINED] = {"drained", SEVERITY_NOTICE,
+                       "this host is drained: it gives its VMs away and stands by for none"},
+    [EVENT_UNDRAINED] = {"undrained", SEVERITY_NOTICE, "this host is no longer drained"},
     [EVENT_LOST] = {"events-lost", SEVERITY_WARNING,
                     "events could not be kept: there was no room, or there were too many at once (n)"},
 };
