@@ -139,7 +139,7 @@ bool cli_flush(void)
     if (fflush(stdout) == 0 && !ferror(stdout))
         return true;
     if (errno != EPIPE)
-        cli_fail("what it says could not be written: %s", g_strerror(errno));
+        cli_fail("the output could not be written: %s", g_strerror(errno));
     return false;
 }
 

@@ -94,7 +94,7 @@ static void shut_down(GHashTable *seen)
         power.action = UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN;
         Understudy__Envelope request = UNDERSTUDY_ENVELOPE(POWER_REQUEST, power_request, &power);
         if (cli_call_simple(&request, ORDER_MS) == EXIT_OK)
-            print_row(name, "primary", "shutting-down", "nobody could take it: it was asked to shut down");
+            print_row(name, "primary", "shutting-down", "no host could take it: it was asked to shut down");
     }
 }
 
@@ -138,8 +138,9 @@ int cmd_drain(int argc, char **argv)
     if (left < 0)
         return EXIT_FAILED;
     if (left > 0)
-        return cli_fail("%d VM%s left here: mend %s protection, shut %s down, or 'understudy undrain'", left,
-                        left == 1 ? " is" : "s are", left == 1 ? "its" : "their", left == 1 ? "it" : "them");
+        return cli_fail("%d VM%s left here: restore %s protection, shut %s down, or 'understudy undrain'",
+                        left, left == 1 ? " is" : "s are", left == 1 ? "its" : "their",
+                        left == 1 ? "it" : "them");
     return EXIT_OK;
 }
 

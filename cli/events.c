@@ -47,7 +47,7 @@ static bool read_since(const char *text, uint64_t *since_us)
     g_autoptr(GDateTime) time = seconds ? NULL : time_of(text);
     gint64 at_s = time ? g_date_time_to_unix(time) : 0;
     if (!seconds && at_s <= 0) {
-        cli_wrong("--since %s: give 30s, 10m, 2h or 3d, or a time as 2026-02-28T09:30", text);
+        cli_wrong("--since %s: give 30s, 10m, 2h or 3d, or a time like 2026-02-28T09:30", text);
         return false;
     }
     *since_us = seconds ? now_us - seconds * G_USEC_PER_SEC : (uint64_t)at_s * G_USEC_PER_SEC;
@@ -99,7 +99,7 @@ int cmd_events(int argc, char **argv)
     const GOptionEntry entries[] = {
         {"since", 's', 0, G_OPTION_ARG_STRING, &since, "Those since then: 30s, 10m, 2h, 3d, or a time",
          "WHEN"},
-        {"json", 'j', 0, G_OPTION_ARG_NONE, &as_json, "Print a JSON object a line", NULL},
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &as_json, "Print one JSON object per line", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     if (!cli_parse(entries, 0, 1, &argc, &argv))

@@ -91,7 +91,7 @@ int cmd_failover(int argc, char **argv)
         {"planned", 0, 0, G_OPTION_ARG_NONE, &planned,
          "Move the VM to the peer; nothing is lost (order it where it runs)", NULL},
         {"force", 0, 0, G_OPTION_ARG_NONE, &force,
-         "Take the VM over now (order it where it stands by); with --planned: move it whatever the peer "
+         "Take the VM over now (order it where it stands by); with --planned: move it although the peer "
          "lacks",
          NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

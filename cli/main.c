@@ -24,18 +24,18 @@ static const struct cli_command commands[] = {
      "show VMs and their figures"},
     {"failover", cmd_failover, "NAME --planned [--force]|--force", "move a VM to the other host"},
     {"stop", cmd_stop, "NAME [--yes] [--no-wait]",
-     "pull a VM's plug, on both hosts; on the standby: stop standing by"},
+     "turn a VM off on both hosts; on the standby's host: stop standing by"},
     {"shutdown", cmd_shutdown, "NAME [--timeout-s N] [--no-wait]", "ask a VM's guest to shut down"},
     {"reset", cmd_reset, "NAME", "press a VM's reset button"},
-    {"pause", cmd_pause, "NAME", "let a VM's guest stand still"},
-    {"resume", cmd_resume, "NAME", "let it go on"},
+    {"pause", cmd_pause, "NAME", "pause a VM's guest"},
+    {"resume", cmd_resume, "NAME", "let a paused guest go on"},
     {"drain", cmd_drain, "[--timeout-s N] [--shutdown]", "empty this host: its VMs go to their other hosts"},
     {"undrain", cmd_undrain, "", "let this host stand by again"},
     {"events", cmd_events, "[NAME] [--since WHEN] [--json]", "show what happened on this host"},
     {"doctor", cmd_doctor, "[--peer HOST[:PORT] [-- qemu-system-x86_64 ARGS...]]",
-     "check whether this host, or a pair, is fit"},
+     "check whether this host, or a pair of hosts, can protect VMs"},
     {"version", cmd_version, "", "print the version"},
-    {"help", cmd_help, "[COMMAND]", "say this, or more of a command"},
+    {"help", cmd_help, "[COMMAND]", "show this list, or the help of a command"},
 };
 
 static const struct cli_command *find_command(const char *name)

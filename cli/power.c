@@ -48,7 +48,7 @@ static bool may_stop(const char *vm)
     if (!runs || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
         return true;
     fprintf(stderr,
-            "stop pulls the plug of VM %s on both hosts: its guest is not asked, and what it has not written "
+            "stop turns VM %s off on both hosts: its guest is not asked, and what it has not written "
             "to its disks is lost.\n'understudy shutdown %s' asks the guest. Stop it? [y/N] ",
             vm, vm);
     char answer[16] = "";
@@ -131,7 +131,7 @@ int cmd_shutdown(int argc, char **argv)
     if (!call(&request, power.wait_ms + ORDER_MS, &how)) {
         if (!no_wait)
             fprintf(stderr,
-                    "The guest may be deaf to the power button; 'understudy stop %s' pulls the plug.\n",
+                    "The guest may not react to the power button; 'understudy stop %s' turns the VM off.\n",
                     argv[1]);
         return EXIT_FAILED;
     }
@@ -164,8 +164,8 @@ static int order(int argc, char **argv, Understudy__PowerAction action, int want
     gint64 until = g_get_monotonic_time() + SHOWN_S * G_USEC_PER_SEC;
     while (code == EXIT_OK && wanted != GUEST_STATE_ANY && !shows(argv[1], (Understudy__GuestState)wanted)) {
         if (g_get_monotonic_time() > until)
-            return cli_fail("VM %s does not do so: 'understudy status %s' says what it does", argv[1],
-                            argv[1]);
+            return cli_fail("VM %s has not carried out the order: 'understudy status %s' says what it does",
+                            argv[1], argv[1]);
         g_usleep(POLL_US);
     }
     return code;

@@ -129,17 +129,17 @@ int cmd_status(int argc, char **argv)
     const GOptionEntry entries[] = {
         {"all", 'a', 0, G_OPTION_ARG_NONE, &wanted.ended, "Also the VMs that ended here, and why", NULL},
         {"check", 'c', 0, G_OPTION_ARG_NONE, &wanted.check, "Exit with 0 only if protected (else 3)", NULL},
-        {"figures", 'f', 0, G_OPTION_ARG_NONE, &wanted.figures, "Print every figure, one a line", NULL},
+        {"figures", 'f', 0, G_OPTION_ARG_NONE, &wanted.figures, "Print every figure, one per line", NULL},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &wanted.as_json, "Print JSON", NULL},
         {"watch", 'w', 0, G_OPTION_ARG_NONE, &wanted.follow,
-         "Follow, twice a second; with --json a document a line", NULL},
-        {"reset", 'r', 0, G_OPTION_ARG_NONE, &wanted.reset, "Show, then begin the percentiles anew", NULL},
+         "Print a line twice a second; with --json, each line is a JSON document", NULL},
+        {"reset", 'r', 0, G_OPTION_ARG_NONE, &wanted.reset, "Show, then reset the percentiles", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     if (!cli_parse(entries, 0, 1, &argc, &argv))
         return EXIT_USAGE;
     if (wanted.check && (wanted.follow || wanted.as_json))
-        return cli_wrong("--check stands alone: its exit code is the answer");
+        return cli_wrong("--check does not go with --watch or --json: its exit status is the answer");
     if (wanted.figures && (wanted.follow || wanted.as_json || wanted.check))
         return cli_wrong("--figures does not go with --watch, --json or --check");
     const char *vm = argc == 2 ? argv[1] : NULL;

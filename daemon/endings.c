@@ -30,7 +30,7 @@ const char *ending_in_words(const char *reason)
         {"promote-failed", "the takeover failed"},
         {"abandoned", "no primary came to this standby"},
         {"image-failed", "this standby's image of the VM could not be written"},
-        {"bug", "understudy itself went wrong"},
+        {"bug", "a fault in understudy itself"},
         {"trial-failed", "this host's QEMU cannot take the VM over"},
         {"unconfirmed", "ended here; the other host, which could take it over, did not answer"},
         {"replicator-died", "its replicator died, and its QEMU was stopped"},

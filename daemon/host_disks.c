@@ -60,8 +60,9 @@ static void check_state_dir(const struct report *report, const char *path)
     if (g_mkdir_with_parents(path, 0700) < 0 || g_access(path, W_OK) < 0 || statvfs(path, &room) < 0)
         g_ptr_array_add(
             report->faults,
-            g_strdup_printf("the state folder %s cannot be written: mend it, or name another by --state-dir",
-                            path));
+            g_strdup_printf(
+                "the state folder %s cannot be written: make it writable, or name another by --state-dir",
+                path));
     else
         g_ptr_array_add(report->good, g_strdup_printf("state folder %s, %" G_GUINT64_FORMAT " MiB free", path,
                                                       (uint64_t)room.f_bavail * room.f_frsize >> 20));

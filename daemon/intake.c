@@ -162,7 +162,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
     if (request)
         understudy__envelope__free_unpacked(request, NULL);
     /* One that goes without a word (a monitor that looks whether the port is open) is worth no line. */
-    drop(waiting, n > 0 ? "what came was not understood" : NULL);
+    drop(waiting, n > 0 ? "the request was not understood" : NULL);
     return G_SOURCE_REMOVE;
 }
 
@@ -231,7 +231,7 @@ static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaqu
         return G_SOURCE_CONTINUE;
     }
     if (intake->waiting.length >= rules->max_waiting)
-        drop(least_worthy(intake), "too many connections wait without having asked for anything");
+        drop(least_worthy(intake), "too many connections wait that have sent no request");
     struct waiting *waiting = g_new0(struct waiting, 1);
     waiting->intake = intake;
     waiting->link.data = waiting;

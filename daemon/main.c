@@ -92,12 +92,12 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         {"run-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->run_dir,
          "Sockets and logs (default /run/understudy)", "DIR"},
         {"listen", 0, 0, G_OPTION_ARG_STRING, &listen,
-         "Where peers reach this host (default every address, port 7070)", "ADDRESS[:PORT]"},
+         "Where peers reach this host (default all addresses, port 7070)", "ADDRESS[:PORT]"},
         {"nice", 0, 0, G_OPTION_ARG_INT, &config->nice,
-         "Niceness of VMs, their replicators and disks' servers (default -10; 0: as the daemon's own)", "N"},
+         "Niceness of VMs, their replicators and disks' servers (default -10; 0: that of the daemon)", "N"},
         {"replicator", 0, 0, G_OPTION_ARG_FILENAME, &config->replicator, "The replicator's program", "FILE"},
         {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->state_dir,
-         "What replicated disks keep (default /var/lib/understudy)", "DIR"},
+         "Disks' journals and maps, terms, events (default /var/lib/understudy)", "DIR"},
         {"disk-plugin", 0, 0, G_OPTION_ARG_FILENAME, &config->disk_plugin, "The plugin for nbdkit", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
         {"hooks-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->hooks_dir,
@@ -184,7 +184,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (g_mkdir_with_parents(config.run_dir, 0700) < 0 || !server_start(&config, &error)) {
-        fprintf(stderr, "understudyd: %s\n", error ? error->message : "the run directory cannot be made");
+        fprintf(stderr, "understudyd: %s\n", error ? error->message : "the run folder cannot be made");
         return 1;
     }
     log_start(&config);

@@ -51,7 +51,7 @@ bool pair_network_is_fit(const Understudy__Protection *protection, const char *h
         g_message("VM %s: %s", protection->vm, (const char *)g_ptr_array_index(findings->remarks, i));
     if (!fit)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                    "VM %s: %s; or start it with --no-network-check, if that is known to be well",
+                    "VM %s: %s; or start it with --no-network-check, if you know that the network works",
                     protection->vm, (const char *)g_ptr_array_index(faults, 0));
     network_findings_free(findings);
     return fit;

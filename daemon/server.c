@@ -271,7 +271,7 @@ static bool has_accel(const struct line *line, GError **error)
     if (strcmp(line->accel, "kvm") != 0 || line->accel_otherwise || host_has_kvm())
         return true;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                "KVM does not work on this host: mend /dev/kvm, or use %s", line->without_kvm);
+                "KVM does not work on this host: make /dev/kvm usable, or use %s", line->without_kvm);
     return false;
 }
 
@@ -444,7 +444,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     g_autofree char *message = NULL;
     if (drain_is_on()) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                    "that host is drained and stands by for nobody until 'understudy undrain' there");
+                    "that host is drained: it stands by for no VM until 'understudy undrain' is given there");
         return false;
     }
     if (!protection || protection->token.len != TOKEN_LEN || protection->n_qemu_argv == 0) {
@@ -671,8 +671,8 @@ static char *why_not_move(const char *name)
         g_autoptr(GPtrArray) faults =
             pair_network_faults(g_ptr_array_index(pick.protections, 0), pick.host, pick.port, true, true);
         if (faults->len)
-            why = g_strdup_printf("VM %s stays here: %s; or move it as it is with --planned --force", name,
-                                  (const char *)g_ptr_array_index(faults, 0));
+            why = g_strdup_printf("VM %s stays here: %s; or move it nevertheless with --planned --force",
+                                  name, (const char *)g_ptr_array_index(faults, 0));
     }
     g_ptr_array_unref(pick.protections);
     g_free(pick.host);

@@ -177,8 +177,8 @@ static void look_at_warnings(struct vm_events *events, const Understudy__Status 
         if (holds(s->warnings, s->n_warnings, events->warnings[i]))
             continue;
         same = false;
-        events_emit(EVENT_WARNING_CLEARED, events->vm, NULL, "VM %s: this is over: %s", events->vm,
-                    events->warnings[i]);
+        events_emit(EVENT_WARNING_CLEARED, events->vm, NULL, "VM %s: this warning no longer applies: %s",
+                    events->vm, events->warnings[i]);
     }
     if (same)
         return;

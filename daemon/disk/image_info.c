@@ -40,7 +40,7 @@ static json_t *run_qemu_img(const char *const *argv, const char *path, GError **
     if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &output, &complaint,
                       &status, NULL)) {
         refuse(error,
-               "qemu-img could not be run, and disk image %s has to be looked at: apt-get install qemu-utils",
+               "qemu-img, which must examine disk image %s, could not be run: apt-get install qemu-utils",
                path);
         return NULL;
     }
@@ -183,12 +183,12 @@ static bool fill_sizes(Understudy__Disk *disk, const json_t *info, bool grows, G
     /* QEMU rounds the last sector of a file up and lets the file grow. A server's length is fixed: the guest
      * could read that sector and not write it (findings/qemu-nbd-odd-size-last-sector.sh). */
     if (!grows && disk->image_len % SECTOR_LEN != 0)
-        return refuse(error,
-                      "%s has %" G_GUINT64_FORMAT
-                      " bytes, and its last sector is not whole: round it up with 'qemu-img resize -f raw %s "
-                      "%" G_GUINT64_FORMAT "'",
-                      disk->path, disk->image_len, disk->path,
-                      (disk->image_len / SECTOR_LEN + 1) * SECTOR_LEN);
+        return refuse(
+            error,
+            "%s has %" G_GUINT64_FORMAT
+            " bytes, and its last sector is not whole: round the length up with 'qemu-img resize -f raw %s "
+            "%" G_GUINT64_FORMAT "'",
+            disk->path, disk->image_len, disk->path, (disk->image_len / SECTOR_LEN + 1) * SECTOR_LEN);
     if (!grows || S_ISBLK(status.st_mode)) /* a device does not grow either */
         return true;
     uint64_t full = fully_allocated(info, disk->path, error);

@@ -135,7 +135,7 @@ bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const stru
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER && !ok)
         refuse(error, "%s", answer->answer->message);
     else if (answer && !ok)
-        refuse(error, "it does not tell of its files: install one version of understudy on both hosts");
+        refuse(error, "it does not report its files: install one version of understudy on both hosts");
     if (answer)
         understudy__envelope__free_unpacked(answer, NULL);
     return ok;

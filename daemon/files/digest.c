@@ -172,8 +172,8 @@ bool file_digest(const char *path, struct file_digest *digest, const struct file
         close(fd);
     }
     if (status == -EAGAIN)
-        return refuse(error, "the file %s changes while it is read: both hosts need one that stays as it is",
-                      path);
+        return refuse(
+            error, "the file %s changes while it is read: both hosts need a file that does not change", path);
     if (status == -ETIMEDOUT)
         return refuse(error, "the file %s cannot be read within %d s: keep it on a faster disk", path,
                       (int)(LONGEST_US / G_USEC_PER_SEC));

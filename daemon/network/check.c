@@ -148,7 +148,7 @@ static Understudy__Envelope *ask(int fd, Understudy__NetworkTap *const *taps, si
         return answer;
     if (answer) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "it does not tell of its network: install one version of understudy on both hosts");
+                    "it does not report its network: install one version of understudy on both hosts");
         understudy__envelope__free_unpacked(answer, NULL);
     }
     g_prefix_error(error, "the peer %s: ", peer);

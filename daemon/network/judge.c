@@ -76,7 +76,8 @@ void network_judge_host(const Understudy__NetworkTap *tap, const Understudy__Net
             "the bridge of the guest's network, and bring it up",
             tap->ifname, host, tap->ifname);
     } else if (!port->is_tap) {
-        add(faults, tap, "%s is no tap device on %s: give the NIC a tap device of one name on both hosts",
+        add(faults, tap,
+            "%s is not a tap device on %s: give the NIC a tap device with the same name on both hosts",
             tap->ifname, host);
     } else if (!port->up && !later) {
         add(faults, tap, "%s is down on %s: ip link set %s up", tap->ifname, host, tap->ifname);

@@ -58,7 +58,7 @@ static struct nl_sock *open_netlink(GError **error)
     if (status == 0)
         return sock;
     nl_socket_free(sock);
-    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the kernel does not tell of network devices: %s",
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the kernel does not list its network devices: %s",
                 nl_geterror(-status));
     return NULL;
 }

@@ -145,7 +145,7 @@ static void report_image_error(struct disk *disk)
     bool full = error == ENOSPC || error == EDQUOT;
     report_fault(disk, full, "disk %s: %s failed at byte %" G_GUINT64_FORMAT ": %s: %s", disk->id,
                  disk_image_path(disk->image), atomic_load(&disk->shm->last_error_offset), g_strerror(error),
-                 full ? "make room there" : "mend that storage, or let the VM go on at the other host");
+                 full ? "make room there" : "repair that storage, or move the VM to the other host");
 }
 
 static gboolean on_attention(gint fd, GIOCondition condition, gpointer opaque)

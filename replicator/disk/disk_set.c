@@ -125,7 +125,7 @@ void disks_keep_failure(struct disks *disks, const char *why)
 
 static const char *advice(int status)
 {
-    return status == -ENOSPC || status == -EDQUOT ? "make room there" : "mend that storage";
+    return status == -ENOSPC || status == -EDQUOT ? "make room there" : "repair that storage";
 }
 
 void disks_keep_image_failure(const struct disk *disk, const char *doing, int status)

@@ -80,7 +80,7 @@ static bool refuse_half_synchronised(struct disks *disks, GError **error)
         return true;
     g_set_error(
         error, G_IO_ERROR, G_IO_ERROR_FAILED,
-        "the disks of VM %s on this host are no state that it ever had (a synchronisation did not end, "
+        "the disks of VM %s on this host are in no state that it ever had (a synchronisation did not end, "
         "or the journal %s was damaged): start the VM on the other host, or remove %s to use them as "
         "they are",
         disks->config.vm_name, disks->config.state_dir, marker);
@@ -112,7 +112,7 @@ static bool forget_map(const struct disks *disks, unsigned number)
  */
 static int forget_damaged(struct disks *disks)
 {
-    g_warning("%s: the disks' journal is damaged: they may be no state that the VM ever had, and will be "
+    g_warning("%s: the disks' journal is damaged: they may be in no state that the VM ever had, and will be "
               "compared with the other host's block by block",
               disks->config.vm_name);
     int status = mark_half_synchronised(disks);

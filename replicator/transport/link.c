@@ -279,7 +279,7 @@ static struct connection *meet(struct link *link, const struct attempt *attempt,
         if (g_get_monotonic_time() >= silent_us)
             refuse_seldom(
                 link, -ETIMEDOUT,
-                "the peer takes connections and says nothing: does another program use its port, or "
+                "the peer accepts connections but sends nothing: does another program use its port, or "
                 "does its host stand still?");
         pause_attempts(link, attempt, REFUSED_RETRY_MS);
     }

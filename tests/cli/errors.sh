@@ -59,7 +59,7 @@ wrong "stop: a word is missing: understudy stop NAME" a stop
 wrong "stop: b is one word too many" a stop a b
 wrong "stop: Unknown option --now" a stop a --now
 wrong "failover: give --planned .* or --force" a failover web
-wrong "status: --check stands alone" a status --check --json
+wrong "status: --check does not go with --watch or --json" a status --check --json
 wrong "events: --since yesterday: give 30s, 10m" a events --since yesterday
 wrong "run: --peer is missing" a run --name bad -- "${vm[@]}"
 wrong "run: the QEMU command line is missing" a run --peer 10.77.0.2

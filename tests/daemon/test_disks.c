@@ -248,7 +248,7 @@ static const struct {
     {"mkdir $A", "", "directory"},
     {"truncate -s 0 $A", ",format=raw", "empty"},
     {"truncate -s 1048676 $A", ",format=raw",
-     "its last sector is not whole: round it up with 'qemu-img resize -f raw "},
+     "its last sector is not whole: round the length up with 'qemu-img resize -f raw "},
     {"qemu-img create -q -f vhdx $A 64M", "", "block_state_zero=off"},
     {"qemu-img create -q -f vhdx -o subformat=fixed $A 64M", "", "block_state_zero=off"},
     {"qemu-img create -q -f vpc $A 64M", "", "subformat=fixed"},

@@ -79,7 +79,7 @@ static void test_each_lack_is_one_fault_that_names_its_host(void **state)
     assert_says(only_fault(&tap, &port, &well, NETWORK_RUNNING), "tap0 is down on this host");
     port = a_port();
     port.is_tap = false;
-    assert_says(only_fault(&tap, &well, &port, NETWORK_RUNNING), "no tap device on hostb");
+    assert_says(only_fault(&tap, &well, &port, NETWORK_RUNNING), "not a tap device on hostb");
     port = a_port();
     port.bridge_up = false;
     assert_says(only_fault(&tap, &well, &port, NETWORK_RUNNING), "bridge br0 on hostb, which is down");

@@ -341,7 +341,7 @@ static void test_a_damaged_journal_makes_the_standby_start_over_and_nobody_else_
     staging_close(staging);
     disks_close(disks);
     assert_null(try_open(false, &error));
-    assert_non_null(strstr(error->message, "no state that it ever had"));
+    assert_non_null(strstr(error->message, "in no state that it ever had"));
     /* Once a synchronisation has gone through, it is as before. */
     disks = open_standby();
     assert_int_equal(disks_whole(disks), 0);

@@ -279,7 +279,7 @@ the_primarys_disk_fails() {
     start_disk_client
     await 60 "operations before the fault" many_operations
     touch "$work/trigger"
-    await_words a "input/output error: mend that storage"
+    await_words a "input/output error: repair that storage"
     rm "$work/trigger"
     field_is a state protected || fail "protection has ended: $(understudy a status web --json)"
     ask_guest next >/dev/null || fail "the guest does not answer any more"
@@ -304,7 +304,7 @@ the_standbys_disk_fails() {
     start_disk_client
     await 60 "operations before the fault" many_operations
     touch "$work/trigger"
-    await_words a "the peer 10.77.0.2 refused:.*input/output error: mend that storage.*next attempt"
+    await_words a "the peer 10.77.0.2 refused:.*input/output error: repair that storage.*next attempt"
     field_is b guest_here false 2>/dev/null || gone b || fail "host b runs the guest from a disk that fails"
     await_operations "without protection"
     rm "$work/trigger"
