@@ -16,12 +16,15 @@ struct copy_job {
     uint8_t *destination;
 };
 
-/* helpers: threads besides the caller; negative: one for each processor but one, at most 4. 0 or -errno. */
+/* Starts the helper threads. helpers: their number; negative: one less than the processors, at most 4.
+ * Returns 0 or -errno. */
 int copiers_open(struct copiers **out, int helpers);
+/* Ends the helper threads and waits for them. NULL is allowed. */
 void copiers_close(struct copiers *copiers);
 /*
- * Copies n pages; returns when all are done. The sources may be written to meanwhile: the caller has cleared
- * their dirty bits before, so a page torn here is dirty again and will be copied again.
+ * Copies n pages and returns when all are copied. The sources may be written meanwhile: the caller has
+ * cleared their dirty bits before, so a page that is torn here is dirty again and will be copied again. One
+ * caller at a time.
  */
 void copiers_run(struct copiers *copiers, const struct copy_job *jobs, size_t n);
 

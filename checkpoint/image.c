@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writing epochs into the standby's memory. A page that was never written since the memory was empty is
- * known to be zero, so zero pages for it are skipped: reading or writing a hole of a memfd would allocate a
- * page.
+ * Writes epochs into the standby's memory. A page that was never written since the memory was empty is known
+ * to be zero, so a zero page for it is skipped: reading or writing a hole of a memfd would allocate a page.
  */
 #include "checkpoint/image.h"
 

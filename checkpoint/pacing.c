@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See pacing.h. */
+/*
+ * The arithmetic of the plan (pacing.h). The schedule is due_us, which moves by whole epochs. The lead of the
+ * early passes is proportional to usual_pages, a moving average (7/8 old, 1/8 new) of the distinct pages of
+ * an epoch. The limit of the disks' logs follows the age of the oldest epoch that is not acked; cut_us is a
+ * ring with the times of the cuts.
+ */
 #include "checkpoint/pacing.h"
 
-/* How long the early passes take: the first one's length is usual_pages, and the later ones fit into the
- * base. */
+/* Time that the early passes take: the first one copies usual_pages, the later ones fit into the base. */
 #define EARLY_BASE_US 600
 #define EARLY_PAGE_NS 900
 
@@ -30,8 +34,8 @@ void pacing_missed(struct pacing *pacing, int64_t now_us)
     pacing->due_us += epoch_us;
     if (pacing->due_us <= now_us)
         pacing->due_us += (now_us - pacing->due_us) / epoch_us * epoch_us + epoch_us;
-    /* The epoch was cut before it was due: a new schedule begins here, or each such cut would put the next
-     * off. */
+    /* The epoch was cut before it was due. A new schedule begins here, since otherwise each such cut would
+     * delay the next one further. */
     if (pacing->due_us > now_us + epoch_us)
         pacing->due_us = now_us + epoch_us;
 }
@@ -43,7 +47,7 @@ bool pacing_may_cut(uint64_t epoch, uint64_t acked)
 
 /* ---- how much the disks may log ---- */
 
-/* Whether the oldest epoch that is not acked was cut too long ago. */
+/* Returns whether the oldest epoch that is not acked was cut too long ago. */
 static bool is_late(const struct pacing *pacing, uint64_t acked, int64_t now_us)
 {
     uint64_t oldest = acked + 1;

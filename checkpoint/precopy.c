@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See precopy.h. */
+/*
+ * The steps of pre-copy (precopy.h). Memory and disks each have a progress; precopy_step makes one step of
+ * each and combines the two. A pass over memory begins with a harvest, which counts its pages, and then sends
+ * them batch by batch. When the disks are ready for their last pass and memory has converged, memory makes
+ * passes once more (last_pass); then the disks' last pass begins.
+ */
 #include "checkpoint/precopy.h"
 
 #include <errno.h>
@@ -29,7 +34,7 @@ static enum precopy_progress memory_failed(const struct precopy *precopy, int st
     return PRECOPY_FAILED;
 }
 
-/* Stages and sends one batch of the present pass. */
+/* Stages and sends one batch of the present pass over memory. */
 static enum precopy_progress send_batch(struct precopy *precopy)
 {
     int status;
@@ -47,7 +52,7 @@ static enum precopy_progress send_batch(struct precopy *precopy)
     return PRECOPY_WORKED;
 }
 
-/* A batch of the present pass, or the start of the next one. */
+/* Makes one step of memory: a batch of the present pass, or the start of the next pass. */
 static enum precopy_progress step_memory(struct precopy *precopy)
 {
     if (precopy->left_pages > 0)

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pre-copy: brings a peer's copy of the guest near to the guest while it runs, until what is left fits into
- * one epoch. Memory and disks side by side, a batch of each in turn:
+ * Pre-copy: sends memory and disks to the peer while the guest runs, until what is left fits into one epoch.
+ * It sends a batch of each in turn:
  *
- *   memory   passes over what is dirty; each pass sends what the one before left or the guest dirtied during
- *            it. It has converged when little is dirty, or when passes do not help
- *   disks    the caller's: how they are synchronised is not known here, only that they have a last pass,
- *            from the start of which their log fills
+ *   memory   makes passes over the dirty pages; each pass sends what the pass before left or the guest
+ * dirtied meanwhile. It has converged when few pages are dirty, or when more passes do not help disks    are
+ * the caller's. Pre-copy knows only that they have a last pass, and that their log fills from the start of
+ * that pass on
  *
- * Memory waits when it has converged and the disks have not, and converges once more before the disks' last
- * pass, so that the log need not hold what the guest writes during long passes over memory.
+ * If memory has converged and the disks have not, memory waits. Before the disks' last pass memory converges
+ * once more, so that the log need not hold what the guest writes during long passes over memory.
  *
- * No thread and no waiting: the caller takes step after step. One thread, which is the capture's.
+ * Pre-copy has no thread and never waits: the caller makes step after step, on the capture thread.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_PRECOPY_H
 #define UNDERSTUDY_CHECKPOINT_PRECOPY_H
@@ -26,28 +26,29 @@
 #define PRECOPY_MAX_PASSES      30u
 
 enum precopy_progress {
-    PRECOPY_WORKED,   /* take the next step */
-    PRECOPY_WAITING,  /* for room in staging, or for the peer: take the next step when one may be there */
-    PRECOPY_READY,    /* disks only: little is left */
-    PRECOPY_FINISHED, /* what is left fits into one epoch, or passes do not help */
-    PRECOPY_FAILED,   /* calls->failed has been told why */
+    PRECOPY_WORKED,  /* make the next step at once */
+    PRECOPY_WAITING, /* there is no room in staging, or the peer has not answered: make the next step later */
+    PRECOPY_READY,   /* disks only: little is left */
+    PRECOPY_FINISHED, /* what is left fits into one epoch, or more passes do not help */
+    PRECOPY_FAILED,   /* calls->failed was called with the reason */
 };
 
-/* What a pre-copy asks of its caller, in precopy_step. */
+/* Functions of the caller that precopy_step calls. */
 struct precopy_calls {
-    /* The number of the next batch: batches of memory and disks are numbered together. */
+    /* Returns the number of the next batch: batches of memory and disks are numbered together. */
     uint64_t (*next_number)(void *opaque);
-    /* A batch of memory is staged; so many pages of the present pass are left. Takes the batch over. */
+    /* Sends a staged batch of memory, and takes it over. left_pages: what is left of the present pass. */
     void (*send)(void *opaque, struct staged_epoch *batch, uint64_t left_pages);
-    /* One step of the disks. READY asks for finish_disks. The call tells failures itself. NULL: no disks. */
+    /* Makes one step of the disks. After READY, finish_disks is called. Reports failures itself. NULL: there
+     * are no disks. */
     enum precopy_progress (*step_disks)(void *opaque);
-    /* The disks' last pass. */
+    /* Begins the disks' last pass. */
     void (*finish_disks)(void *opaque);
-    /* Memory's part failed: status is -errno, what says what could not be done. */
+    /* Reports that memory's part failed: status is -errno, `what` says what could not be done. */
     void (*failed)(void *opaque, int status, const char *what);
 };
 
-/* The module's own. */
+/* Private to precopy.c. */
 struct precopy {
     struct capture *capture;
     const struct precopy_calls *calls;
@@ -58,10 +59,11 @@ struct precopy {
     enum precopy_progress memory, disks;
 };
 
-/* Begins with what is dirty: after capture_start or capture_resume. All three outlive the pre-copy. */
+/* Initialises a pre-copy of the pages that are dirty after capture_start or capture_resume. capture, calls
+ * and opaque must outlive it. */
 void precopy_begin(struct precopy *precopy, struct capture *capture, const struct precopy_calls *calls,
                    void *opaque);
-/* At most a batch of memory and a step of the disks. Never READY. */
+/* Makes one step: at most one batch of memory and one step of the disks. Never returns PRECOPY_READY. */
 enum precopy_progress precopy_step(struct precopy *precopy);
 
 #endif

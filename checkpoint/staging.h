@@ -46,9 +46,8 @@ static inline unsigned page_ref_flags(page_ref ref)
 }
 
 enum staged_kind {
-    STAGED_EPOCH = 0, /* a whole epoch: commit, ack, apply */
-    STAGED_PRECOPY =
-        1, /* a batch of first-synchronisation pages: applied as they come, no image until an epoch follows */
+    STAGED_EPOCH = 0,   /* a whole epoch: commit, ack, apply */
+    STAGED_PRECOPY = 1, /* a batch of pages of a synchronisation: the image is whole only after an epoch */
 };
 
 struct staged_page {
@@ -70,25 +69,27 @@ struct staged_epoch {
     uint64_t block_used_len[64]; /* used_len of each RAM block at the boundary; nblocks of them */
     uint32_t nblocks;
     uint64_t boundary_ns; /* CLOCK_MONOTONIC of this host when the guest was paused (primary) or 0 */
-    uint64_t received_ns; /* CLOCK_MONOTONIC of this host when it was whole (secondary) or 0 */
+    uint64_t received_ns; /* CLOCK_MONOTONIC of this host when the epoch was received (secondary) or 0 */
     uint32_t disk_slot;   /* first ring page of the disk section: a record stream (disk_record.h), wrapping */
     uint64_t disk_len;    /* bytes of it; 0: none */
-    void *user;           /* the replicator's own */
+    void *user;           /* for the replicator's use */
 };
 
 struct staging;
 
-/* Reserves address space for capacity_pages pages (touched only as used). 0 or -errno. */
+/* Makes staging with a ring of capacity_pages pages and STAGING_EPOCHS device states of devstate_capacity
+ * bytes. Reserves address space only; memory is touched as it is used. Returns 0 or -errno. */
 int staging_open(struct staging **out, uint32_t capacity_pages, size_t devstate_capacity);
+/* Frees all memory, with the epochs in it. NULL is allowed. */
 void staging_close(struct staging *staging);
 uint32_t staging_capacity_pages(const struct staging *staging);
 uint32_t staging_free_pages(const struct staging *staging);
 unsigned staging_free_epochs(const struct staging *staging); /* filling side */
-/* The whole region, for registration with a NIC. */
+/* Returns the whole ring of pages (*len bytes), for registration with a NIC. */
 void *staging_region(const struct staging *staging, size_t *len);
 /*
- * Keeps the region's memory from now on, since a NIC has it registered: nothing is returned to the kernel.
- * Asks for huge pages, if the kernel has them. Before the first epoch.
+ * Keeps the region's memory from now on, because a NIC registers it: nothing is returned to the kernel any
+ * more. Asks the kernel for huge pages. To be called before the first epoch.
  */
 void staging_pin(struct staging *staging);
 
@@ -97,29 +98,31 @@ struct staging_position {
     uint64_t page_head, page_tail, epoch_head, epoch_tail;
     uint32_t next_slot;
 };
-/* Filling side. */
+/* Returns the positions. Filling side. */
 void staging_position(const struct staging *staging, struct staging_position *out);
-/* The tails alone, as of some moment. Any thread. */
+/* Returns the tails, which may be out of date when the call returns. Any thread. */
 void staging_tails(const struct staging *staging, uint64_t *page_tail, uint64_t *epoch_tail);
 static inline uint8_t *staging_slot_at(uint8_t *base, uint32_t slot)
 {
     return base + (size_t)slot * STAGING_PAGE_LEN;
 }
 uint8_t *staging_slot(const struct staging *staging, uint32_t slot);
-/* Ring pages that a disk section of len bytes takes. */
+/* Returns the number of ring pages that a disk section of len bytes takes. */
 static inline uint64_t staging_disk_pages(uint64_t len)
 {
     return len / STAGING_PAGE_LEN + (len % STAGING_PAGE_LEN != 0);
 }
 
-/* Filling side. staging_begin: NULL when no descriptor is free. */
+/* Opens an epoch. Filling side. Returns NULL if no descriptor is free. The epoch stays staging's. */
 struct staged_epoch *staging_begin(struct staging *staging, uint64_t epoch, enum staged_kind kind);
 /*
- * Lets the open epoch's pages begin at this ring page, which a peer that writes into the ring itself has
- * chosen. The peer can choose if the ring is empty; otherwise there is one right place. 0 or -EINVAL.
+ * Sets the ring page at which the open epoch's pages begin, which a peer that writes into the ring itself
+ * (RDMA) has chosen. Only if the ring is empty the peer has a choice; otherwise there is one right place.
+ * Returns 0 or -EINVAL.
  */
 int staging_place(struct staging *staging, struct staged_epoch *epoch, uint32_t slot);
-/* Takes the next n ring pages for the open epoch: first slot index, or -ENOSPC with nothing taken. */
+/* Takes the next n ring pages for the open epoch. Returns the first slot's index, or -ENOSPC with nothing
+ * taken. */
 int64_t staging_reserve(struct staging *staging, struct staged_epoch *epoch, uint32_t n);
 /* Publishes the open epoch to the freeing side. */
 void staging_commit(struct staging *staging, struct staged_epoch *epoch);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where dirty bits come from. Two trackers behind one interface: QEMU's own migration log, harvested by the
- * hook into the shared bitmaps, and userfaultfd's asynchronous write protection, scanned from outside. Either
- * way the bits end in the dirty map. One thread, the capture thread.
+ * Finds dirty pages and moves their bits into the dirty map. There are two trackers behind one interface:
+ * QEMU's own migration log, which the hook harvests into the shared bitmaps, and userfaultfd's asynchronous
+ * write protection, which is scanned from outside. One thread, the capture thread.
  *
- * Write protection does not see what a device writes to a page that was pinned before it was protected. QEMU
- * has nothing in flight while the guest is paused, so a harvest in the pause is exact; a harvest beside the
- * running guest is so only if no disk is read with O_DIRECT (cache=none) and no device is passed through.
- * QEMU's log has no such limit: it is the default, and userfaultfd the fallback.
+ * Write protection does not see what a device writes to a page that was pinned before it was protected. While
+ * the guest is paused, QEMU has no request in flight, so a harvest in the pause is exact. A harvest while the
+ * guest runs is exact only if no disk is read with O_DIRECT (cache=none) and no device is passed through.
+ * QEMU's log has no such limit: it is the default.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_TRACKER_H
 #define UNDERSTUDY_CHECKPOINT_TRACKER_H
@@ -17,16 +17,22 @@
 
 struct tracker;
 
-/* 0 or -errno. The hypervisor's process must be known for HV_TRACKER_UFFD. */
+/* Makes a tracker for hv, which outlives it. For HV_TRACKER_UFFD, hypervisor_pid(hv) must be known. Returns 0
+ * or -errno. */
 int tracker_open(struct tracker **out, struct hypervisor *hv, enum hv_tracker kind);
+/* Frees the tracker; does not stop tracking. NULL is allowed. */
 void tracker_close(struct tracker *tracker);
+/* Starts tracking. Returns 0 or -errno. */
 int tracker_start(struct tracker *tracker);
+/* Stops tracking. Returns 0 or -errno. */
 int tracker_stop(struct tracker *tracker);
-/* Guest running: asks the hypervisor and moves what was dirtied into map. */
+/* While the guest runs: asks the hypervisor for dirty pages and moves their bits into map. Returns 0 or
+ * -errno. */
 int tracker_harvest(struct tracker *tracker, struct dirty_map *map);
-/* Guest paused by hypervisor_checkpoint_begin: moves the rest into map. No allocation, no lock. */
+/* In the pause, after hypervisor_checkpoint_begin: moves the remaining bits into map. No allocation, no lock.
+ * Returns 0 or -errno. */
 int tracker_take_in_pause(struct tracker *tracker, struct dirty_map *map);
-/* NULL if this kernel can do HV_TRACKER_UFFD, else a sentence. */
+/* Returns NULL if this kernel supports HV_TRACKER_UFFD, else a static sentence that says what is missing. */
 const char *tracker_uffd_missing(void);
 
 #endif

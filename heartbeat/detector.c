@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See detector.h. */
+/*
+ * The arithmetic of silence (detector.h). Each clock has the time at which something was last heard and, of
+ * the time since then, the part that is excused because this side did not run. Every "at" function adds a
+ * limit to the sum of the two, so that the caller can set its timer to the result.
+ */
 #include "heartbeat/detector.h"
 
 #include <string.h>
 
-#define LATE_INTERVALS 2 /* by which the own timer is late before that counts as a stall */
+#define LATE_INTERVALS 2 /* the own timer must be later than this before it counts as a stall */
 
 static uint64_t sooner(uint64_t a, uint64_t b)
 {
@@ -21,13 +25,13 @@ static void set(struct detector_clock *clock, uint64_t now_ms)
     *clock = (struct detector_clock){.heard_ms = now_ms};
 }
 
-/* Silence counts from here. */
+/* The time from which silence counts. */
 static uint64_t since(const struct detector_clock *clock)
 {
     return clock->heard_ms + clock->excused_ms;
 }
 
-/* Never into the future, whatever was said. */
+/* Adds to the excused time, but never beyond now_ms. */
 static void excuse(struct detector_clock *clock, uint64_t stalled_ms, uint64_t now_ms)
 {
     uint64_t most_ms = now_ms > since(clock) ? now_ms - since(clock) : 0;
@@ -96,7 +100,7 @@ static uint64_t limit_ms(const struct detector *d, enum detector_limit limit)
     }
 }
 
-/* An answer needs no longer than this: a part of the third of a silence that is the shortest limit. */
+/* Time that an answer may take. It is a part of the shortest limit, which is a third of a silence. */
 static uint64_t answer_ms(const struct detector *d)
 {
     return d->silence_ms / 8;

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See paths.h. */
+/*
+ * The sockets, timer and packets of paths.h. Each path has a socket of its own, which the main loop watches.
+ * The timer sends one packet by every path and notices when this process itself did not run. A packet counts
+ * only if its token is right and its sequence number or its term is newer than the path's newest, so that a
+ * replay is dropped. The sender's address becomes the peer's, since a peer that was restarted has a new port.
+ */
 #include "heartbeat/paths.h"
 
 #include <errno.h>
