@@ -14,19 +14,21 @@
 #include "proto/control.pb-c.h"
 #include "proto/events.h"
 
-/* Before this, and after events_close, events are logged only. hooks_dir: NULL for no hooks. */
+/* Opens the journal of events in state_dir, and begins to call hooks. hooks_dir NULL: no hooks. Before this
+ * call, and after events_close, events are only logged. */
 void events_open(const char *state_dir, const char *hooks_dir);
+/* Writes what waits, kills running hooks, and frees both. */
 void events_close(void);
 
 /*
- * vm: NULL for the host. fields: keys (lower-case letters, digits and "_") and their values by turns, NULL at
- * the end; a value that is NULL is left out. format: a sentence.
+ * Reports an event. vm: NULL for an event of the host. fields: pairs of a key (lower-case letters, digits and
+ * "_") and a value, then NULL; a pair whose value is NULL is left out. format: a sentence.
  */
 G_GNUC_PRINTF(4, 5)
 void events_emit(enum event_type type, const char *vm, const char *const *fields, const char *format, ...);
 
-/* Any thread: those that are kept, as journal_read; after what was told before is written, if that is soon.
- */
+/* Returns the kept events, as journal_read does. First waits a short time until the events before are
+ * written. Any thread. */
 GPtrArray *events_read(const char *vm, uint64_t since_us);
 
 #endif

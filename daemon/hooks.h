@@ -32,12 +32,14 @@ struct hooks_limits {
         .at_once = 4, .waiting = 256, .time_ms = 30000, .max_hooks = 32                                      \
     }
 
+/* Makes an empty queue for the programs of the folder dir. */
 struct hooks *hooks_new(const char *dir, struct hooks_limits limits);
-/* Kills those that run. */
+/* Kills the hooks that run, drops the calls that wait, and frees the queue. */
 void hooks_free(struct hooks *hooks);
-/* vm: NULL or "" for the host. json: for standard input. */
+/* Calls every hook of the folder for an event. vm: NULL or "" for the host. json: standard input of the hook.
+ */
 void hooks_call(struct hooks *hooks, const char *vm, const char *event, const char *json);
-/* None runs, and none waits. */
+/* Returns whether no hook runs and no call waits. */
 bool hooks_are_idle(const struct hooks *hooks);
 
 #endif

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What comes in at a listening socket of the daemon: connections that bring one request each.
+ * Accepts the connections of a listening socket of the daemon. Each connection brings one request.
  *
- * A connection waits here, on the main loop and without a thread, until its whole request has come; it has
- * request_ms for that. Only then does it get a thread, which calls serve. Both are bounded: of the waiting
- * ones the oldest goes when there is no room for another, from the address that has the most of them, so that
- * no host can push another host's out. When too many requests are being served, the next is told so.
+ * A connection waits on the main loop, without a thread, until its whole request has come, at most for
+ * request_ms. Then it gets a thread, which calls serve. Both are bounded. When max_waiting connections wait
+ * and another one comes, the oldest connection of the address that has the most is closed, so that no host
+ * can push out another host's connections. When max_served requests are being served, the next one is
+ * refused.
  *
- * Each socket has an intake, and so a budget, of its own: peers cannot keep the command out.
+ * Each socket has its own intake, and so its own budget: peers cannot keep commands out.
  */
 #ifndef UNDERSTUDY_DAEMON_INTAKE_H
 #define UNDERSTUDY_DAEMON_INTAKE_H
@@ -20,19 +21,21 @@
 struct intake;
 
 struct intake_rules {
-    const char *what;     /* of the socket, in log lines: "port 7070" */
-    unsigned max_waiting; /* for their request to come */
-    unsigned max_served;  /* at a time, each by a thread */
+    const char *what;     /* name of the socket in log lines: "port 7070" */
+    unsigned max_waiting; /* connections that wait for their request */
+    unsigned max_served;  /* requests at a time, each on a thread */
     unsigned request_ms;  /* from accept until the whole request is here */
-    /* May the other end of fd use this socket? NULL: anybody may. */
+    /* Returns whether the other end of fd may use this socket. NULL: everyone may. */
     bool (*admit)(int fd);
-    /* On a thread of its own. address: the other end's, or "" on a Unix socket. Leaves fd open. */
+    /* Serves a request, on a thread of its own. address: that of the other end, or "" on a Unix socket.
+     * Leaves fd open. */
     void (*serve)(int fd, const char *address, const Understudy__Envelope *request);
 };
 
-/* Main thread. Takes over listen_fd. rules stay the caller's, and must outlive the intake. */
+/* Starts to accept. Takes over listen_fd. rules stay the caller's, and must outlive the intake. Main thread.
+ */
 struct intake *intake_new(int listen_fd, const struct intake_rules *rules);
-/* Closes the socket and what waits. What is being served goes on. */
+/* Closes the socket and the waiting connections. Requests that are being served go on. Main thread. */
 void intake_free(struct intake *intake);
 
 #endif

@@ -22,18 +22,21 @@
 
 struct journal;
 
-/* Main thread. dir is made if it is missing. A journal that cannot be written to is opened all the same. */
+/* Opens the journal in the folder dir, which is made if it is missing, and starts the thread. Succeeds even
+ * if nothing can be written: then events are counted as lost. Main thread. */
 struct journal *journal_open(const char *dir);
-/* Writes what waits. */
+/* Writes what waits, ends the thread and frees the journal. Main thread. */
 void journal_close(struct journal *journal);
 
-/* Any thread; does not block. Gives the event its serial number. The event stays the caller's. */
+/* Sets the event's serial number and appends it to the queue. Does not wait for the disk. The event stays the
+ * caller's. Any thread. */
 void journal_append(struct journal *journal, Understudy__Event *event);
-/* Any thread; waits until what was appended before is on its way to the disk, for timeout_ms at most. */
+/* Waits until what was appended before has been written, for at most timeout_ms. Returns whether it was. Any
+ * thread. */
 bool journal_flush(struct journal *journal, unsigned timeout_ms);
 /*
- * Any thread. Those of that VM (empty: all) since then, the oldest first. Array that owns its Events, with
- * understudy__event__free_unpacked.
+ * Returns the events of that VM (empty: all) since since_us (microseconds since 1970), the oldest first. The
+ * array owns its Events. Any thread.
  */
 GPtrArray *journal_read(struct journal *journal, const char *vm, uint64_t since_us);
 

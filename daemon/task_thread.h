@@ -8,8 +8,8 @@
 
 #include <gio/gio.h>
 
-/* Without a thread the task returns the error. work gets the task and its data; it returns the task's value.
- */
+/* Runs work on a new thread. work gets the task and its data, and returns the task's value. If no thread can
+ * be created, the task returns that error. */
 void task_thread_run(GTask *task, GTaskThreadFunc work);
 
 #endif

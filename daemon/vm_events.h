@@ -12,22 +12,25 @@
 
 struct vm_events;
 
-/* adopted: it was running before this daemon. */
+/* adopted: the VM was running when this daemon started. */
 struct vm_events *vm_events_new(const char *vm, bool adopted);
+/* NULL is allowed. */
 void vm_events_free(struct vm_events *events);
 
-/* What `status` shows of it now. */
+/* Emits the events that follow from the VM's new status. */
 void vm_events_status(struct vm_events *events, const Understudy__Status *status);
-/* The peer is asked for a standby; it refused, or did not answer. */
+/* Notes that the peer is asked for a standby. */
 void vm_events_asked(struct vm_events *events, const char *peer);
+/* Notes that the peer refused, or did not answer. */
 void vm_events_refused(struct vm_events *events, const char *peer, const char *why);
-/* Whether a VM that ended for this reason (the session's name for it) failed here, and did not end in good
- * order. Pure. */
+/* Returns whether a VM that ended for this reason (the session's name for it) failed, and did not end
+ * normally. Pure. */
 bool vm_events_is_failure(const char *reason);
-/* reason: the session's name for it, and what it means; said: the VM's own last sentence, or "". */
+/* Emits the VM's end. reason: the session's name for it; meaning: the same in words; said: the last message
+ * of its replicator, or "". */
 void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term, const char *reason,
                      const char *meaning, const char *said);
-/* Its replicator is gone without a word. */
+/* Emits that the VM's replicator died. */
 void vm_events_lost(struct vm_events *events, Understudy__Role role, uint64_t term);
 
 #endif

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The disks of a VM, as the daemons see them: what they are where the guest runs, and whether the host that
- * stands by is ready for them. The data path (nbdkit, the replicators) begins where this ends.
+ * Prepares the disks of a VM on both hosts before nbdkit and the replicators take over: describes the images
+ * on the guest's host, and makes the standby's host ready for them.
  *
- *   describe.c           what the user's command line and options say of them
+ *   describe.c           the disks according to the user's command line and options
  *   image_info.c         one image: its format, its size, and whether it can be replicated
- *   vhdx.c               whether a VHDX image is one that never grows
- *   standby.c            the image on the host that stands by
- *   seed.c               what QEMU must find in an image before anything is synchronised
+ *   vhdx.c               whether all blocks of a VHDX image are allocated
+ *   standby.c            the images on the standby's host
+ *   seed.c               the metadata that QEMU must find in an image before the first synchronisation
  *
- * Any thread but the main one: files are read, qemu-img is run. Errors are sentences for the user that name
- * the disk and what to do.
+ * Any thread but the main one, since files are read and qemu-img is run. Errors are sentences for the user
+ * that name the disk and what to do.
  */
 #ifndef UNDERSTUDY_DAEMON_DISKS_H
 #define UNDERSTUDY_DAEMON_DISKS_H
@@ -23,9 +23,11 @@
 #include "proto/control.pb-c.h"
 
 /* ---- describe.c ---- */
-/* Fills protection's disks from the command line and the request's options; disks_clear frees them. */
+/* Fills protection's disks from the command line and the request's options; disks_clear frees them. False and
+ * error. */
 bool disks_describe(Understudy__Protection *protection, const struct line *line,
                     const Understudy__RunRequest *request, GError **error);
+/* Frees the protection's disks. */
 void disks_clear(Understudy__Protection *protection);
 /* Updates the images' sizes, before a standby is asked for again. */
 void disks_refresh(Understudy__Protection *protection);
@@ -33,7 +35,8 @@ void disks_refresh(Understudy__Protection *protection);
 bool disks_can_be_served(const Understudy__Protection *protection, const char *plugin, GError **error);
 /* Swaps the two hosts' paths in the message: it then describes this host instead of the peer. */
 void disks_swap_paths(Understudy__Protection *protection);
-/* Sets the formats that were found by probing, for QEMU. False: these are not the disks of that line. */
+/* Sets the formats that were found by probing in line, for QEMU. False: these are not the disks of that line.
+ */
 bool disks_set_formats(struct line *line, const Understudy__Protection *protection, GError **error);
 
 /* ---- image_info.c ---- */

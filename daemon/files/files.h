@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files that both hosts must have: media, kernels, firmware, ROMs, and what an image stands on. The guest
- * reads on after a takeover where it stopped, so what it reads must be the same: length and SHA-256 are
+ * Compares the files that both hosts must have: media, kernels, firmware, ROMs, and backing files. After a
+ * takeover the guest goes on reading where it stopped, so the files must be the same: length and SHA-256 are
  * compared. A file above FILES_WHOLE_MAX is compared by samples, spread over its length.
  *
- *   digest.c    one file's digest, remembered as long as the file is what it was
- *   backing.c   what a qcow2 image stands on; pure but for reading the image's head
- *   compare.c   a list of files: told by one host, compared by the other
+ *   digest.c    the digest of one file, remembered as long as the file is unchanged
+ *   backing.c   the backing files of a qcow2 image
+ *   compare.c   a list of files: one host describes its files, the other one compares
  *
- * Any thread but the main one: files are read, for minutes at worst. Only one is read at a time.
+ * Any thread but the main one, since files are read, for minutes at worst. Only one file is read at a time.
  */
 #ifndef UNDERSTUDY_DAEMON_FILES_FILES_H
 #define UNDERSTUDY_DAEMON_FILES_FILES_H
@@ -23,7 +23,7 @@
 #define FILES_DIGEST_LEN 32u
 #define FILES_WHOLE_MAX  (4ull << 30)
 
-/* How far it is, about once a second while a file is read. NULL: nobody wants to know. */
+/* Reports the progress about once a second while a file is read. A NULL pointer to it: no reports. */
 struct files_progress {
     void (*told)(const char *path, uint64_t done, uint64_t total, void *opaque);
     void *opaque;
@@ -31,31 +31,32 @@ struct files_progress {
 
 /* ---- digest.c ---- */
 struct file_digest {
-    bool has_content; /* a file or a block device; of anything else there is nothing to compare */
+    bool has_content; /* it is a file or a block device; of others there is nothing to compare */
     bool sampled;
     uint64_t len;
     uint8_t sha256[FILES_DIGEST_LEN];
 };
-/* False and error: a sentence that names the file. */
+/* Computes the digest of the file, or recalls it. False and error: a sentence that names the file. */
 bool file_digest(const char *path, struct file_digest *digest, const struct files_progress *progress,
                  GError **error);
-/* Of how many files a digest was computed since the program began: for tests. */
+/* Returns how many digests were computed since the program began. For tests. */
 unsigned file_digest_count(void);
 
 /* ---- backing.c ---- */
-/* The files that the image at path stands on, through all layers, are added to paths (char *). */
+/* Adds the backing files of the image at path, through all layers, to paths (char *). */
 void files_add_backing(GPtrArray *paths, const char *path);
 
 /* ---- compare.c ---- */
-/* What this host has of paths. Array of FileFact *, freed with the array. NULL and error. */
+/* Describes this host's files of these paths. Returns an array that owns its FileFact *; NULL and error. */
 GPtrArray *files_describe(const GPtrArray *paths, const struct files_progress *progress, GError **error);
-/* This host has the same. False with a sentence of the first that differs. */
+/* Checks that this host has the same files. False with a sentence about the first that differs. */
 bool files_are_the_same(Understudy__FileFact *const *facts, size_t n, const struct files_progress *progress,
                         GError **error);
-/* The other host, whose daemon fd leads to, has the same. peer: its name, for progress. */
+/* Asks the peer's daemon over fd whether it has the same files. peer: its name, for progress. False and
+ * error. */
 bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const struct files_progress *progress,
                     GError **error);
-/* The peer's side: answers on fd. */
+/* Answers such a request on fd, on the peer's side. */
 void files_serve(int fd, const Understudy__FilesRequest *request);
 
 #endif
