@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a hypervisor provides so that its command lines can be used (line.h says what each function means).
- * It has a struct line_ops, declared here, and a place in line_hypervisors (line_table.c).
+ * The functions by which a hypervisor implements line.h, which says what each one does. Each hypervisor has a
+ * struct line_ops, declared here, and a row in line_hypervisors (line_table.c).
  */
 #ifndef UNDERSTUDY_HV_HOOKS_LINE_OPS_H
 #define UNDERSTUDY_HV_HOOKS_LINE_OPS_H
@@ -10,20 +10,19 @@
 
 struct line_ops {
     const char *const *programs; /* patterns ('*', '?') of the base names of its programs, NULL at the end */
-    /* Patterns (as fnmatch's, '*' is not '/') of the paths of programs that another host's lines may name
-     * where the administrator names no others. NULL at the end. */
+    /* Default patterns (fnmatch's, where '*' does not match '/') of the paths of programs that another host's
+     * lines may name. NULL at the end. */
     const char *const *peer_programs;
     struct line_program usual;
 
     /*
-     * line->program is set, and its arrays are there and empty. Fills the rest: accel and runs are GLib
-     * strings, the const char * fields are static. On false, with error, what it has filled is freed like a
-     * whole line's.
+     * Fills line. line->program is set, and its arrays exist and are empty. accel and runs are GLib strings,
+     * the const char * fields are static. After false and error, the caller frees the line as a complete one.
      */
     bool (*parse)(struct line *line, const char *const *argv, GError **error);
     void (*free_own)(void *own); /* never NULL */
     char **(*absolute)(const char *const *argv, const char *cwd);
-    /* line->disks has it already. */
+    /* line->disks has the format already. */
     void (*set_format)(struct line *line, guint disk, const char *format);
     void (*enforce_cpu)(struct line *line);
     char **(*build)(const struct line *line, const char *vm_dir, bool standby);
@@ -40,8 +39,8 @@ struct line_ops {
 
 extern const struct line_ops line_ops_qemu; /* hv-hooks/qemu/qemu_line.c */
 
-/* NULL at the end. The first one also takes each program that no other one claims: users have it under any
- * name. */
+/* All hypervisors, NULL at the end. The first one also gets each program whose name no pattern matches, since
+ * users install it under any name. */
 extern const struct line_ops *const line_hypervisors[];
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The user's QEMU command line: what it says, whether the VM it describes can be protected, and what must be
- * added to it. Pure: nothing is run, no file is opened. Used outside hv-hooks/qemu/ through
- * hv-hooks/line.h.
+ * Reads the user's QEMU command line, refuses a VM that cannot be protected, and makes the command lines of
+ * the primary, the standby and the trial. Pure: runs nothing and opens no file. Code outside hv-hooks/qemu/
+ * uses it through hv-hooks/line.h.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_H
@@ -31,44 +31,47 @@ struct cmdline_tap {
 struct cmdline {
     char *binary;
     uint64_t ram_bytes;
-    char *accel;            /* "tcg", "kvm", ... the first asked for */
-    bool accel_or_tcg;      /* and tcg where that does not work */
+    char *accel;            /* the first accelerator of the line: "tcg", "kvm", ... */
+    bool accel_or_tcg;      /* tcg is used where accel does not work */
     char *machine;          /* type, "" for QEMU's default */
     bool cpu_host;          /* -cpu host or max under KVM: both hosts need the same processor */
-    bool cpu_max;           /* -cpu max: what this QEMU can, and another one can something else */
+    bool cpu_max;           /* -cpu max: another version of QEMU makes another processor of it */
     char *runs;             /* the first option that makes QEMU run a program or load code: "-plugin FILE" */
-    int cpu_arg;            /* where in args the value of the last -cpu is, or -1 */
+    int cpu_arg;            /* index in args of the value of the last -cpu, or -1 */
     GPtrArray *nics;        /* netdev ids (char *) */
-    GPtrArray *taps;        /* struct cmdline_tap *: those of the netdevs that are tap devices */
+    GPtrArray *taps;        /* struct cmdline_tap *: the netdevs that are tap devices */
     GPtrArray *files;       /* files that both hosts need (char *): kernel, initrd, ... */
-    GPtrArray *disks;       /* struct cmdline_disk *: those the guest may write */
-    GPtrArray *block_nodes; /* json_t *: what each -blockdev describes */
-    GPtrArray *args;        /* the user's line, with ids given to NICs that had none */
+    GPtrArray *disks;       /* struct cmdline_disk *: the disks that the guest may write */
+    GPtrArray *block_nodes; /* json_t *: the node of each -blockdev */
+    GPtrArray *args;        /* the user's line, in which each NIC has an id */
 };
 
-/* NULL and error: one sentence that says what to change. */
+/* Parses argv (NULL at the end). Free with cmdline_free. NULL and error: one sentence that says what to
+ * change. */
 struct cmdline *cmdline_parse(const char *const *argv, GError **error);
 void cmdline_free(struct cmdline *cmdline);
 
-/*
- * The line to run: the user's, with guest memory from fd ram_fd (as QEMU sees it), frame, monitor and disk
- * sockets in vm_dir (disk N's is us-disk-N), and for a standby what makes it wait. GLib strv.
- */
-/* Sets a disk's format, found by probing the image, if the user gave none. */
+/* Sets a disk's format, which was found by probing the image, if the user gave none. */
 void cmdline_set_format(struct cmdline *cmdline, guint disk, const char *format);
 /*
- * Makes QEMU refuse to start if a feature of -cpu is missing. Does nothing without -cpu: QEMU's own default
- * needs few.
+ * Makes QEMU refuse to start if this host lacks a feature of -cpu. Does nothing without -cpu, since QEMU's
+ * own default needs few features.
  */
 void cmdline_enforce_cpu(struct cmdline *cmdline);
-/* argv with files that it names from cwd on. GLib strv. */
+/* Returns a copy of argv in which relative names of files begin with cwd. GLib strv. */
 char **cmdline_absolute(const char *const *argv, const char *cwd);
+/*
+ * Returns the command line to run: the user's, with guest memory from descriptor ram_fd (its number in QEMU),
+ * and with the sockets of frames, monitor and disks in vm_dir (disk N's is us-disk-N). standby: adds the
+ * options that make QEMU wait for a device state. GLib strv.
+ */
 char **cmdline_build(const struct cmdline *cmdline, int ram_fd, const char *vm_dir, bool standby);
 /*
- * The line of a throw-away QEMU that loads a standby's device state on trial (trial_load.h): the same
- * machine, with memory of its own over ram_fd's, disks that hold nothing (disk_len: their guests' bytes, one
- * for each), and nothing of this host's: no network, file to write, socket, display. Its monitor is us-trial
- * in vm_dir; the guest does not run. GLib strv. NULL and error: a part of the machine cannot be there twice.
+ * Returns the command line of a temporary QEMU that loads a standby's device state on trial (trial_load.h).
+ * It has the same machine, private copies of the pages of ram_fd that it writes, and empty disks (disk_len:
+ * length of each in bytes). It has nothing of this host: no network, no file to write, no socket, no display.
+ * Its monitor is us-trial in vm_dir; the guest does not run. GLib strv. NULL and error: a part of the machine
+ * can exist only once.
  */
 char **cmdline_build_trial(const struct cmdline *cmdline, int ram_fd, const char *vm_dir,
                            const uint64_t *disk_len, GError **error);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The disks of the user's QEMU command line: which of them the guest may write, by which file, and what to
- * say to QEMU instead so that it reaches the disk through a server's Unix socket. Part of cmdline.h, which is
- * what others use; pure like it.
+ * Finds the disks of the user's QEMU command line that the guest may write, with their files, and makes the
+ * options by which QEMU reaches such a disk through a server's Unix socket instead. Part of cmdline.h, which
+ * other code uses; pure.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_DISKS_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_DISKS_H
@@ -16,16 +16,16 @@ struct cmdline;
 
 #define CMDLINE_DISKS_MAX 16
 
-/* A writable disk given by file. */
+/* A writable disk that is a file or a block device. Strings are owned. */
 struct cmdline_disk {
-    char *id;     /* the drive's id, the block node's name, or diskN, N its place among the disks */
+    char *id;     /* the drive's id, the block node's name, or diskN, where N is its index among the disks */
     char *path;   /* as the user gave it */
-    char *format; /* raw, qcow2, ...; "" where QEMU is left to probe it */
-    bool probed;  /* the user gave no format: one that is set later is told to QEMU */
+    char *format; /* raw, qcow2, ...; "": QEMU probes it */
+    bool probed;  /* the user gave no format: a format that is set later is given to QEMU */
 
-    /* How it stands on the command line; for cmdline_disk_argument. */
+    /* Its place on the command line; for cmdline_disk_argument. */
     guint arg; /* index in cmdline.args of the option's value */
-    bool bare; /* and that is an image's name without an option */
+    bool bare; /* the argument is an image's name without an option */
     const char *option;
     char *prefix, *rest;
     json_t *tree, *server;
@@ -33,22 +33,23 @@ struct cmdline_disk {
 
 void cmdline_disk_free(struct cmdline_disk *disk);
 
-/* Each looks at an option whose value is the last of cmdline.args. False and error: it cannot be protected.
- */
+/* These three add the disks of an option whose value is the last of cmdline.args. False and error: a disk
+ * cannot be protected. */
 bool cmdline_disks_drive(struct cmdline *line, const char *value, GError **error);
 bool cmdline_disks_blockdev(struct cmdline *line, const char *value, GError **error);
-/* -hda to -hdd (option, its name) and images without an option (NULL, which is -hda's place). */
+/* option: "hda" to "hdd"; NULL: an image without an option, which is -hda. */
 bool cmdline_disks_image(struct cmdline *line, const char *option, const char *path, GError **error);
-/* -fda, -pflash, -sd, -mtdblock: what is written there is not replicated. Always false. */
+/* Refuses -fda, -pflash, -sd and -mtdblock, whose writes are not replicated. Always returns false. */
 bool cmdline_disks_refuse(const char *option, const char *path, GError **error);
-/* When all options have been seen: formats of block nodes that others build on, names. */
+/* Completes the disks after all options have been read: formats of block nodes below others, ids. False and
+ * error. */
 bool cmdline_disks_finish(struct cmdline *line, GError **error);
 
-/* The value of disk->option with the server at socket in place of the file. GLib string. */
+/* Returns the value of disk->option with the server at socket instead of the file. GLib string. */
 char *cmdline_disk_argument(const struct cmdline_disk *disk, const char *socket);
-/* The same with a disk of len bytes that holds nothing, which takes writes and forgets them. */
+/* Returns the same with an empty disk of len bytes, which discards writes. GLib string. */
 char *cmdline_disk_null_argument(const struct cmdline_disk *disk, uint64_t len);
-/* A -blockdev's value, as keys or JSON, likewise. GLib string. */
+/* Returns the value of a -blockdev (tree) with such an empty disk. GLib string. */
 char *cmdline_disk_null_node(const json_t *tree, uint64_t len);
 
 #endif

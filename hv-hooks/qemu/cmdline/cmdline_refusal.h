@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How a command line is refused: false, and a sentence in the `error` that the function has. For the
+/* Refuses a command line: sets the function's argument `error` to a sentence, and is false. For the
  * cmdline*.c. */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_REFUSAL_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_REFUSAL_H

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Limits on a disk's requests, which do not survive checkpoints. Pure. */
+/* Refuses limits on a disk's requests, which would have no effect under checkpoints. Pure. */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_THROTTLE_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_CMDLINE_THROTTLE_H
 
 #include <glib.h>
 #include <stdbool.h>
 
-/* False and error if the keys of this -drive, or of this -object throttle-group, set a limit. */
+/* Checks the keys of a -drive or of an -object throttle-group. False and error if they set a limit. */
 bool cmdline_throttle_check(const char *option, const char *value, const GPtrArray *keys, GError **error);
 
 #endif
