@@ -22,7 +22,8 @@ struct hypervisor;
 
 enum hv_tracker { HV_TRACKER_QEMU_LOG = 0, HV_TRACKER_UFFD = 1 };
 
-/* The memfds and eventfd that one QEMU process shares with the engine. Owned by their maker. */
+/* The memfds and the eventfd that one QEMU process shares with the engine. The caller of hv_fds_create owns
+ * them. */
 struct hv_fds {
     int shm, devstate, ram, kick;
 };
@@ -39,90 +40,103 @@ struct hv_block {
     bool aux;
 };
 
-/* Timings of one checkpoint, CLOCK_MONOTONIC nanoseconds. pause_ns covers the rest. */
+/* Result of one checkpoint. Times are CLOCK_MONOTONIC nanoseconds; pause_ns is the whole pause. */
 struct hv_checkpoint {
     uint64_t pause_began_ns, stop_ns, harvest_ns, save_ns, copy_wait_ns, resume_ns, pause_ns;
     uint64_t dirty_pages;
     const uint8_t *devstate; /* mapped; valid until the next checkpoint begins */
     size_t devstate_len;
-    bool expired; /* the deadline won: nothing may be committed */
+    bool expired; /* the deadline passed first: nothing may be committed */
     bool was_running;
     bool blocks_changed;
 };
 
-/* Makes the memfds (sealed) and the eventfd for a guest with ram_len bytes of main RAM. 0 or -errno. */
+/* Makes the memfds (sealed) and the eventfd for a guest with ram_len bytes of main RAM. Returns 0 or -errno.
+ */
 int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len);
-/* The same for a throw-away process that looks at another one's main RAM: ram is duplicated. */
+/* Does the same for a temporary process that maps another one's main RAM: duplicates the descriptor ram. */
 int hv_fds_create_beside(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram);
+/* Closes the descriptors. */
 void hv_fds_close(struct hv_fds *fds);
-/* The value of UNDERSTUDY_HOOK for these fds. Returns a GLib-allocated string. */
+/* Returns the value of UNDERSTUDY_HOOK for these fds. GLib string. */
 char *hv_fds_environment(const struct hv_fds *fds);
 
-/* Maps the memfds (which stay the caller's). pid may be 0 when not known yet. 0 or -errno. */
+/* Maps the memfds, which stay the caller's. Returns 0 or -errno. */
 int hypervisor_open(struct hypervisor **out, const struct hv_fds *fds, uint64_t ram_len);
+/* Unmaps everything. NULL is allowed. */
 void hypervisor_close(struct hypervisor *hv);
-/* 0, or -errno: its end could not be noticed. */
+/* Sets the hypervisor's process, once it is known. Returns 0, or -errno if its end could not be noticed. */
 int hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
+/* Returns the process; 0: not known yet. */
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
 /*
- * Waits for the hook's hello. -ENOEXEC: the hook refused (hypervisor_last_message says why). -ECANCELED: see
- * hypervisor_interrupt. After 0 the last message is empty, or says what the hook cannot do here (give back
- * the guest's lost time).
+ * Waits until the hook is ready. Returns 0 or -errno. -ENOEXEC: the hook refused (hypervisor_last_message
+ * says why). -ECANCELED: see hypervisor_interrupt. After 0 the last message is empty, or says what the hook
+ * cannot do with this QEMU (add the lost time to the guest's clock).
  */
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
-const char *hypervisor_version(const struct hypervisor *hv);      /* for example "7.2.22" */
-const char *hypervisor_last_message(const struct hypervisor *hv); /* the last error's sentence; never NULL */
+/* Returns the hypervisor's version, for example "7.2.22". */
+const char *hypervisor_version(const struct hypervisor *hv);
+/* Returns the sentence of the last error; never NULL. Valid until the next call. */
+const char *hypervisor_last_message(const struct hypervisor *hv);
 
-/* Lists RAM blocks and fills the aux mirror. Blocks stay valid until the next list that succeeds, or close.
- */
+/* Lists the RAM blocks and fills the aux mirror. The blocks stay valid until the next list that succeeds, or
+ * close. Returns 0 or -errno. */
 int hypervisor_list_blocks(struct hypervisor *hv);
+/* Returns the number of RAM blocks. */
 unsigned hypervisor_nblocks(const struct hypervisor *hv);
+/* Returns block i. */
 const struct hv_block *hypervisor_block(const struct hypervisor *hv, unsigned i);
 
+/* Starts tracking dirty pages: every page counts as clean from here on. Returns 0 or -errno. */
 int hypervisor_track_start(struct hypervisor *hv, enum hv_tracker tracker);
+/* Stops tracking. Returns 0 or -errno. */
 int hypervisor_track_stop(struct hypervisor *hv);
-/* Moves the dirty log into the bitmaps while the guest runs. */
+/* Moves the dirty log into the bitmaps while the guest runs. Returns 0 or -errno. */
 int hypervisor_harvest(struct hypervisor *hv);
 
 /*
- * One checkpoint in three calls, on one thread:
- *   begin   asks, and returns once the guest is paused and harvested
- *   copied  says that every page is in staging; -ETIME if the deadline won (the guest runs again)
- *   finish  waits for the guest to run again and fills out (also after -ETIME; out->expired says which).
- *           -EBUSY: the guest stands still for an error of this host, which is not saved: ask again later
+ * Take one checkpoint in three calls, on one thread. Each returns 0 or -errno.
+ *   begin   asks for the checkpoint, and returns once the guest is paused and harvested
+ *   copied  tells that every page is in staging; -ETIME: the deadline passed first, and the guest runs again
+ *   finish  waits until the guest runs again and fills out, also after -ETIME (then out->expired is set).
+ *           -EBUSY: the guest stands still because of an error of this host. Such a state is not saved: ask
+ *           again later
  * Between begin and copied no call may block, allocate or log.
  */
 int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, bool stay_paused);
 int hypervisor_checkpoint_copied(struct hypervisor *hv);
 int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *out);
 
+/* Pauses the guest and leaves it paused. Returns 0 or -errno. */
 int hypervisor_pause(struct hypervisor *hv);
+/* Lets the guest run. Returns 0 or -errno. */
 int hypervisor_resume(struct hypervisor *hv);
 /*
- * Standby: gives each block the used length it had in the epoch (nblocks of them) and copies the aux mirror
- * into the hypervisor's own blocks. Before the device state is loaded.
+ * On the standby, before the device state is loaded: gives each of the nblocks blocks the used length that it
+ * had in the epoch, and copies the aux mirror into the hypervisor's own blocks. Returns 0 or -errno.
  */
 int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
-/* Standby: makes main RAM holes again, which read as zero. */
+/* On the standby: returns main RAM to the kernel, so that it reads as zero. Returns 0 or -errno. */
 int hypervisor_discard_ram(struct hypervisor *hv);
 /*
- * Finds the next run of pages of main RAM that are not holes, at or after *first: 0 and *first, *npages
- * set; -ENXIO when there is none. Holes read as zero, and reading one would allocate it: pre-copy leaves
- * them out.
+ * Finds the next run of pages of main RAM that are not holes, at or after *first. Returns 0 with *first and
+ * *npages set, or -ENXIO if there is none. Holes read as zero; pre-copy leaves them out, since reading a hole
+ * would allocate it.
  */
 int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64_t *npages);
 /*
- * Ends a checkpoint instead of copied, when the pages did not fit: the guest resumes at once, as after the
- * deadline.
+ * Ends a checkpoint instead of hypervisor_checkpoint_copied, because the pages did not fit into staging: the
+ * guest resumes at once, as after the deadline.
  */
 void hypervisor_checkpoint_abort(struct hypervisor *hv);
 /*
- * Interrupts waits: while it is on, waits for the hypervisor end in -ECANCELED, those of other threads too.
- * The hypervisor still carries the request out; the next request waits for it. Any thread.
+ * Interrupts waits: while it is on, every wait for the hypervisor, also on other threads, ends with
+ * -ECANCELED. The hypervisor still carries the request out; the next request waits for that. Any thread.
  */
 void hypervisor_interrupt(struct hypervisor *hv, bool on);
-/* Adds ns to the guest's virtual clock. */
+/* Adds ns nanoseconds to the guest's virtual clock. Returns 0 or -errno. */
 int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns);
 
 #endif

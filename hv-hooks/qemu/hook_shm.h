@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The shared memory between the hook (inside QEMU) and the engine (outside). This header is the whole of what
- * the two know of each other: the hook includes nothing else of the project.
+ * The shared memory between the hook (inside QEMU) and the engine (outside). This header is the whole
+ * interface of the two: the hook includes nothing else of the project.
  *
- * Three memfds, all made by the engine, sealed against shrinking and growing before QEMU starts, so that
+ * The engine makes three memfds and seals them against shrinking and growing before QEMU starts, so that
  * neither side can make the other fault:
  *
  *   shm       struct hook_shm, then the dirty bitmaps, then the aux mirror (see below)
@@ -34,11 +34,11 @@
  *   hook    resumes guest, fills result, done_seq = n
  *
  * A bit that the engine has not taken stays set: later harvests OR into it (invariant I3). The side that
- * loses the swap obeys the winner: after HOOK_EXPIRED the epoch is not closed, the guest ran on, nothing may
- * be committed (I4).
+ * loses the compare-and-swap does what the winner decided: after HOOK_EXPIRED the guest runs again, the epoch
+ * is not closed, and nothing may be committed (I4).
  *
- * Trust: QEMU is untrusted. The engine bounds-checks every value it reads here, reads each one once, and
- * never follows an offset it has not checked against its own idea of the mapping's size.
+ * Trust: QEMU is untrusted. The engine reads each value here once and checks its bounds, and follows no
+ * offset that it has not checked against the size of its own mapping.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_HOOK_SHM_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_HOOK_SHM_H

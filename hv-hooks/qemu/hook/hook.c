@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * libunderstudy-qemu.so: preloaded into an unpatched QEMU. The constructor checks that this is a QEMU it
- * knows, maps the shared memory and puts one fd source on GLib's default main context, which QEMU's main loop
- * runs with the big lock held. Every request is carried out there. It says hello when the loop runs for the
- * first time: the machine and its RAM exist by then.
+ * libunderstudy-qemu.so, which is preloaded into an unpatched QEMU. The constructor checks that this is a
+ * supported QEMU, maps the shared memory and adds one fd source to GLib's default main context, which QEMU's
+ * main loop runs with the big lock held. All requests are carried out there. The hook reports that it is
+ * ready (hello) when the loop runs for the first time, since the machine and its RAM exist by then.
  *
  * The library removes itself from the environment, so that QEMU's children (network scripts) do not load it.
  */

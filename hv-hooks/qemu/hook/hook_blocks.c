@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QEMU's RAM blocks. Main RAM is the block whose pages are the ram memfd; it is found by comparing
- * files (device and inode), not by name: the user may call it anything. Every
- * other migratable block is an aux block and gets a place in the mirror.
+ * Lists QEMU's RAM blocks. Main RAM is the block whose pages are the ram memfd. It is found by comparing
+ * files (device and inode), not by its name, which the user may choose. Every other migratable block is an
+ * aux block and gets a place in the mirror.
  *
- * The list is in QEMU's own order. Blocks cannot come or go without the main thread, so a list stays right
- * until the next request; hook_blocks_changed compares cheaply.
+ * The list is in QEMU's own order. Only the main thread adds and removes blocks, so a list stays valid until
+ * the next request; hook_blocks_changed is a cheap comparison.
  */
 #include <errno.h>
 #include <stdio.h>

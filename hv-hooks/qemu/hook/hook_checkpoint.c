@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One checkpoint: pause, harvest, save, wait for the engine's copy, resume. The order is the one in
- * hook_shm.h.
+ * Takes one checkpoint: pauses the guest, harvests, saves, waits for the engine's copy, resumes the guest, in
+ * the order that hook_shm.h gives.
  *
- * The deadline (invariant I4) counts from the moment the guest stands still: what QEMU's stop itself waits
- * for (disk requests under way) does not use it up. The engine's silence never holds the guest past it: the
- * wait is a futex with a timeout, and the guest resumes whatever the engine says later, because the verdict
- * is taken by compare-and-swap and only one side gets it.
+ * The deadline (invariant I4) counts from the moment when the guest stands still. The time before that, in
+ * which QEMU's stop waits for disk requests under way, does not count. An engine that does not answer cannot
+ * hold the guest beyond the deadline: the wait is a futex with a timeout. After that the guest resumes,
+ * whatever the engine says later, because the verdict is set by compare-and-swap and only one side succeeds.
  */
 #include <errno.h>
 #include <stdio.h>

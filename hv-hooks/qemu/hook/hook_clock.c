@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A pause stops QEMU's virtual clock: at 50 pauses of 0.7 ms a second the guest would run 3.5 % slow. While
- * ticks are enabled QEMU computes
+ * Adds the length of each pause to the guest's clock. A pause stops QEMU's virtual clock: with 50 pauses of
+ * 0.7 ms a second the guest's clock would be 3.5 % slow. While ticks are enabled QEMU computes
  *
  *     clock = host monotonic clock + timers_state.cpu_clock_offset
  *     ticks = host cycle counter   + timers_state.cpu_ticks_offset
  *
- * and while they are disabled the two fields hold the frozen values themselves. So the time lost in a pause
- * is given back, exactly, by putting the two offsets back to what they were before it. They are put nearly
- * right before the vCPUs start (no guest instruction sees the old time) and exactly right just after.
+ * and while ticks are disabled the two fields hold the frozen values themselves. So setting the two offsets
+ * back to their values before the pause adds exactly the lost time. They are set to nearly right values
+ * before the vCPUs start, so that no guest instruction sees the old time, and to exact values just after.
  *
- * timers_state is exported but its layout is QEMU's own (system/cpu-timers.c): the fields are found by
- * looking, with ticks disabled, for the one 8-byte word that equals cpu_get_clock(), and the one that equals
- * cpu_get_ticks(). Anything but exactly one match each, or a trial change that the accessor does not follow,
- * and the hook keeps its hands off.
+ * timers_state is exported, but its layout is private to QEMU (system/cpu-timers.c). With ticks disabled, the
+ * hook searches for the 8-byte word that equals cpu_get_clock(), and for the one that equals cpu_get_ticks().
+ * If there is not exactly one match for each, or if the accessor does not follow a trial change, the hook
+ * does not change the clock.
  *
  * Under KVM the guest reads kvmclock, which QEMU sets back at each start (hw/i386/kvm/clock.c). The kernel
  * moves it on when it is set with KVM_CLOCK_REALTIME and the time at which the value was right (Linux 5.16).

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The dirty log. QEMU's own migration log is synchronised from the accelerator and moved, block by block,
- * into the bitmaps in shared memory. snapshot_and_clear is used rather than the sync that QEMU's pre-copy
- * uses: under TCG in 7.2 only the former re-arms the TLB, and writes would be lost (QEMU 7.2,
- * accel/tcg/cputlb.c, tlb_reset_dirty).
+ * Harvests the dirty log: synchronises QEMU's own migration log from the accelerator and moves it, block by
+ * block, into the bitmaps in shared memory. It uses snapshot_and_clear and not the sync of QEMU's pre-copy:
+ * under TCG in QEMU 7.2 only snapshot_and_clear re-arms the TLB; with the sync, writes would be lost
+ * (accel/tcg/cputlb.c, tlb_reset_dirty).
  *
- * With the userfaultfd tracker the engine finds main RAM's dirty pages itself; the hook then compares the aux
- * blocks with their mirror, which are small.
+ * With the userfaultfd tracker the engine itself finds the dirty pages of main RAM. The hook then only
+ * compares the aux blocks, which are small, with their mirror.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The hook's own: what its files share. All of it runs on QEMU's main thread with the big lock held, except
- * the constructor. Nothing here is visible outside the shared object.
+ * Declarations that the hook's files share. All functions run on QEMU's main thread with the big lock held,
+ * except the constructor. Nothing here is visible outside the shared object.
  */
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_HOOK_INTERNAL_H
@@ -28,9 +28,9 @@ struct qemu_dirty_snapshot {
 };
 
 /*
- * What the hook calls in QEMU, found by dlsym at start. All exported by the executable of stock builds, since
- * QEMU's own modules need them. Calls get the longest argument list of the supported versions: surplus
- * integer arguments are ignored by the x86-64 and aarch64 calling conventions.
+ * The functions of QEMU that the hook calls, found by dlsym at start. The executable of stock builds exports
+ * all of them, since QEMU's own modules need them. A call passes the longest argument list of the supported
+ * versions: the calling conventions of x86-64 and aarch64 ignore surplus integer arguments.
  */
 struct qemu_symbols {
     /* run state */
@@ -38,10 +38,10 @@ struct qemu_symbols {
     void (*vm_start)(void);
     void (*qmp_cont)(struct Error **errp); /* vm_start if the guest may run; takes its disks back first */
     bool (*runstate_is_running)(void);
-    /* Run states that are errors (optional: without them a guest that stands still for one is saved as any).
-     */
+    /* Run states that are errors (optional: without these functions, a guest that stands still because of an
+     * error is saved like any other). */
     bool (*runstate_check)(int run_state);
-    bool (*qemu_vmstop_requested)(int *run_state); /* takes the stop that waits for the main loop */
+    bool (*qemu_vmstop_requested)(int *run_state); /* takes a stop request that waits for the main loop */
     void (*qemu_system_vmstop_request_prepare)(void);
     void (*qemu_system_vmstop_request)(int run_state);
     void (*global_state_store_running)(void);
@@ -77,7 +77,7 @@ struct qemu_symbols {
     /* errors and versions */
     const char *(*error_get_pretty)(const struct Error *err);
     void (*error_free)(struct Error *err);
-    /* clock (optional: without them lost time is not given back) */
+    /* clock (optional: without these, lost time is not added to the guest's clock) */
     void (*cpu_enable_ticks)(void);
     void (*cpu_disable_ticks)(void);
     int64_t (*cpu_get_clock)(void);
@@ -93,8 +93,8 @@ struct qemu_symbols {
 };
 
 /*
- * QEMU's RunState values are generated and differ between versions; the first five have been the same since
- * 1.x. QEMU is asked at start whether they still are (hook_run_states_are_known).
+ * QEMU's RunState values are generated and differ between versions; the first five have been the same
+ * since 1.x. At start, hook_run_states_are_known checks that this QEMU has them.
  */
 #define QEMU_RUN_STATE_INTERNAL_ERROR 2
 #define QEMU_RUN_STATE_IO_ERROR       3
@@ -114,38 +114,49 @@ struct hook {
     struct hook_shm *shm;
     size_t shm_len;
     int devstate_fd, kick_fd;
-    int scratch_fd;            /* the slow save's own file, made when first needed; or -1 */
-    uint64_t ram_dev, ram_ino; /* which file the guest's main RAM is */
+    int scratch_fd;            /* file of the slow save, made when it is first needed; or -1 */
+    uint64_t ram_dev, ram_ino; /* device and inode of the guest's main RAM */
     struct hook_local_block local[HOOK_MAX_BLOCKS];
     uint32_t nlocal;
     bool tracking;
     enum hook_tracker tracker;
     int uffd;
     uint32_t last_seq;
-    bool adds_header;     /* QEMU saves the device state without the stream's header: the hook writes it */
-    pid_t replicator_pid; /* who started QEMU, or -1 */
+    bool adds_header;     /* QEMU saves the device state without the stream's header, so the hook writes it */
+    pid_t replicator_pid; /* process that started QEMU, or -1 */
     /* clock */
     int64_t *clock_offset_ns, *ticks_offset; /* inside timers_state, or NULL */
     bool clock_probed;
 };
 
-/* hook_symbols.c: 0, or -1 with the missing symbol's name. */
+/* hook_symbols.c */
+/* Finds QEMU's functions. Returns 0, or -1 with the name of a missing one in *missing. */
 int hook_find_symbols(struct qemu_symbols *symbols, const char **missing);
-/* Whether the QEMU_RUN_STATE_* have the names here that they have in QEMU, as far as it can be asked. */
+/* Returns whether the QEMU_RUN_STATE_* have the expected names in this QEMU; true if QEMU does not export
+ * names. */
 bool hook_run_states_are_known(const struct qemu_symbols *symbols);
-/* Whether this process is a QEMU system emulator, and not a shell that will start one. */
+/* Returns whether this process is a QEMU system emulator, and not a shell that will start one. */
 bool hook_process_is_qemu(void);
 
 /* hook_blocks.c */
+/* Lists QEMU's RAM blocks in the shared memory and copies all aux pages to the mirror. Returns 0, or -errno
+ * with a sentence in message (message_len bytes). */
 int hook_blocks_list(struct hook *hook, char *message, size_t message_len);
+/* Returns whether QEMU has RAM blocks yet. */
 bool hook_blocks_exist(struct hook *hook);
+/* Returns whether QEMU's RAM blocks differ from those that were listed. */
 bool hook_blocks_changed(struct hook *hook);
+/* Copies the aux mirror into QEMU's blocks. Returns 0, or -errno with a sentence in message. */
 int hook_blocks_load_aux(struct hook *hook, char *message, size_t message_len);
 
 /* hook_harvest.c */
+/* Starts the tracker. Returns 0, or -errno with a sentence in message. */
 int hook_track_start(struct hook *hook, enum hook_tracker tracker, char *message, size_t message_len);
+/* Stops the tracker. Returns 0 or -errno. */
 int hook_track_stop(struct hook *hook);
-uint64_t hook_harvest(struct hook *hook); /* pages found dirty */
+/* Moves the dirty log into the shared bitmaps and mirrors dirty aux pages. Returns the number of dirty pages.
+ */
+uint64_t hook_harvest(struct hook *hook);
 
 /* hook_clock.c */
 struct hook_clock_mark {
@@ -153,32 +164,39 @@ struct hook_clock_mark {
     uint64_t kvm_clock_ns, kvm_realtime_ns;
     bool valid, kvm_valid;
 };
-/* From the main loop. NULL, or why lost time cannot be given back. */
+/* Finds QEMU's clock offsets. Returns NULL, or why lost time cannot be added to the guest's clock. */
 const char *hook_clock_probe(struct hook *hook);
+/* Remembers the clocks before the guest is stopped. */
 void hook_clock_before_stop(struct hook *hook, struct hook_clock_mark *mark);
+/* Adds the length of the pause to the guest's clocks, in two steps: before and after the guest is started. */
 void hook_clock_before_start(struct hook *hook, const struct hook_clock_mark *mark);
 void hook_clock_after_start(struct hook *hook, const struct hook_clock_mark *mark);
-/* Moves the running guest's clock forward. */
+/* Moves the running guest's clock forward by ns nanoseconds. Returns 0 or -errno. */
 int hook_clock_advance(struct hook *hook, uint64_t ns);
 
-/* hook_signals.c: from the main loop, once QEMU has its own handlers. */
+/* hook_signals.c */
+/* Passes the signals that would end QEMU on to the replicator. To be called once QEMU has set its own
+ * handlers. */
 void hook_signals_pass_on(pid_t replicator_pid);
 
 /* hook_checkpoint.c */
+/* Takes the checkpoint that request seq asks for, and fills the result in the shared memory. */
 void hook_checkpoint(struct hook *hook, uint32_t seq);
 
 /* hook_save.c */
 #define HOOK_NO_STREAM                                                                                       \
     "this QEMU (version %s) saves the devices in a form that no standby could load: use QEMU 7.2 to 11.1"
 /*
- * The device state as a whole stream into the devstate memfd, from offset 0. -EPROTO: what QEMU wrote is no
- * stream that a standby could load.
+ * Saves the device state as a complete stream into the devstate memfd, from offset 0. Returns 0 with *len
+ * bytes, or -errno. -EPROTO: what QEMU wrote is not a stream that a standby could load.
  */
 int hook_save_devices(struct hook *hook, bool was_running, uint64_t *len);
-/* Saves once, so that a QEMU whose device state is of no use is found before it is relied on. */
+/* Saves once as a test, so that a QEMU whose device state is of no use is refused at the start. Returns 0 or
+ * -errno. */
 int hook_prove_save(struct hook *hook);
 
-/* hook_wait.c. Planted faults are compiled in only for the tests that must find them. */
+/* hook_wait.c */
+/* Returns whether the fault is planted. Faults are compiled in only for the tests that must find them. */
 #ifdef UNDERSTUDY_CHAOS
 bool hook_chaos(const char *fault);
 #else
@@ -189,8 +207,11 @@ static inline bool hook_chaos(const char *fault)
 }
 #endif
 
+/* Returns CLOCK_MONOTONIC in nanoseconds. */
 uint64_t hook_now_ns(void);
+/* Waits while *word is value, for at most timeout_ns. Returns the system call's result. */
 long hook_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+/* Wakes one thread that waits for word. */
 void hook_futex_wake(_Atomic uint32_t *word);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The device state: what QEMU writes into the devstate memfd while the guest is paused, and the proof that a
- * standby could load it.
+ * Saves the device state into the devstate memfd while the guest is paused, and checks that a standby could
+ * load it.
  *
- * A stream begins with a header (magic and version). Until QEMU 10 qemu_save_device_state writes it; QEMU 11
- * leaves that to its callers, so the hook writes it there. Which of the two it is shows in the first save,
- * which the hook makes at start (hook_prove_save). Each save is looked at again: a stream that begins with
- * neither a header nor a section is an error, and no checkpoint.
+ * A stream begins with a header (magic and version). Up to QEMU 10, qemu_save_device_state writes it. QEMU 11
+ * leaves that to its callers, so the hook writes it. The first save, which the hook makes at start
+ * (hook_prove_save), shows which of the two applies. The hook checks the beginning of every save: a stream
+ * that begins with neither a header nor a section is an error, and the checkpoint fails.
  */
 #include <endian.h>
 #include <errno.h>

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A host that goes down sends SIGTERM to every process at once. QEMU would quit on it, and the guest with it,
- * while the replicator hands the guest over. So the signals on which QEMU quits go to the replicator instead,
- * which decides (failover/leave.c). A QEMU whose replicator is gone has nobody to ask and does what it always
- * did.
+ * Passes signals that would end QEMU on to the replicator. A host that goes down sends SIGTERM to every
+ * process at once. QEMU would quit, and the guest with it, while the replicator hands the guest over. So the
+ * replicator decides (failover/leave.c). If the replicator is gone, QEMU's own handler runs as usual.
  *
- * The handlers run on any thread of QEMU's and call async-signal-safe functions only. QEMU 7.2 to 10.0 set
- * theirs (os_setup_signal_handling) before the main loop runs for the first time.
+ * The handlers run on any of QEMU's threads and call async-signal-safe functions only. QEMU 7.2 to 10.0 set
+ * their own handlers (os_setup_signal_handling) before the main loop runs for the first time.
  */
 #include <errno.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds what the hook calls in QEMU. A table, so that the refusal can name what is missing; no call is made
- * here, but for the one that asks for the number of a run state.
+ * Finds the functions of QEMU that the hook calls, by a table, so that a refusal can name the one that is
+ * missing. Nothing of QEMU is called here, except the function that gives the name of a run state.
  */
 #include <dlfcn.h>
 #include <stdlib.h>

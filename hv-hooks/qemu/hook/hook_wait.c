@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The clock, the futexes in shared memory and the planted faults: what every file of the hook uses. At the
- * bottom of the hook: it calls none of the others.
+ * The clock, the futexes in shared memory and the planted faults, which all files of the hook use. This file
+ * calls none of the others.
  */
 #include <linux/futex.h>
 #include <stdlib.h>
