@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Payloads of the messages about disks (replicator/transport/transport.h). Little-endian; -EPROTO for
- * nonsense.
+ * Encodes and decodes the payloads of the messages about disks (replicator/transport/transport.h).
+ * Little-endian; decoders return 0, or -EPROTO for an invalid payload.
  *
  *   BITS           words of 8 bytes; bit b of word w is chunk 64 * w + b
  *   STATE          length 8, trusted 4, zero 4, pair id 16

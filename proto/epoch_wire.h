@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The bytes between two replicators. Everything is little-endian. A message is a header of WIRE_HEADER_LEN
- * bytes, with a CRC of its own, and a payload. MESSAGE_EPOCH's payload is, in this order:
+ * Encodes and decodes the bytes between two replicators. All numbers are little-endian. A message is a header
+ * of WIRE_HEADER_LEN bytes, which has its own CRC, and a payload. The payload of MESSAGE_EPOCH is, in this
+ * order:
  *
  *   struct wire_epoch    counts, lengths, used length of each RAM block
  *   page index           npages page_refs (checkpoint/staging.h)
  *   device state         a delta against the last epoch's on this connection (checkpoint/devstate_delta.h)
  *   pages                4096 bytes for each page_ref without PAGE_REF_ZERO, in order
  *   disk section         records (checkpoint/disk/disk_record.h), padded with zeroes to whole pages
- *   struct wire_commit   CRC32C over all of the above, and the numbers again
+ *   struct wire_commit   CRC32C over all parts above, and the numbers again
  *
- * Decoders here are pure functions over a buffer: no allocation, every length checked, -EPROTO for nonsense
- * and -EPROTONOSUPPORT for another version. docs/wire-format.md has the tables.
+ * Decoders are pure functions over a buffer: they allocate nothing, check every length, and return 0, -EPROTO
+ * for invalid bytes or -EPROTONOSUPPORT for another version. docs/wire-format.md has the tables.
  */
 #ifndef UNDERSTUDY_PROTO_EPOCH_WIRE_H
 #define UNDERSTUDY_PROTO_EPOCH_WIRE_H
@@ -38,7 +39,7 @@ struct wire_header {
     uint64_t term;
     uint64_t epoch;
     uint64_t payload_len;
-    uint32_t payload_crc; /* of small messages; an epoch has its commit record */
+    uint32_t payload_crc; /* CRC32C; 0 for an epoch, which has a commit record */
 };
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_LEN]);
@@ -50,17 +51,17 @@ struct wire_epoch {
     uint32_t ndata; /* pages that carry bytes */
     uint32_t nblocks;
     uint64_t delta_len;
-    uint64_t disk_len; /* bytes of the disk section; it takes whole pages */
+    uint64_t disk_len; /* bytes of the disk section; on the wire it is padded to whole pages */
     uint64_t used_len[WIRE_MAX_BLOCKS];
 };
 
 void wire_epoch_encode(const struct wire_epoch *epoch, uint8_t out[WIRE_EPOCH_LEN]);
-/* Pages that the disk section takes. */
+/* Returns the number of pages that the disk section takes. */
 uint64_t wire_epoch_disk_pages(const struct wire_epoch *epoch);
-/* Bytes of an epoch after its header, commit record included. */
+/* Returns the bytes of an epoch after its header, commit record included. */
 uint64_t wire_epoch_payload_len(const struct wire_epoch *epoch);
-/* Checks counts against the limits given (max_pages: of data and disk together, and of the index), and
- * payload_len against the sum of the parts. */
+/* Decodes, and checks the counts against the limits and payload_len against the sum of the parts. max_pages
+ * limits the pages of data and disk section together, and the entries of the index. */
 int wire_epoch_decode(struct wire_epoch *epoch, const uint8_t bytes[WIRE_EPOCH_LEN], uint64_t payload_len,
                       uint32_t max_pages, uint64_t max_delta_len);
 
@@ -75,13 +76,13 @@ int wire_commit_decode(struct wire_commit *commit, const uint8_t bytes[WIRE_COMM
 
 enum wire_role { WIRE_ROLE_PRIMARY = 1, WIRE_ROLE_SECONDARY = 2 };
 
-/* Which full synchronisation an image stems from (failover/image_origin.c). number 0: none. */
+/* The full synchronisation from which an image stems (failover/image_origin.c). number 0: none. */
 struct wire_origin {
     uint64_t run, number;
 };
 
-/* origin: of the secondary's image, or of the one that the primary can bring up to date; next: primary, of
- * the image if a full synchronisation follows. */
+/* origin: of the secondary's image, or of the image that the primary can bring up to date. next: only from
+ * the primary: the origin that the image gets if a full synchronisation follows. */
 struct wire_images {
     struct wire_origin origin, next;
 };
@@ -98,11 +99,12 @@ struct wire_hello {
     } blocks[WIRE_MAX_BLOCKS];
 };
 
-/* Bytes written, or -ENOSPC. */
+/* Returns the bytes written, or -ENOSPC. */
 int wire_hello_encode(const struct wire_hello *hello, uint8_t *out, size_t capacity);
 int wire_hello_decode(struct wire_hello *hello, const uint8_t *bytes, size_t len);
-/* Compares two tokens in constant time. */
+/* Compares two tokens of WIRE_TOKEN_LEN bytes in constant time. */
 bool wire_token_equal(const uint8_t *a, const uint8_t *b);
+/* Returns whether both sides have the same RAM blocks: names and lengths, in the same order. */
 bool wire_hello_same_layout(const struct wire_hello *a, const struct wire_hello *b);
 
 #endif

@@ -39,28 +39,30 @@ enum event_type {
     EVENTS_N
 };
 
-/* Of syslog. */
+/* Severities, as numbers of syslog. */
 enum { SEVERITY_CRITICAL = 2, SEVERITY_ERROR, SEVERITY_WARNING, SEVERITY_NOTICE, SEVERITY_INFO };
 
 struct event_kind {
     const char *name;
     unsigned severity;
-    const char *help;
+    const char *help; /* for understudy(1): what happened (names of the fields) */
 };
 
 extern const struct event_kind event_kinds[EVENTS_N];
 
-/* "warning"; "notice" for a number that is none. */
+/* Returns the name of a severity, for example "warning"; "notice" for an unknown number. */
 const char *severity_name(unsigned severity);
 
 #define EVENT_FIELDS_MAX 16
 
 /*
+ * Returns an event as a JSON object; json_decref it:
  * {"version": 1, "serial": 7, "time": "2026-02-28T09:30:00.123+01:00", "time_us": ..., "event": "protected",
  *  "severity": "notice", "vm": "web", "message": "...", "fields": {...}}
  */
 json_t *event_to_json(const Understudy__Event *event);
-/* NULL: the line is no event. Free with understudy__event__free_unpacked. The line is not trusted. */
+/* Reads an event from a line of JSON, which is untrusted. NULL: it is not an event. Free with
+ * understudy__event__free_unpacked. */
 Understudy__Event *event_from_json(const char *line, size_t len);
 
 #endif

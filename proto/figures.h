@@ -16,7 +16,8 @@
 
 #include "proto/control.pb-c.h"
 
-/* Of the JSON documents of `status` and `events`. It grows when a figure goes or changes its meaning. */
+/* Version of the JSON documents of `status` and `events`. It grows when a figure is removed or changes its
+ * meaning. */
 #define FIGURES_JSON_VERSION 1
 
 enum figure_kind {
@@ -41,7 +42,7 @@ struct figure_value {
     int64_t number;
     double real;
     bool truth;
-    const char *words; /* the message's, or in room */
+    const char *words; /* the string is the message's, or in room */
     char *const *list;
     size_t nlist;
     const Understudy__Percentiles *percentiles; /* never NULL */
@@ -49,22 +50,23 @@ struct figure_value {
 };
 
 struct figure {
-    const char *name; /* "sync.ms": ms in the object sync */
+    const char *name; /* "sync.ms" is the member ms of the object sync */
     const char *unit; /* "": none */
     enum figure_kind kind;
-    const char *field; /* of the message; NULL: read has it */
+    const char *field; /* name of the message's field; NULL: the function `read` reads the value */
     void (*read)(const void *message, struct figure_value *value);
-    const char *title; /* of its column in the table of `status`, or NULL */
-    const char *label; /* of its line below the VM, where it says something, or NULL */
-    const char *help;
+    const char *title; /* title of its column in the table of `status`; NULL: no column */
+    const char *label; /* label of its line below the VM, if it is not empty; NULL: no line */
+    const char *help;  /* for understudy(1) */
 };
 
-/* The rows about that, *n of them. */
+/* Returns the rows of a scope, *n of them. */
 const struct figure *figures_of(enum figure_scope scope, size_t *n);
+/* Returns "counter", "gauge" and so on. */
 const char *figure_kind_name(enum figure_kind kind);
-/* message: of the scope that the figure is of. The value points into it. */
+/* Reads a figure from a message of its scope. The value points into the message. */
 void figure_read(const struct figure *figure, const void *message, struct figure_value *value);
-/* The value without its unit, in one line: "" if it says nothing. GLib string. */
+/* Returns the value without its unit, in one line; "" if it is empty. GLib string. */
 char *figure_text(const struct figure_value *value);
 
 #endif

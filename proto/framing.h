@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Control messages on a stream socket: 4-byte little-endian length, then an Envelope. One struct framing per
- * socket; it belongs to the thread that iterates its GLib context (the default one). What comes in is
- * untrusted: too long, not an Envelope, or an Envelope that would take more memory than its length allows
- * (framing_cost_max) ends the connection. Nothing of such a message is unpacked.
+ * Sends and receives control messages on a stream socket: a 4-byte little-endian length, then an Envelope.
+ * There is one struct framing per socket; it belongs to the thread that runs GLib's default main context.
+ * Incoming bytes are untrusted: a message that is too long, that is not an Envelope, or that would take more
+ * memory than its length allows (framing_cost_max) ends the connection. Nothing of such a message is
+ * unpacked.
  */
 #ifndef UNDERSTUDY_PROTO_FRAMING_H
 #define UNDERSTUDY_PROTO_FRAMING_H
@@ -14,50 +15,55 @@
 
 #define FRAMING_MAX_LEN (1u << 20)
 /*
- * The memory that a message may take, for each byte of it and for any. A message of 1 MiB takes 33 MiB at
- * most; without a limit, one of empty VMs takes 247. The dearest that are sent are lists of VMs of which
- * little is known: 8 for each byte, 10 as wire_cost() counts. A message of a few fields costs more for each
- * byte, and little in all.
+ * Limit of the memory that a message may take: FRAMING_COST_FACTOR bytes for each of its own, plus
+ * FRAMING_COST_BASE. So a message of 1 MiB takes at most 33 MiB; without a limit, a list of empty VMs takes
+ * 247 MiB. The most expensive messages that are sent are lists of VMs of which little is known: 8 bytes for
+ * each, 10 as wire_cost() counts. A message of a few fields takes more for each of its bytes, but little in
+ * total.
  */
 #define FRAMING_COST_FACTOR 32u
 #define FRAMING_COST_BASE   (256u << 10)
 
 struct framing;
 
-/* A message came (borrowed). The callback may free the framing. */
+/* Called with each message, which is borrowed. The callback may free the framing. */
 typedef void (*framing_message)(struct framing *framing, const Understudy__Envelope *message, void *opaque);
-/* The connection ended, by whatever cause; called once, and the callback should free the framing. */
+/* Called once when the connection has ended, for any reason. The callback should free the framing. */
 typedef void (*framing_closed)(struct framing *framing, void *opaque);
 
-/* Takes over fd. */
+/* Makes a framing, which takes over fd. */
 struct framing *framing_new(int fd, framing_message message, framing_closed closed, void *opaque);
+/* Closes the socket; drops what was not sent. NULL is allowed. */
 void framing_free(struct framing *framing);
+/* Returns the socket, which stays the framing's. */
 int framing_fd(const struct framing *framing);
-/* Queues a message; sent as the socket takes it. At most 4 MiB wait: more ends the connection. */
+/* Queues a message, which is sent as the socket takes it. At most 4 MiB wait; more ends the connection. */
 void framing_send(struct framing *framing, const Understudy__Envelope *message);
-/* Sends what waits, for at most timeout_ms: before an exit. */
+/* Sends what waits, for at most timeout_ms. Call it before an exit. */
 void framing_flush(struct framing *framing, unsigned timeout_ms);
 
-/* Blocking, for the CLI: one request, one answer (free with understudy__envelope__free_unpacked). */
+/* Sends a request on fd and waits for the answer (free with understudy__envelope__free_unpacked), for at most
+ * timeout_ms. NULL and error. Blocks; for the CLI. */
 Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms,
                                    GError **error);
 
 /*
- * Blocking, for a thread that serves one connection: the next message (what follows it stays in the
- * socket), or NULL (error NULL: the peer closed in good order). timeout_ms bounds the
- * whole.
+ * Reads the next message from fd; what follows it stays in the socket. NULL and error; NULL without an error:
+ * the peer closed the connection between two messages. timeout_ms limits the whole call. Blocks; for a thread
+ * that serves one connection.
  */
 Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
-/* A message that is longer than its reader would take is not sent: FALSE and error. */
+/* Writes a message to fd, for at most timeout_ms. FALSE and error; a message that is longer than a reader
+ * accepts is not sent. Blocks. */
 gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);
 
-/* The pure part: the envelope at the beginning of bytes. 0 more bytes needed, <0 nonsense, else bytes used.
- */
+/* Parses the envelope at the beginning of bytes. Returns the bytes used; 0: more bytes are needed; below 0:
+ * the bytes are invalid. Pure. */
 gssize framing_parse(const guint8 *bytes, gsize len, Understudy__Envelope **out);
-/* The same with another heap; NULL: malloc's. */
+/* Does the same with another allocator; NULL: malloc. */
 gssize framing_parse_in(const guint8 *bytes, gsize len, Understudy__Envelope **out,
                         ProtobufCAllocator *memory);
-/* What a message of len bytes may take of it. */
+/* Returns the memory that a message of len bytes may take. */
 gsize framing_cost_max(gsize len);
 
 #define UNDERSTUDY_ENVELOPE(which, field, value)                                                             \

@@ -14,19 +14,20 @@
 struct limit {
     const char *option; /* "--epoch-ms" */
     unsigned least, most;
-    unsigned usual; /* when it is not given */
+    unsigned usual; /* the default */
 };
 
 enum { LIMIT_EPOCH_MS, LIMIT_DEADLINE_MS, LIMIT_SILENCE_MS, LIMIT_HEARTBEAT_MS, LIMITS_N };
 extern const struct limit limits[LIMITS_N];
 
-#define LIMIT_BEATS           3u /* of silence: fewer would be a lost packet or two */
+#define LIMIT_BEATS           3u /* least heartbeats per silence: with fewer, a lost packet or two would be silence */
 #define LIMIT_NICS            16u
 #define LIMIT_HEARTBEAT_PATHS 3u
 #define LIMIT_NICE_MIN        (-20)
 #define LIMIT_NICE_MAX        19
 
-/* FALSE with a sentence for the user. Options that are not given must have been filled in. */
+/* Checks all options of a VM. FALSE with a sentence for the user. Defaults must have been filled in before.
+ */
 gboolean limits_hold(const Understudy__Protection *protection, GError **error);
 
 #endif

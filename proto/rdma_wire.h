@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the RDMA transport adds to the epoch's wire format: the prefix of each SEND, the grant, the record
- * that commits an epoch, and the private data of the connection. Little-endian. Decoders are pure and check
- * all they can: -EPROTO for nonsense.
+ * Encodes and decodes what the RDMA transport adds to the wire format of epochs: the prefix of each SEND, the
+ * grant, the record that commits an epoch, and the private data of the connection. Little-endian. Decoders
+ * are pure and return 0, or -EPROTO for invalid bytes.
  */
 #ifndef UNDERSTUDY_PROTO_RDMA_WIRE_H
 #define UNDERSTUDY_PROTO_RDMA_WIRE_H
@@ -21,21 +21,21 @@
 enum rdma_wire_kind {
     RDMA_WIRE_CREDIT = 1, /* nothing follows */
     RDMA_WIRE_FIRST = 2,  /* a wire_header and the beginning of its payload */
-    RDMA_WIRE_MORE = 3,   /* more of the payload */
+    RDMA_WIRE_MORE = 3,   /* the next part of the payload */
     RDMA_WIRE_GRANT = 4,  /* a grant */
 };
 
-/* Each SEND says what its sender has returned so far. */
+/* Each SEND says what its sender has freed so far. */
 struct rdma_wire_prefix {
     uint32_t kind;
     uint64_t receives;   /* receive buffers posted again since the connection began */
-    uint64_t page_tail;  /* pages of staging given back, see struct staging_position */
-    uint64_t epoch_tail; /* epochs likewise */
+    uint64_t page_tail;  /* pages of staging freed, see struct staging_position */
+    uint64_t epoch_tail; /* epochs of staging freed */
 };
 void rdma_wire_prefix_encode(const struct rdma_wire_prefix *prefix, uint8_t out[RDMA_WIRE_PREFIX_LEN]);
 int rdma_wire_prefix_decode(struct rdma_wire_prefix *prefix, const uint8_t *bytes, size_t len);
 
-/* The secondary's ring, and where it stands. */
+/* The secondary's staging ring and its present positions. */
 struct rdma_wire_grant {
     uint64_t ring_address;
     uint32_t ring_rkey;
@@ -46,9 +46,9 @@ void rdma_wire_grant_encode(const struct rdma_wire_grant *grant, uint8_t out[RDM
 int rdma_wire_grant_decode(struct rdma_wire_grant *grant, const uint8_t *bytes, size_t len);
 
 /*
- * What an epoch in the ring begins with. It counts once the last of its writes, a WRITE_WITH_IMM whose
- * immediate is the ring page where it begins, has come. The checksum in it is over struct wire_epoch, index
- * and device state; the pages have the device's, which is in each packet.
+ * The record with which an epoch in the ring begins. The epoch counts once the last of its writes has come, a
+ * WRITE_WITH_IMM whose immediate is the ring page where the epoch begins. The record's checksum covers struct
+ * wire_epoch, index and device state; the device's own checksum, in each packet, covers the pages.
  */
 struct rdma_wire_commit {
     uint64_t sequence; /* epochs taken before it, as in the grant */
@@ -58,9 +58,10 @@ struct rdma_wire_commit {
 void rdma_wire_commit_encode(const struct rdma_wire_commit *commit, uint8_t out[RDMA_WIRE_COMMIT_LEN]);
 int rdma_wire_commit_decode(struct rdma_wire_commit *commit, const uint8_t bytes[RDMA_WIRE_COMMIT_LEN]);
 
-/* The private data of a connection request. A peer that does not know the token is refused. */
+/* Writes the private data of a connection request, with the token. */
 void rdma_wire_private_encode(const uint8_t token[WIRE_TOKEN_LEN], uint8_t out[RDMA_WIRE_PRIVATE_LEN]);
-/* 0, -EPROTO, -EPROTONOSUPPORT (another version) or -EACCES. Devices may pad: len may be more. */
+/* Checks the private data of a request. Returns 0, -EPROTO, -EPROTONOSUPPORT (another version) or -EACCES
+ * (another token). len may be greater, since devices may pad. */
 int rdma_wire_private_check(const uint8_t token[WIRE_TOKEN_LEN], const uint8_t *bytes, size_t len);
 
 #endif

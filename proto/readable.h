@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Every text in a message that came from elsewhere, made fit to be shown (common/words.h). */
+/* Makes all texts of a message from outside safe to print (common/words.h). */
 #ifndef UNDERSTUDY_PROTO_READABLE_H
 #define UNDERSTUDY_PROTO_READABLE_H
 
@@ -9,7 +9,7 @@
 
 #define READABLE_LINES_MAX 64 /* of a repeated text: more are dropped */
 
-/* max: bytes of each text. The message must have been unpacked (its texts are replaced). */
+/* Replaces every text by a readable one of at most max bytes. The message must be one that was unpacked. */
 void envelope_make_readable(Understudy__Envelope *message, size_t max);
 
 #endif

@@ -9,19 +9,19 @@
 
 #include "proto/framing.h"
 
-/* What a reader takes: VMs and endings, and messages. Any more is an error. */
+/* A reader accepts at most so many VMs and endings, and so many messages. More is an error. */
 #define STATUS_ANSWER_MAX      10000u
 #define STATUS_ANSWER_MESSAGES 256u
 
 /*
- * Sends the list. Of a VM whose status no message can hold, name, role and state are sent, and a sentence in
- * place of its last error. timeout_ms bounds each message.
+ * Sends the list. If the status of one VM is longer than a message, only its name, role and state are sent,
+ * with a sentence instead of its last error. timeout_ms limits each message. FALSE and error.
  */
 gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigned timeout_ms, GError **error);
 
 /*
- * Appends to first, which has come, what belongs to it; timeout_ms bounds each message. first stays the
- * caller's, and holds a part if this fails.
+ * Reads the messages that continue the list `first`, and appends them to it. timeout_ms limits each message.
+ * FALSE and error: then first has only a part of the list. first stays the caller's.
  */
 gboolean status_answer_read_rest(int fd, Understudy__StatusList *first, unsigned timeout_ms, GError **error);
 

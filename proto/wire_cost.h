@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What it would cost to unpack a message, found out from its bytes before anything is unpacked. A field of
- * two bytes can become a structure of hundreds, so the length of a message does not bound its memory. Pure;
- * any thread; allocates nothing.
+ * Computes from the bytes of a message how much memory it would take to unpack it, before anything is
+ * unpacked. A field of two bytes can become a structure of hundreds of bytes, so the length of a message does
+ * not limit its memory. Pure; any thread; allocates nothing.
  */
 #ifndef UNDERSTUDY_PROTO_WIRE_COST_H
 #define UNDERSTUDY_PROTO_WIRE_COST_H
@@ -12,16 +12,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Messages within messages. The deepest of ours has 7: Envelope, Adopted, Start, Protection, Disk, its
- * backing file, and one to spare. */
+/* Greatest nesting of messages. understudy's own need 6: Envelope, Adopted, Start, Protection, Disk, backing
+ * file. */
 #define WIRE_DEPTH_MAX 7u
 
 /*
- * Whether the bytes are a message of this type that takes no more than `limit` bytes of memory while it is
- * unpacked and afterwards; *cost is what it takes, never less than protobuf-c asks its allocator for. False,
- * too, for bytes that are no message, for nesting deeper than WIRE_DEPTH_MAX, and where a field that holds
- * one message comes twice: protobuf-c would merge the two, which takes time with the square of the length.
- * Strings and enumerations are not checked.
+ * Returns whether the bytes are a message of this type that takes at most `limit` bytes of memory while it is
+ * unpacked and afterwards. *cost: what it takes, at least as much as protobuf-c asks its allocator for. Also
+ * false if the bytes are not a message, if messages are nested deeper than WIRE_DEPTH_MAX, or if a field that
+ * holds one message comes twice (protobuf-c would merge the two, in a time that grows with the square of the
+ * length). Strings and enumerations are not checked.
  */
 bool wire_cost(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t len, size_t limit,
                size_t *cost);
