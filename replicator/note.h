@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the replicator's threads tell each other: one small letter type for all mailboxes. Made by the poster,
- * freed by the taker with g_free.
+ * The notes that the replicator's threads post to each other: one type for all mailboxes. The poster makes a
+ * note, and the taker frees it with g_free.
  */
 #ifndef UNDERSTUDY_REPLICATOR_NOTE_H
 #define UNDERSTUDY_REPLICATOR_NOTE_H
@@ -30,12 +30,12 @@ enum note_kind {
     NOTE_STANDBY_ENDED,     /* status: the disks are ready for the guest to run here */
     NOTE_TERM_KEPT,         /* term: it is on disk */
     NOTE_TERM_FAILED,       /* term, status: it could not be written, and is tried again */
-    NOTE_STAGING_ROOM,      /* an epoch that was not applied was given back */
+    NOTE_STAGING_ROOM,      /* an epoch that was not applied was freed */
     NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
     NOTE_EPOCH_CUT,         /* generation, epoch */
     NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */
     NOTE_CAPTURE_FAILED,    /* generation, status, text in payload */
-    NOTE_CAPTURE_STOPPED,   /* generation of the stop: nothing of before is under way any more */
+    NOTE_CAPTURE_STOPPED,   /* generation of the stop: nothing from before it is under way any more */
     NOTE_TRIED,             /* arg = enum trial_verdict, epoch, status = its load in us, text in payload */
     /* to the sender */
     NOTE_SEND_EPOCH,
@@ -69,7 +69,7 @@ struct note {
     uint8_t payload[];
 };
 
-/* A zeroed note with a copy of len payload bytes. */
+/* Makes a zeroed note with a copy of len payload bytes. */
 static inline struct note *note_new(enum note_kind kind, const void *payload, size_t len)
 {
     struct note *note = g_malloc0(sizeof *note + len + 1);
@@ -80,6 +80,7 @@ static inline struct note *note_new(enum note_kind kind, const void *payload, si
     return note;
 }
 
+/* Takes the oldest note out of the mailbox; NULL: it is empty. */
 static inline struct note *note_take(struct mailbox *box)
 {
     struct letter *letter = mailbox_take(box);

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * First synchronisation of the disks, and keeping their dirty-block maps short afterwards: the primary's
- * side.
+ * The primary's side of the disks' first synchronisation. Under protection it also clears bits of the
+ * dirty-block maps, so that a later synchronisation is short.
  *
- * What may differ is in the two hosts' maps, if they are of one pair; otherwise everything may, and a new
- * pair begins. Passes: the plugins swap bitmaps (no write under way at that moment), the frozen one is worked
- * off while the guest marks the other. Of many chunks the standby's hashes are asked for first, and those
- * that match are done. The rest goes out in batches; a chunk's bit is cleared when the standby says that the
- * batch is in its image. So what is left after a broken link is exactly what is still set. When little is
- * left, bitmaps are swapped and logging begins at the same moment: once that last pass is confirmed, the
- * standby lacks nothing but what the log has.
+ * If the two hosts' maps are of one pair, only chunks that are set in one of them may differ. Otherwise all
+ * chunks may, and both maps get a new pair id. In each pass the plugins swap the bitmaps with no write under
+ * way; the chunks of the frozen bitmap are sent while the guest's writes mark the other one. If many chunks
+ * may differ, the first pass asks for the standby's hashes, and chunks that match are done. The rest is sent
+ * in batches. A chunk's bit is cleared when the standby says that the batch is in its image. So after a
+ * broken link, the set bits are exactly the missing chunks. When little is left, the bitmaps are swapped and
+ * logging begins at the same moment. Once that last pass is confirmed, the standby lacks only what the log
+ * has.
  *
- * Under protection the bitmaps are swapped about once a second; when the standby has applied an epoch that
- * was cut after that, the frozen one is cleared.
+ * Under protection the bitmaps are swapped about once a second. When the standby has applied an epoch that
+ * was cut after the swap, the frozen bitmap is cleared.
  *
- * Threads: the capture thread's, except where it says control.
+ * All functions are the capture thread's, except those marked as the control thread's.
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_SYNC_H
 #define UNDERSTUDY_REPLICATOR_DISK_SYNC_H
@@ -29,38 +30,40 @@
 struct disk_sync;
 
 enum disk_sync_progress {
-    DISK_SYNC_WORKED,  /* *batch may be set: send it; call again */
-    DISK_SYNC_WAITING, /* for the peer, the plugins or room; the thread is woken */
+    DISK_SYNC_WORKED,  /* if *batch is set, send it; then call again */
+    DISK_SYNC_WAITING, /* waits for the peer, the plugins or room; wake is called then */
     DISK_SYNC_READY,   /* little is left: call disk_sync_finish when memory is nearly done too */
-    DISK_SYNC_DONE,    /* only the log has more */
+    DISK_SYNC_DONE,    /* the standby lacks only what the log has */
 };
 
-/* disks may be NULL: then it is always done. wake: the capture thread's, any thread may call it. NULL: no
- * memory. */
+/* Makes a synchronisation. disks may be NULL: then it is always done. wake wakes the capture thread; it is
+ * called on any thread. NULL: there is no memory. */
 struct disk_sync *disk_sync_new(struct disks *disks, struct staging *staging, void (*wake)(void *opaque),
                                 void *opaque);
 void disk_sync_free(struct disk_sync *sync);
 
 /*
- * A new connection. The plugins have the order not to log. resync: the standby was in step with this side
- * until a moment ago, so what its maps say does differ, and is sent without being compared.
+ * Begins a synchronisation over a new connection. The plugins must have the order not to log. resync: the
+ * standby was protected until a moment ago, so the chunks in the maps really differ and are sent without
+ * comparing them.
  */
 void disk_sync_begin(struct disk_sync *sync, struct sender *sender, struct connection *connection,
                      uint64_t term, bool resync);
-/* The capture is over: lets go of the connection. */
+/* Ends the synchronisation and releases the connection. */
 void disk_sync_end(struct disk_sync *sync);
-/* One step. number: for a batch made now. *status: -errno where the image cannot be read (the step then is
- * WAITING). */
+/* Makes one step. number: the number of a batch that is made now. *status: -errno if the image cannot be
+ * read; then the step returns DISK_SYNC_WAITING. */
 enum disk_sync_progress disk_sync_step(struct disk_sync *sync, uint64_t number, struct staged_epoch **batch,
                                        int *status);
-/* After READY: the last pass. Steps follow until DONE. */
+/* Begins the last pass, after DISK_SYNC_READY. Steps follow until DISK_SYNC_DONE. */
 void disk_sync_finish(struct disk_sync *sync);
-/* Between two epochs: next is the number of the one to be cut next. */
+/* Does the work under protection, between two epochs. next: the number of the epoch that is cut next. */
 void disk_sync_between_epochs(struct disk_sync *sync, uint64_t next);
 
-/* A new link: what the standby of an older one said is forgotten. Before disk_sync_begin. Control thread. */
+/* Forgets what the standby of an older link said. To be called for a new link, before disk_sync_begin.
+ * Control thread. */
 void disk_sync_connected(struct disk_sync *sync);
-/* What the standby says: MESSAGE_DISK_*, MESSAGE_APPLIED. False: nonsense. Control thread. */
+/* Takes a message of the standby: MESSAGE_DISK_* or MESSAGE_APPLIED. False: it is invalid. Control thread. */
 bool disk_sync_message(struct disk_sync *sync, const struct transport_message *message);
 
 #endif

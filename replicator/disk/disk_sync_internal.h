@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inside of struct disk_sync, for its own files only:
+ * struct disk_sync, for its own files only:
  *
  *   disk_sync.c       the states
  *   disk_sync_pass.c  one pass: windows, hashes, batches
- *   disk_sync_peer.c  what the standby says (control thread)
+ *   disk_sync_peer.c  the standby's messages (control thread)
  *
- * The mutex guards what the control thread brings; nothing slow happens under it.
+ * The mutex guards what the control thread writes; it is never held for long.
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_SYNC_INTERNAL_H
 #define UNDERSTUDY_REPLICATOR_DISK_SYNC_INTERNAL_H
@@ -21,7 +21,7 @@
 #define RECORD_LEN      (DISK_RECORD_HEADER_LEN + DISK_CHUNK_LEN)
 
 enum state { WAIT_STATE, SWAPPING, PASS, CONFIRMING, READY, DONE };
-/* Under protection: how far the bitmap swapped last is on its way to be cleared. */
+/* Under protection: the state of the bitmap that was swapped last, until it is cleared. */
 enum steady { STEADY_REST, STEADY_SWAPPING, STEADY_COVERED };
 
 struct window {
@@ -53,7 +53,7 @@ struct disk_sync {
     bool last_pass, goes_nowhere; /* goes_nowhere: the guest writes as much as a pass sends */
     unsigned passes;
     uint64_t pass_chunks, pass_done; /* of this pass: chunks to do, and those that the standby has */
-    uint32_t unlike;                 /* bit d: what is set in disk d's maps does differ */
+    uint32_t unlike;                 /* bit d: chunks that are set in disk d's maps really differ */
     bool compare[DISK_MAX];
     unsigned ask_disk; /* where the next window begins */
     uint64_t ask_chunk;
@@ -70,8 +70,9 @@ struct disk_sync {
     struct window windows[WINDOWS];
     struct wire_disk_state theirs[DISK_MAX];
     uint32_t heard_of; /* bit d: disk d's state came */
-    /* What the standby's maps have set, until the capture thread has put it into ours: writing there may wait
-     * for storage. fresh: the control thread adds. The other is the capture thread's, without the mutex. */
+    /* Bits of the standby's maps, until the capture thread has merged them into this host's maps, which may
+     * wait for storage. The control thread adds to fresh_bits. taken_bits is the capture thread's, without
+     * the mutex. */
     uint64_t *fresh_bits[DISK_MAX], *taken_bits[DISK_MAX];
 
     _Atomic uint64_t confirmed_batch, confirmed_epoch; /* control thread writes */
@@ -83,22 +84,23 @@ static inline size_t disk_sync_words(const struct disk_sync *sync, unsigned disk
     return (size_t)((disk_map_nchunks(disks_map(sync->disks, disk)) + 63) / 64);
 }
 
-/* Chunks set in the frozen bitmap. */
+/* Returns the next chunk of [from, end) that is set in the frozen bitmap; end if there is none. */
 uint64_t disk_sync_next_chunk(const struct disk_sync *sync, unsigned disk, uint64_t from, uint64_t end);
 void disk_sync_clear_chunk(const struct disk_sync *sync, unsigned disk, uint64_t chunk);
 void disk_sync_send(const struct disk_sync *sync, enum message_type type, unsigned disk, uint64_t number,
                     const void *payload, size_t len);
 
 /*
- * Limits the log in the last pass, in which nothing is taken out: the guest may write as much of what the
- * log can hold as the pass has done of its chunks.
+ * Limits the log in the last pass, in which nothing is taken out of it: the guest may fill the same share of
+ * the log as the pass has done of its chunks.
  */
 void disk_sync_limit_log(const struct disk_sync *sync);
 void disk_sync_begin_pass(struct disk_sync *sync);
-/* One step of a pass. False: nothing can be done now, or *status says what failed. *over: all is sent. */
+/* Makes one step of a pass. False: nothing can be done now, or *status is the failure. *over: everything is
+ * sent. */
 bool disk_sync_do_pass(struct disk_sync *sync, uint64_t number, struct staged_epoch **batch, bool *over,
                        int *status);
-/* Takes the standby's confirmations: chunks in its images need not be sent again. */
+/* Takes the standby's confirmations and clears the bits of the chunks that its images have. */
 void disk_sync_take_confirmations(struct disk_sync *sync);
 
 #endif

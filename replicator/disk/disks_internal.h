@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inside of struct disks, for its own files only:
+ * struct disks, for its own files only:
  *
- *   disk_set.c       what the set consists of, its images' locks and sync, why a write failed
- *   disk_server.c    nbdkit: start, restart, what it reports
- *   disks.c          open and close: calls all the others
+ *   disk_set.c       the members of the set, the images' locks and sync, why a write failed
+ *   disk_server.c    nbdkit: start, restart, its reports
+ *   disks.c          open and close; calls all the others
  *   disks_mode.c     orders, and making everything durable
  *   disks_epoch.c    primary: boundary and collecting
  *   disks_standby.c  standby: journal, images, the marker of a synchronisation
@@ -40,7 +40,7 @@ struct disk {
     gint64 started_us;
     unsigned quick_ends; /* in a row */
     char *fault;         /* what status says is wrong, or NULL */
-    bool fault_passes;   /* by itself: it is forgotten some time after it was mended */
+    bool fault_passes;   /* the fault can end by itself: it is cleared some time after its last report */
     guint fault_timer;
 
     /* Guarded by disks->mutex: the last order. */
@@ -50,7 +50,7 @@ struct disk {
 
     /* Capture thread. */
     uint64_t cut;   /* head at the last boundary */
-    uint64_t taken; /* collected so far; tail follows in steps */
+    uint64_t taken; /* position up to which records are collected; tail follows in steps */
     bool cut_detached;
     unsigned epochs_kept; /* since tail was moved */
     /* Shared: where each epoch ended, by its number. Capture thread writes, control reads what was acked. */
@@ -67,12 +67,12 @@ struct disks {
     struct disks_config config; /* strings are owned */
     struct disk disk[DISK_MAX];
     uint64_t len[DISK_MAX]; /* exported bytes */
-    uint64_t log_limit;     /* capture thread: the last one but 0 */
+    uint64_t log_limit;     /* capture thread: the last limit that was not 0 */
     unsigned n;
     struct disk_journal *journal;
     GQueue held;         /* applier thread: struct held_epoch*, withheld from shared images */
     size_t held_bytes;   /* applier thread: of them all */
-    GThreadPool *syncer; /* one thread: a sync takes as long as the disks like */
+    GThreadPool *syncer; /* one thread, since a sync may take long */
     GMutex mutex;
     GCond synced;
     char *failure;       /* guarded */
@@ -97,38 +97,39 @@ struct disks {
 
 /* ---- disk_set.c: any thread ---- */
 
-/* The path of a file in the state folder (g_free). */
+/* Returns the path of a file in the state folder (g_free). */
 char *disks_state_path(const struct disks *disks, const char *name);
-/* What disks_failure will say: a sentence, instead of the one before. */
+/* Sets the sentence that disks_failure returns. */
 void disks_keep_failure(struct disks *disks, const char *why);
-/* The same: what was done to the disk's image when it failed. */
+/* Sets that sentence from a failed operation (`doing`) on the disk's image. */
 void disks_keep_image_failure(const struct disk *disk, const char *doing, int status);
-/* The same: what could not be written, a file in the state folder. */
+/* Sets that sentence from a file (`name`) of the state folder that could not be written. */
 void disks_keep_file_failure(struct disks *disks, const char *what, const char *name, int status);
 
-/* Sets error to what was done, to what, and the words of -errno. Always false. */
+/* Sets error from what was done, its object and -errno. Always returns false. */
 bool disks_open_failed(GError **error, int status, const char *what, const char *name);
 
 /* ---- disk_server.c: control thread ---- */
 
-/* The socket that QEMU connects to, and the eventfd that nbdkit reports by. */
+/* Makes the socket that QEMU connects to, and the eventfd that nbdkit signals. False and error. */
 bool disk_server_open(struct disk *disk, GError **error);
-/* Starts nbdkit. When that one ends, another is started. */
+/* Starts nbdkit, and starts it again whenever it ends. False and error. */
 bool disk_server_start(struct disk *disk, GError **error);
-/* Ends nbdkit. Also for a server that was opened in part. */
+/* Ends nbdkit and closes the socket. Also for a server that was opened only partially. */
 void disk_server_close(struct disk *disk);
 
 /* ---- the others ---- */
 
 /*
- * Control thread: a server has carried an order out, or has ended. Begins the sync that disks_make_durable
- * waits for, once every server has.
+ * Notes that a server has carried out an order, or has ended. Once every server has, begins the sync that
+ * disks_make_durable waits for. Control thread.
  */
 void disks_mode_server_changed(struct disks *disks);
-/* The thread that syncs. False and error: there is none left. Closing waits for what it is doing. */
+/* Starts the thread that syncs. False and error if no thread can be made. Closing waits until its sync is
+ * done. */
 bool disks_mode_open(struct disks *disks, GError **error);
 void disks_mode_close(struct disks *disks);
-/* Replays the journal and empties it, before anything else uses the images. */
+/* Replays the journal and empties it, before anything else uses the images. False and error. */
 bool disks_standby_open(struct disks *disks, GError **error);
 
 #endif

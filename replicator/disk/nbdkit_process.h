@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nbdkit with our plugin: serves one disk of the VM to its QEMU over a Unix socket.
+ * Starts nbdkit with understudy's plugin, which serves one disk of the VM to its QEMU over a Unix socket.
  *
- * The replicator makes the listening socket and nbdkit inherits it (socket activation), so that QEMU can
- * connect from the moment the socket is there: it waits in the queue until nbdkit, or the one started after
- * it, answers. Nobody ever waits for nbdkit to be ready.
+ * The replicator makes the listening socket and nbdkit inherits it (socket activation). So QEMU can connect
+ * as soon as the socket exists: its connection waits in the queue until this nbdkit, or the next one,
+ * answers. No code waits until nbdkit is ready.
  *
- * nbdkit ends when the replicator does. Starting it again after it ended is the caller's business, with the
- * same socket and descriptors. Control thread only.
+ * nbdkit ends when the replicator does. After nbdkit has ended, the caller may start it again with the same
+ * socket and descriptors. Control thread only.
  */
 #ifndef UNDERSTUDY_REPLICATOR_NBDKIT_PROCESS_H
 #define UNDERSTUDY_REPLICATOR_NBDKIT_PROCESS_H
@@ -26,11 +26,12 @@ struct nbdkit_start {
     int shm_fd, image_fd, map_fd, attention_fd;
 };
 
-/* The socket that QEMU connects to: listening, close-on-exec; a stale one at path goes. -1 and error. */
+/* Makes the listening socket (close-on-exec) that QEMU connects to; removes an old one at path. Returns the
+ * fd, or -1 and error. */
 int nbdkit_listen(const char *path, GError **error);
 /*
- * Starts it; exited is called once when it has ended. NULL and error: it could not be run (not installed, no
- * plugin). A plugin that does not like what it is given ends at once and says why in the log.
+ * Starts nbdkit; exited is called once when it has ended. NULL and error: it could not be run (not installed,
+ * no plugin). A plugin that refuses its parameters ends at once and logs why.
  */
 struct child_process *nbdkit_process_start(const struct nbdkit_start *start, child_process_exited exited,
                                            void *opaque, GError **error);

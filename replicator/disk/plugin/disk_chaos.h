@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Planted faults of nbdkit's plugin, for the tests that show that the tests would notice. In the variant
- * built with UNDERSTUDY_CHAOS only; otherwise nothing.
+ * Planted faults of nbdkit's plugin, for tests that show that other tests would notice them. They exist only
+ * in the variant that is built with UNDERSTUDY_CHAOS.
  *
- *   UNDERSTUDY_DISK_FAULT=NAME       commits that fault (see where disk_chaos_has is asked)
- *   UNDERSTUDY_DISK_DIE=STEP:COUNT   is killed the COUNT-th time that a change has come to that step
+ *   UNDERSTUDY_DISK_FAULT=NAME       makes that fault (see the calls of disk_chaos_has)
+ *   UNDERSTUDY_DISK_DIE=STEP:COUNT   kills nbdkit when a change reaches that step for the COUNT-th time
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_CHAOS_H
 #define UNDERSTUDY_REPLICATOR_DISK_CHAOS_H

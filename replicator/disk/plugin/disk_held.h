@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A shared disk's held changes (disk_log.h, DISK_HELD): they are in the log ring only, until the epoch that
- * has them is safe on the other host; then they are written to the image, in order. Reads see the image
+ * Keeps a shared disk's held changes (disk_log.h, DISK_HELD). They are only in the log ring until the epoch
+ * that has them is safe on the other host; then they are written to the image, in order. Reads see the image
  * and, over it, the held changes.
  *
- * The list of held changes is this process's own and short: the ring has the data, and a producer that
- * starts on the shared memory of a killed one builds the list from it again.
+ * The list of held changes is private to this process. The ring has the data, and a producer that starts on
+ * the shared memory of a killed one builds the list from the ring again.
  *
  * Locks: `list_lock` is a read-write lock on the list. `flush_lock` is held by the thread that writes to
  * the image, so that a change of mode can wait until no thread does. Order: flush_lock, then list_lock.
@@ -41,15 +41,15 @@ struct disk_held {
 void disk_held_init(struct disk_held *held, struct disk_shm *shm, uint64_t ring_len, uint64_t export_len,
                     int image);
 void disk_held_destroy(struct disk_held *held);
-/* Builds the list from the ring, from shm->flushed to head. 0 or -errno. Before anything else. */
+/* Builds the list from the ring, from shm->flushed to head, before anything else. Returns 0 or -errno. */
 int disk_held_rebuild(struct disk_held *held, uint64_t head);
-/* The record that the ring has at position, the newest of all. 0 or -ENOMEM. Under the ring's mutex. */
+/* Adds the newest record, which the ring has at position. Returns 0 or -ENOMEM. Under the ring's mutex. */
 int disk_held_add(struct disk_held *held, const struct disk_record *record, uint64_t position);
-/* Reads the disk as the guest has written it. 0 or -errno. Any thread. */
+/* Reads the disk as the guest has written it. Returns 0 or -errno. Any thread. */
 int disk_held_read(struct disk_held *held, void *buffer, size_t len, uint64_t offset);
 /*
- * Writes the held changes before `upto` to the image, and moves shm->flushed. Only while DISK_WRITABLE is
- * in force. 0 or -errno: then the rest is still held.
+ * Writes the held changes before position `upto` to the image, and moves shm->flushed. Only while
+ * DISK_WRITABLE is in force. Returns 0, or -errno: then the rest is still held.
  */
 int disk_held_flush(struct disk_held *held, uint64_t upto);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What disk_log_open.c and disk_log_write.c share: the producer itself. */
+/* struct disk_log, the producer of a disk's log; for disk_log_open.c and disk_log_write.c only. */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_LOG_INTERNAL_H
 #define UNDERSTUDY_REPLICATOR_DISK_LOG_INTERNAL_H
 
@@ -27,15 +27,16 @@ struct disk_log {
     struct range_lock ranges;
     struct disk_held held; /* of a shared disk */
     bool shared;
-    uint64_t cold_head; /* listener: head when the ring's memory was last given back */
+    uint64_t cold_head; /* listener: head when the ring's memory was last returned to the kernel */
     pthread_t listener, flusher;
     bool listens, flushes;
     atomic_bool stop;
 };
 
-/* What the image's failure was, for the replicator. Returns status. */
+/* Reports a failure of the image to the replicator. Returns status. */
 int disk_log_report(struct disk_log *log, int status, uint64_t offset);
 
+/* Returns whether the range lies within the disk. */
 static inline bool disk_log_has(const struct disk_log *log, uint64_t offset, uint64_t len)
 {
     return offset <= log->export_len && len <= log->export_len - offset;

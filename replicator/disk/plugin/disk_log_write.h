@@ -26,11 +26,11 @@ struct disk_log_descriptors {
 };
 
 /*
- * Maps and checks the shared memory. 0 or -errno; *why is then a sentence (static) that says what is wrong
- * with it. Nothing is changed yet: that is disk_log_start's.
+ * Maps and checks the shared memory, and changes nothing. Returns 0, or -errno with a static sentence in *why
+ * that says what is wrong.
  */
 int disk_log_open(struct disk_log **out, const struct disk_log_descriptors *descriptors, const char **why);
-/* How long a change waits for room in the ring before logging is given up. DISK_ROOM_WAIT_MS if not called.
+/* Sets how long a change waits for room in the ring before logging is given up. Default: DISK_ROOM_WAIT_MS.
  */
 void disk_log_set_room_wait(struct disk_log *log, unsigned milliseconds);
 /*
@@ -38,24 +38,24 @@ void disk_log_set_room_wait(struct disk_log *log, unsigned milliseconds);
  * waiting order, and starts a thread that waits for orders (so: after the last fork). 0 or -errno.
  */
 int disk_log_start(struct disk_log *log);
-/* Ends the thread and unmaps. No request may be under way. NULL is nothing. */
+/* Ends the thread and unmaps the memory. No request may be under way. NULL is allowed. */
 void disk_log_close(struct disk_log *log);
 
+/* Returns the disk's length in bytes. */
 uint64_t disk_log_export_len(const struct disk_log *log);
 
 /*
- * The requests. Any thread; offset + len is at most the export's length (-EPERM otherwise). 0 or -errno:
- * -EPERM if the disk is not writable here; the image's own error otherwise, which the shared memory then has
- * too.
+ * The requests. Any thread. Each returns 0 or -errno. -EPERM: offset + len is beyond the disk, or the disk is
+ * not writable here. Other errors are the image's; the shared memory then has them too.
  */
 int disk_log_read(struct disk_log *log, void *buffer, uint32_t len, uint64_t offset);
 int disk_log_write(struct disk_log *log, const void *data, uint32_t len, uint64_t offset);
-/* may_trim: the blocks may be given back. Reads as zeroes afterwards either way. */
+/* Makes the range read as zeroes. may_trim: its blocks may be returned to the file system. */
 int disk_log_zero(struct disk_log *log, uint64_t len, uint64_t offset, bool may_trim);
 /*
- * Tells whether the image has a hole at offset (*is_hole), and for how many bytes from there on that is
- * true, at most len. Waits for changes under way in [offset, offset + len), so that none of them is taken
- * for a hole. 0 or -errno.
+ * Returns in *is_hole whether the image has a hole at offset, and in *extent_len for how many bytes from
+ * there that is so, at most len. Waits for changes under way in [offset, offset + len), so that none of them
+ * is reported as a hole. Returns 0 or -errno.
  */
 int disk_log_extent(struct disk_log *log, uint64_t len, uint64_t offset, bool *is_hole, uint64_t *extent_len);
 /* Asks the kernel to read ahead. */

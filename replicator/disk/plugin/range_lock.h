@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Exclusion by range of a disk: the holder of [offset, offset + len) is alone there. Others wait, first
+ * Locks ranges of a disk: only one holder may have any byte of [offset, offset + len). Others wait, first
  * come first served, so that a request for the whole disk is not starved by a stream of small ones. Any
  * thread.
  */
@@ -28,7 +28,7 @@ struct range_lock {
 void range_lock_init(struct range_lock *lock);
 void range_lock_destroy(struct range_lock *lock);
 /*
- * Takes the range, after all earlier holders and waiters of any of its bytes. range is the lock's until
+ * Takes the range, after all earlier holders and waiters of any of its bytes. The lock uses *range until
  * range_release.
  */
 void range_acquire(struct range_lock *lock, struct range *range, uint64_t offset, uint64_t len);
