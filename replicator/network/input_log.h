@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Copies of what the guest received. The primary tells the secondary of the first frames of each epoch; at
- * takeover the secondary gives the guest again those that came after the epoch it resumes. A request that
- * reached the dead host is so answered at once, without waiting for the client's retransmission timer (200 ms
- * and more). Frames may be given twice or be missing: networks do that, and nothing but the delay depends on
- * it. Hence all bounds here drop.
+ * Keeps copies of frames that the guest received. The primary sends the first frames of each epoch to the
+ * secondary. At a takeover the secondary gives the guest again the frames that came after the epoch that it
+ * resumes. So a request that reached the dead host is answered at once, and the client need not wait for its
+ * retransmission timer (200 ms and more). Frames may come twice or be missing, as on any network; only the
+ * delay depends on them. So when a limit is reached, frames are dropped.
  *
- * Threads: input_log_boundary is the capture thread's, in the pause; the rest the control thread's.
+ * Threads: input_log_boundary is the capture thread's, in the pause; all else is the control thread's.
  */
 #ifndef UNDERSTUDY_REPLICATOR_INPUT_LOG_H
 #define UNDERSTUDY_REPLICATOR_INPUT_LOG_H
@@ -17,23 +17,28 @@
 
 struct input_log;
 
-/* A frame (head included) that NIC nic's guest received in epoch. */
+/* Sends a copy of a frame (its length included) that the guest received by NIC nic in epoch. */
 typedef void (*input_log_send)(void *opaque, unsigned nic, uint64_t epoch, const uint8_t *frame, size_t len);
 
+/* Makes an inactive log without NICs. */
 struct input_log *input_log_new(input_log_send send, void *opaque);
+/* Closes the sockets and frees the log. */
 void input_log_free(struct input_log *log);
-/* Takes over both fds, when it succeeds: mirror (QEMU to us) and inject (us to QEMU). 0 or -E2BIG. */
+/* Adds a NIC with its sockets: mirror (from QEMU) and inject (to QEMU). Takes over both on success. Returns 0
+ * or -E2BIG. */
 int input_log_add_nic(struct input_log *log, int mirror_fd, int inject_fd);
-/* Primary: whether copies are wanted now. */
+/* On the primary: starts or stops copying. */
 void input_log_set_active(struct input_log *log, bool active);
+/* Marks the end of the epoch. Capture thread, with the guest paused. */
 void input_log_boundary(struct input_log *log, uint64_t epoch);
-/* Secondary: a copy came. Untrusted. */
+/* On the secondary: keeps a copy that came from the peer, which is untrusted. */
 void input_log_received(struct input_log *log, unsigned nic, uint64_t epoch, const uint8_t *frame,
                         size_t len);
-/* Secondary: the epoch is held; copies of it and before are of no more use. */
+/* On the secondary: drops copies of this epoch and of earlier ones, because the epoch is acked. */
 void input_log_acked(struct input_log *log, uint64_t epoch);
+/* Drops all copies. */
 void input_log_reset(struct input_log *log);
-/* After takeover: gives the guest what is left. */
+/* After a takeover: gives the guest the copies that are left. */
 void input_log_inject(struct input_log *log);
 
 #endif

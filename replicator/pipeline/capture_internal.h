@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inside of struct capture_thread, for its own files only:
+ * struct capture_thread, for its own files only:
  *
- *   capture_orders.c   orders, and what the thread tells; calls none of the others
- *   capture_figures.c  what status shows; calls none of the others
- *   capture_epochs.c   epoch after epoch
- *   capture_thread.c   the thread's life, the first synchronisation; calls all the others
+ *   capture_orders.c   orders, and the thread's notes; calls none of the others
+ *   capture_figures.c  figures for status; calls none of the others
+ *   capture_epochs.c   cuts epoch after epoch
+ *   capture_thread.c   start and end of the thread, the first synchronisation; calls all the others
  */
 #ifndef UNDERSTUDY_REPLICATOR_CAPTURE_INTERNAL_H
 #define UNDERSTUDY_REPLICATOR_CAPTURE_INTERNAL_H
@@ -25,7 +25,7 @@ struct capture_order {
     enum capture_mode mode;
     uint64_t generation, term, first_epoch;
     bool resync;
-    uint64_t held_epoch; /* resync: the peer holds this one at least */
+    uint64_t held_epoch; /* resync: the peer holds at least this epoch */
     struct connection *connection;
 };
 
@@ -45,7 +45,7 @@ struct capture_thread {
 
     /* The thread's own. */
     bool tracking, syncing_disks;
-    bool first_epoch_due;       /* of this synchronisation: it has not been cut yet */
+    bool first_epoch_due;       /* the first epoch of this synchronisation has not been cut yet */
     uint64_t next_epoch, batch; /* batch: number of the last one */
     struct pacing pacing;
 
@@ -58,26 +58,26 @@ struct capture_thread {
 /* ---- capture_orders.c: the capture thread's side ---- */
 
 /*
- * The thread begins with the newest order; what it may have been torn from is over. *stop: one that came
- * since the last order and has not been answered, its generation; else 0. It may be this order or one that
- * this order has replaced.
+ * Takes the newest order, which the thread carries out next, and ends an interruption of hypervisor calls.
+ * *stop: the generation of a stop that came since the last order and has not been answered, else 0. The stop
+ * may be this order, or one that this order has replaced.
  */
 struct capture_order capture_order_take(struct capture_thread *t, uint64_t *stop);
-/* Whether this is still the newest order. */
+/* Returns whether this is still the newest order. */
 bool capture_order_is_current(struct capture_thread *t, const struct capture_order *order);
-/* Control thread: replaces the order and wakes the thread. Takes over order->connection's reference. */
+/* Replaces the order and wakes the thread. Takes over the reference of order.connection. Control thread. */
 void capture_order_give(struct capture_thread *t, struct capture_order order);
-/* Tells the control thread what happened. */
+/* Posts a note to the control thread. last: the epoch was the last one. */
 void capture_note(struct capture_thread *t, enum note_kind kind, uint64_t generation, uint64_t epoch,
                   bool last);
-/* Tells it that the order failed: what could not be done, and the hypervisor's words or -errno's. */
+/* Posts that the order failed: what could not be done, with the hypervisor's message or that of -errno. */
 void capture_note_failure(struct capture_thread *t, uint64_t generation, int status, const char *what);
 
 /* ---- capture_figures.c ---- */
 
 void capture_figures_open(struct capture_figures *figures);
 void capture_figures_close(const struct capture_figures *figures);
-/* An epoch was cut. Capture thread. */
+/* Adds an epoch that was cut to the figures. Capture thread. */
 void capture_figures_record(struct capture_thread *t, const struct capture_report *report);
 
 /* ---- capture_epochs.c: capture thread ---- */

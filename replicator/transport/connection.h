@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A transport shared by the thread that receives on it and the thread that sends on it. Reference-counted;
- * the last reference frees the transport. id tells one connection from the next: what arrives from an older
- * one is dropped.
+ * A transport that the receiving thread and the sending thread share. It is reference-counted; the last
+ * reference frees the transport. The id distinguishes connections: what comes from an older one is dropped.
  */
 #ifndef UNDERSTUDY_REPLICATOR_CONNECTION_H
 #define UNDERSTUDY_REPLICATOR_CONNECTION_H
@@ -17,10 +16,12 @@
 struct connection {
     struct transport *transport;
     uint64_t id;
-    struct wire_images said, heard; /* what the HELLOs said; written before LINK_UP */
+    struct wire_images said,
+        heard; /* origins in the HELLOs of this side and of the peer; written before LINK_UP */
     _Atomic unsigned references;
 };
 
+/* Makes a connection with one reference; takes over the transport. */
 static inline struct connection *connection_new(struct transport *transport, uint64_t id)
 {
     struct connection *connection = g_new0(struct connection, 1);
@@ -30,12 +31,14 @@ static inline struct connection *connection_new(struct transport *transport, uin
     return connection;
 }
 
+/* Takes another reference. Any thread. */
 static inline struct connection *connection_get(struct connection *connection)
 {
     atomic_fetch_add_explicit(&connection->references, 1, memory_order_relaxed);
     return connection;
 }
 
+/* Drops a reference. Any thread. NULL is allowed. */
 static inline void connection_put(struct connection *connection)
 {
     if (!connection || atomic_fetch_sub_explicit(&connection->references, 1, memory_order_acq_rel) != 1)
@@ -44,7 +47,7 @@ static inline void connection_put(struct connection *connection)
     g_free(connection);
 }
 
-/* Any thread: both directions end; the receiving thread reports it. */
+/* Ends both directions; the receiving thread reports that. Any thread. */
 static inline void connection_shutdown(struct connection *connection)
 {
     connection->transport->ops->shutdown(connection->transport);

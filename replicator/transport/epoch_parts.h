@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts of messages and epochs that are the same on every transport: header, page index, device state
- * delta, commit record. See proto/epoch_wire.h for the bytes. The device state travels as a delta against
- * the last one sent on this connection. Both ends keep that last one, and the receiver's changes only when
- * an epoch arrived whole.
+ * Encodes and decodes the parts of messages and epochs that are the same on every transport: header, page
+ * index, device state delta, commit record (proto/epoch_wire.h has the bytes). The device state is sent as a
+ * delta against the last one sent on this connection. Both ends keep that last one; the receiver replaces it
+ * only when an epoch has come whole.
  *
  * Not thread-safe: an encoder belongs to the connection's sending side, a decoder to its receiving side.
  */
@@ -20,7 +20,7 @@
 
 #define EPOCH_MAX_DELTA (24u << 20)
 
-/* Bytes that grow as needed and are kept: no allocation once the usual size is reached. */
+/* A buffer that grows as needed and is kept, so that nothing is allocated once it has its usual size. */
 struct bytes {
     uint8_t *at;
     size_t len, capacity;
@@ -61,13 +61,13 @@ struct epoch_decoder {
 };
 
 /*
- * Fills pages[] from the index, and where the disk section lies; pages that carry bytes, and after them the
- * disk section, have consecutive ring pages, from first_slot on. -EPROTO where the index contradicts
- * wire->ndata.
+ * Fills pages[] from the index, and the place of the disk section. The pages that carry bytes, and after them
+ * the disk section, have consecutive ring pages from first_slot on. Returns 0, or -EPROTO if the index
+ * contradicts wire->ndata.
  */
 int epoch_take_index(const struct staging *staging, struct staged_epoch *epoch, const struct wire_epoch *wire,
                      const uint8_t *index, uint32_t first_slot);
-/* 0 if the commit record is of this epoch and its checksum is crc, else -EPROTO. */
+/* Returns 0 if the commit record is of this epoch and its checksum is crc, else -EPROTO. */
 int epoch_check_commit(const struct wire_header *header, const struct wire_epoch *wire,
                        const struct wire_commit *commit, uint32_t crc);
 /* Applies the delta and fills epoch->devstate. Called last, when nothing else can fail. 0 or -EPROTO. */

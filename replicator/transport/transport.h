@@ -3,10 +3,10 @@
  * A transport carries staged epochs one way and small messages both ways between the two replicators of one
  * VM. Implementations: tcp (tcp.c) and rdma (rdma/rdma.c).
  *
- * Threads: send_epoch is called by one sender thread; send_message by any thread (serialised inside); receive
- * by one receiver thread. shutdown may be called by any thread and makes the others return -ENOTCONN
- * promptly. Every blocking call is bounded: a peer that stops reading or sends half a frame and stalls ends
- * in -ETIMEDOUT.
+ * Threads: send_epoch is called by one sender thread; send_message by any thread (calls are serialised
+ * inside); receive by one receiver thread. shutdown may be called by any thread and makes the other calls
+ * return -ENOTCONN promptly. Every blocking call has a time limit: if a peer stops reading, or sends half a
+ * message and stalls, the call returns -ETIMEDOUT. Functions return 0 or -errno unless they say otherwise.
  */
 #ifndef UNDERSTUDY_REPLICATOR_TRANSPORT_H
 #define UNDERSTUDY_REPLICATOR_TRANSPORT_H
@@ -29,19 +29,20 @@ enum message_type {
     MESSAGE_HANDOVER = 6,      /* planned failover: epoch n is the last; promote when it is applied */
     MESSAGE_HANDOVER_DONE = 7, /* secondary runs the guest; the old primary may quit */
     MESSAGE_GOODBYE = 8,       /* protection ends: reason (guest shut down, stopped, hypervisor died) */
-    MESSAGE_FENCED = 9,        /* your term is old: stop */
+    MESSAGE_FENCED = 9,        /* the receiver's term is old: it must stop */
     MESSAGE_KEEPALIVE = 10,
     /* Disks; arg is the disk's number. See proto/disk_wire.h for the payloads. */
     MESSAGE_DISK_BITS = 11,  /* secondary: words of its dirty-block map, from word n on */
     MESSAGE_DISK_STATE = 12, /* secondary: length, pair, whether the map can be trusted; after the bits */
     MESSAGE_DISK_PAIR = 13,  /* primary: a new pair begins */
-    MESSAGE_DISK_HASH_REQUEST = 14, /* primary: hashes of chunks from n on, please */
-    MESSAGE_DISK_HASHES = 15,       /* secondary: here they are */
-    MESSAGE_BEAT = 17,              /* a heartbeat that asks or answers: its packet is the payload */
+    MESSAGE_DISK_HASH_REQUEST = 14, /* primary: asks for hashes of chunks from n on */
+    MESSAGE_DISK_HASHES = 15,       /* secondary: these hashes */
+    MESSAGE_BEAT = 17,              /* a heartbeat with a query or an answer: its packet is the payload */
     MESSAGE_DISK_FLUSHED = 16,      /* primary: a shared disk's image has all writes up to epoch n */
 };
 
-/* Whether the secondary could take over is not known yet: its QEMU has yet to load this VM's device state. */
+/* It is not known yet whether the secondary could take over: its QEMU has not loaded this VM's device state
+ * yet. */
 #define ACK_UNTRIED 1u
 
 struct transport_message {
@@ -66,23 +67,25 @@ struct transport_received {
 
 struct transport_ops {
     const char *name;
-    /* The epoch's staging memory must stay until epochs_done counts it. */
+    /* Sends an epoch. Its staging memory must stay until epochs_done counts the epoch. */
     int (*send_epoch)(struct transport *t, uint64_t term, const struct staging *staging,
                       const struct staged_epoch *epoch);
-    /* How many of the epochs sent, in order, need their staging memory no more, or -errno. Sender thread. */
+    /* Returns how many of the epochs sent, in order, no longer need their staging memory, or -errno. Sender
+     * thread. */
     int64_t (*epochs_done)(struct transport *t);
     /*
-     * To be asked for each time before waiting: a descriptor that is readable when epochs_done may have
-     * grown since that was asked last, or becomes it then; -1 where send_epoch returns with all done. Sender
-     * thread; if another thread sends at the same time, it may take the wake-up.
+     * Returns a descriptor that is or becomes readable when epochs_done may have grown since its last call;
+     * -1 if send_epoch returns only when all is done. To be called each time before waiting. Sender thread.
+     * If another thread sends at the same time, it may take the wake-up.
      */
     int (*done_fd)(struct transport *t);
-    /* Waits until what was sent has left this host, not long. Before a shutdown that should lose nothing. */
+    /* Waits a short time until what was sent has left this host. To be called before a shutdown that should
+     * lose nothing. */
     void (*flush)(struct transport *t);
     int (*send_message)(struct transport *t, const struct transport_message *message);
-    /* Blocks until a message or a whole epoch is there. Pages land directly in staging. */
+    /* Blocks until a message or a whole epoch has come. Pages are received directly into staging. */
     int (*receive)(struct transport *t, struct staging *staging, struct transport_received *out);
-    /* The receiver's staging has room again: the peer may be waiting for it. Any thread; never blocks. */
+    /* Tells the peer that the receiver's staging has room again. Any thread; never blocks. */
     void (*room)(struct transport *t);
     void (*shutdown)(struct transport *t);
     void (*free)(struct transport *t);
@@ -93,8 +96,7 @@ struct transport {
     const struct transport_ops *ops;
 };
 
-/* TCP over an already connected socket, which the transport owns from here on. stall_ms bounds each blocked
- * step. */
+/* Makes a TCP transport on a connected socket, which it takes over. stall_ms limits each step that blocks. */
 struct transport *transport_tcp_new(int fd, unsigned stall_ms);
 
 #endif
