@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See histogram.h. Values below 64 have a bucket each; above, the six bits after the leading one pick the
- * sub-bucket.
+ * The buckets of a histogram (histogram.h). Each value below 64 has its own bucket; above, the six bits after
+ * the leading one choose the sub-bucket.
  */
 #include "common/histogram.h"
 

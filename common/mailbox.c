@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See mailbox.h. The eventfd is written after the enqueue and read before the dequeue, so a letter can be
- * found without its wake-up (harmless: an extra round) but never the other way round.
+ * The queue and the wake-ups of a mailbox (mailbox.h). The eventfd is written after the enqueue and read
+ * before the dequeue. So a letter may be found before its wake-up, which costs one more round, but a wake-up
+ * is never lost.
  */
 #include "common/mailbox.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See priority.h. On Linux niceness is a thread's, not a process's: each is given its own. And where the
- * kernel groups processes by session (CONFIG_SCHED_AUTOGROUP, which distributions have on), a thread's
- * niceness counts inside its session only; between sessions it is that of the group, set through any member.
+ * Sets the niceness of all threads of a process (priority.h). On Linux niceness belongs to a thread, not to a
+ * process, so each thread gets it. If the kernel groups processes by session (CONFIG_SCHED_AUTOGROUP, which
+ * distributions switch on), a thread's niceness counts only inside its session. Between sessions the niceness
+ * of the group counts, which is set through any member.
  */
 #include "common/priority.h"
 

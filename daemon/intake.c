@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See intake.h. All on the main thread, but for the serving threads, which touch nothing but their own struct
- * served and the counter of those there are. That counter is shared by reference, since an intake may be
- * freed before its last thread ends.
+ * Keeps the waiting connections of a socket and starts a thread for each request (intake.h). All of it runs
+ * on the main thread, except the serving threads. These use only their own struct served and the counter of
+ * serving threads, which is reference-counted, since an intake may be freed before its last thread ends.
  */
 #include "daemon/intake.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who waits for a VM to be gone from this host: `stop` and `shutdown`. Main thread only. Each waiter is told
- * once: when the VM's replicator is gone (its QEMU and its disks' servers ended before it), or when its time
- * is over.
+ * Keeps the requests (`stop`, `shutdown`) that wait until a VM is gone from this host. Main thread only. Each
+ * waiter is called once: when the VM's replicator has ended (its QEMU and its disks' servers end before it),
+ * or when its time is over.
  */
 #include "daemon/daemon.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See files.h. The head of a qcow2 image names the file behind it: bytes 8 to 15 where the name stands, 16 to
- * 19 how long it is, big-endian. The images are the user's, but what is read is checked like anybody's.
+ * Finds the backing files of qcow2 images (files.h). The head of a qcow2 image names its backing file: bytes
+ * 8 to 15 are the offset of the name, bytes 16 to 19 its length, big-endian. The images are the user's, but
+ * their content is checked as untrusted bytes.
  */
 #include <fcntl.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See files.h. The host where the guest runs tells digests, the other one says whether its own are the same:
- * who may ask a daemon on its port learns nothing of a file that he does not know already.
+ * Compares a list of files between two hosts (files.h). The guest's host sends its digests, and the other
+ * host answers whether its own are the same. So a client of the daemon's port learns nothing about a file
+ * that it does not know already.
  */
 #include <gio/gio.h>
 #include <string.h>

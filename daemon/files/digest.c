@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See files.h. A digest is remembered by device, inode, length and both times of change: who writes to a file
- * changes them. One that changed a moment ago is not remembered, since the clock of file systems is coarse. A
- * block device has no such times: its digest is by samples, and remembered for some minutes.
+ * Computes the digest of a file and remembers it (files.h). The key is device, inode, length and both times
+ * of change: each write to a file changes one of them. The digest of a file that changed a moment ago is not
+ * remembered, since the clock of file systems is coarse. A block device has no such times, so its digest is
+ * remembered for ten minutes.
  */
 #include <errno.h>
 #include <fcntl.h>

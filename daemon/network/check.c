@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See network.h: a check of both hosts.
+ * Checks the guest's network on both hosts (network.h):
  *
  *   this host                                the peer
  *   NetworkRequest {taps, nonce} ----------> looks at its devices, listens on their bridges
@@ -8,7 +8,7 @@
  *   frames on this host's bridges ~ ~ ~ ~ ~> hears them, or not
  *                 <------------------------- NetworkHeard, as soon as all were heard; at last after 1.5 s
  *
- * What the peer says is untrusted: its names are checked before a sentence speaks of them.
+ * The peer's answer is untrusted: its names are checked before they appear in a sentence.
  */
 #include <errno.h>
 #include <gio/gio.h>

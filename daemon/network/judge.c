@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See network.h: what is wrong with a tap device, a sentence each that names the host and says what to do.
- * Pure. A tap without a reader has no carrier: only that it is switched on is asked for.
+ * Judges the tap devices of the two hosts (network.h): for each fault, a sentence that names the host and
+ * says what to do. Pure. A tap device that no QEMU has open has no carrier, so only its administrative state
+ * is checked.
  */
 #include "daemon/network/network.h"
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * See network.h. A probe's frame: destination, source, ethertype 0x88B5 (IEEE 802's for local experiments),
- * "understudy-probe", the nonce, the tap's number, the length of the longest frame that is sent, zeros. It
- * leaves the bridge's own port, as a frame of the host itself would, for the other bridge's own address: the
- * network carries it like any other, and no third host takes it.
+ * Sends test frames between the bridges of the two hosts, and recognises them (network.h). A test frame has:
+ * destination, source, ethertype 0x88B5 (IEEE 802, local experiments), "understudy-probe", the nonce, the
+ * tap's number, the length of the longest frame that is sent, zeros. It leaves by the bridge's own port, as a
+ * frame of the host itself would, and its destination is the other bridge's own MAC address. So the network
+ * carries it like any other frame, and no third host receives it.
  *
- * Where bridges filter VLANs the host's own port may be in another VLAN than the guest's, and Open vSwitch
- * shows no port of its own: frames there say nothing, and none is sent.
+ * If a bridge filters VLANs, the host's own port may be in another VLAN than the guest's; Open vSwitch has no
+ * port of its own that is visible. Test frames would prove nothing there, so none is sent.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of the capture thread, and the first synchronisation. See capture_thread.h; capture_internal.h
- * lists its other files.
+ * Start and end of the capture thread, and the first synchronisation (capture_thread.h; capture_internal.h
+ * lists the other files).
  *
- * The thread has no real-time priority, though that would save some 70 us of each pause: in bursts of work it
- * kept the control thread from giving signs of life, and the other host took over from a living one.
+ * The thread has no real-time priority, although that would save about 70 us of each pause: in bursts of work
+ * it kept the control thread from sending heartbeats, and the other host took over from a living one.
  */
 #include <errno.h>
 #include <sys/prctl.h>
