@@ -73,7 +73,7 @@ static void close_places(struct capture *capture)
     capture->map_ready = false;
 }
 
-/* Sizes everything for the hypervisor's present RAM blocks. */
+/* Allocates the places for the hypervisor's present RAM blocks. */
 static int open_places(struct capture *capture)
 {
     close_places(capture);
@@ -129,7 +129,7 @@ void capture_drop(struct capture *capture)
     capture->open = NULL;
 }
 
-/* Marks every page that is not a hole: all of the aux blocks, and main RAM without its holes. */
+/* Marks every page dirty that is not a hole: all pages of aux blocks, and main RAM without its holes. */
 static void mark_present(struct capture *capture)
 {
     const struct hypervisor *hv = capture->config.hv;
@@ -303,8 +303,8 @@ static void clear_before(struct dirty_map *map, const struct cursor *end)
 }
 
 /*
- * Stages dirty pages into the open epoch: pages copied, -EAGAIN when staging ran full on the way, -ENOBUFS
- * when it did with nothing but this epoch in it.
+ * Stages dirty pages into the open epoch. Returns the number of pages copied; -EAGAIN: staging became full;
+ * -ENOBUFS: it became full although it holds only this epoch.
  */
 static int64_t stage_dirty(struct capture *capture, uint64_t max)
 {
@@ -385,7 +385,7 @@ int64_t capture_early_pass(struct capture *capture, uint64_t number)
     return copied;
 }
 
-/* Does the engine's part between pause and resume. Returns 0 or -errno; the hypervisor has been told. */
+/* Copies the dirty pages between pause and resume, and tells the hypervisor. Returns 0 or -errno. */
 static int copy_in_pause(struct capture *capture, uint64_t number, uint32_t *copied)
 {
     capture->config.at_boundary(capture->config.opaque, number);

@@ -26,7 +26,8 @@ static uint32_t get32(const uint8_t *at)
     return le32toh(value);
 }
 
-/* The first position from at where now differs from old (past old's end everything differs). */
+/* Returns the first position from `at` on where `now` differs from `old`. Beyond old's end everything
+ * differs. */
 static size_t next_difference(const uint8_t *now, size_t now_len, const uint8_t *old, size_t old_len,
                               size_t at)
 {
@@ -38,7 +39,8 @@ static size_t next_difference(const uint8_t *now, size_t now_len, const uint8_t 
     return at;
 }
 
-/* The end of the run of differences that begins at at: where MERGE_GAP equal bytes follow. */
+/* Returns the end of the run of differences that begins at `at`: the place where MERGE_GAP equal bytes
+ * follow. */
 static size_t run_end(const uint8_t *now, size_t now_len, const uint8_t *old, size_t old_len, size_t at)
 {
     size_t common = now_len < old_len ? now_len : old_len, end = at;

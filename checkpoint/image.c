@@ -108,7 +108,7 @@ int image_apply(struct image *image, const struct staging *staging, const struct
     for (uint32_t i = 0; i < epoch->npages; i++)
         write_page(image, staging, &epoch->pages[i]);
     if (epoch->kind != STAGED_EPOCH) {
-        /* Part of a synchronisation: no whole epoch any more, until one follows. */
+        /* A batch of a synchronisation: the image is at no whole epoch until one follows. */
         image_keep(image);
         return 0;
     }

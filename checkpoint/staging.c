@@ -49,8 +49,9 @@ struct staging {
 };
 
 /*
- * Not for the programs that are started while epochs flow: a fork would copy the page tables of all of it
- * while every thread waits for its page faults, and pinned memory itself.
+ * Reserves address space that a fork does not copy (MADV_DONTFORK). Programs are started while epochs are
+ * sent, and a fork would copy the page tables of all of staging while every thread waits with its page
+ * faults; pinned memory it would copy itself.
  */
 static void *reserve(size_t len)
 {
@@ -61,7 +62,7 @@ static void *reserve(size_t len)
     return map;
 }
 
-/* The same, beginning at a huge page's boundary. */
+/* Does the same, beginning at a huge page's boundary. */
 static uint8_t *reserve_aligned(size_t len)
 {
     uint8_t *map = reserve(len + HUGE_LEN);
@@ -156,8 +157,8 @@ void staging_pin(struct staging *staging)
         return;
     staging->pinned = true;
     /*
-     * Pages touched before are small: returned to the kernel, they come again as huge ones, if the kernel
-     * has them.
+     * Pages that were touched before are small. They are returned to the kernel, so that they come again as
+     * huge pages, if the kernel has any.
      */
     if (madvise(staging->region, staging->region_len, MADV_HUGEPAGE) == 0 &&
         madvise(staging->region, staging->region_len, MADV_DONTNEED) == 0)

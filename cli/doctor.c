@@ -88,7 +88,7 @@ static void check_kernel(void)
     say("processors", sysconf(_SC_NPROCESSORS_ONLN) >= 2, false, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-/* Only a VM with disks needs them. */
+/* Prints what replicated disks need. Nothing here is necessary for a VM without disks. */
 static void check_disks(const char *where, const Understudy__Host *host)
 {
     for (size_t i = 0; i < host->n_disk; i++)
@@ -97,7 +97,7 @@ static void check_disks(const char *where, const Understudy__Host *host)
         say(where, false, false, "%s", host->disk_faults[i]);
 }
 
-/* As the daemon sees it: its limits count, not this command's. */
+/* Prints the daemon's report, since the limits of the daemon's process count, not those of this command. */
 static void check_rdma(const char *where, const Understudy__Host *host)
 {
     if (host->n_rdma + host->n_rdma_faults == 0)
@@ -165,7 +165,7 @@ static void compare(const Understudy__Host *here, const Understudy__Host *there)
         there->memory_available_mib);
 }
 
-/* What the daemons find in both hosts' networks: for a command line, for VMs that run, and for other taps. */
+/* Prints what the daemons find on both hosts: for a command line, for VMs that run, and for other taps. */
 static void check_pair(const char *peer, char **argv)
 {
     g_autofree char *cwd = g_get_current_dir();

@@ -23,7 +23,7 @@ static bool has_left(const Understudy__Status *status)
 
 enum outcome { PENDING, MOVED, FAILED };
 
-/* term: when it was ordered. A guest that was taken back runs here in a newer one. */
+/* term: the term when the failover was ordered. A guest that was taken back runs here in a newer term. */
 static enum outcome planned_outcome(const Understudy__Status *status, uint64_t term)
 {
     if (has_left(status))
@@ -43,7 +43,7 @@ static enum outcome forced_outcome(const Understudy__Status *status)
     return failed ? FAILED : PENDING;
 }
 
-/* *why: what status says of it, a GLib string. */
+/* Waits for the outcome of the failover. *why: the VM's message in status, a GLib string. */
 static enum outcome wait_for_outcome(const char *vm, bool force, uint64_t term, char **why)
 {
     gint64 until = g_get_monotonic_time() + LONGEST_S * G_USEC_PER_SEC;

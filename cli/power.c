@@ -37,7 +37,8 @@ static bool call(const Understudy__Envelope *request, unsigned timeout_ms, char 
 
 /* ---- stop ---- */
 
-/* On a terminal, where the guest runs: a person may think that stop is gentle. */
+/* Asks for confirmation on a terminal where the guest runs, since a user may take stop for a clean shutdown.
+ */
 static bool may_stop(const char *vm)
 {
     Understudy__Envelope *holder = NULL;
@@ -56,8 +57,9 @@ static bool may_stop(const char *vm)
 }
 
 /*
- * A VM that is gone from this host may run on the other one: the order met a takeover. how: why it ended
- * here, "": it was not waited for.
+ * Prints a message if a VM that is gone from this host may run on the other host, because a takeover happened
+ * during the order. how: why the VM ended here; "": it was not waited for. Returns whether a message was
+ * printed.
  */
 static bool tell_elsewhere(const char *vm, const char *how)
 {
@@ -98,7 +100,7 @@ int cmd_stop(int argc, char **argv)
 
 /* ---- shutdown ---- */
 
-/* The guest is asked once. What ends it meanwhile need not be its own doing. */
+/* Reports the end of a shutdown. The guest may have ended for another reason than its own shutdown. */
 static int tell_shutdown(const char *vm, const char *how)
 {
     if (how[0] == 0 || strcmp(how, "guest-shutdown") == 0)

@@ -15,7 +15,7 @@
 #define BAR_WIDTH    40
 #define WAIT_DEFAULT 300
 
-/* RAM and disks go side by side: the bar is both, the figures each. */
+/* Draws the progress: the bar is for RAM and disks together, the figures are for each. */
 static void draw_bar(const Understudy__Status *status, bool whole)
 {
     uint64_t disk_done, disk_total, ram_total = status->sync_total_pages * PAGE_LEN;
@@ -78,7 +78,7 @@ static int wait_protected(const char *vm, unsigned seconds)
     return EXIT_NOT_PROTECTED;
 }
 
-/* Words that look like the QEMU command line, without "--" before it: the option parser would take them. */
+/* Finds a word that looks like the beginning of a QEMU command line without "--" before it. */
 static const char *find_qemu(char **argv)
 {
     for (char **word = argv + 1; *word; word++) {
@@ -99,7 +99,8 @@ static bool read_number(int which, const char *given, uint32_t *value)
     return cli_number(limit->option, given, limit->least, limit->most, value);
 }
 
-/* False after a message. What was not given stays 0, for the daemon to choose. */
+/* Reads the numbers. False after a message. A number that was not given stays 0: the daemon uses its default.
+ */
 static bool read_numbers(const struct numbers *given, Understudy__RunRequest *run, uint32_t *wait_s)
 {
     if (!read_number(LIMIT_EPOCH_MS, given->epoch_ms, &run->epoch_ms) ||

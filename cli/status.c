@@ -58,7 +58,7 @@ char *cli_last_ending(const char *vm)
     return words;
 }
 
-/* For a monitor: a line for each VM, and whether all are protected. */
+/* Prints a line for each VM, for a monitor. Returns the exit status: whether all are protected. */
 static int check(const Understudy__StatusList *list)
 {
     int code = EXIT_OK;

@@ -35,7 +35,7 @@ static GLogLevelFlags level_of(unsigned severity)
                                           : G_LOG_LEVEL_INFO;
 }
 
-/* As fields of the log: those of our own have a prefix, in capitals (common/log.h). */
+/* Logs an event with its fields; the names of its own fields get a prefix and capitals (common/log.h). */
 static void log_event(const Understudy__Event *event)
 {
     char priority[2] = {(char)('0' + event->severity), 0};

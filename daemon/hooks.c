@@ -87,7 +87,7 @@ static void take_output(struct call *call, const char *bytes, gssize n)
     }
 }
 
-/* Whether there may be more. */
+/* Reads and logs output. Returns whether there may be more. */
 static bool read_output(struct call *call)
 {
     char bytes[4096];
@@ -174,7 +174,7 @@ static int input_of(const char *json)
     return fd;
 }
 
-/* In the child: nothing but async-signal-safe calls. */
+/* Runs the hook in the child. Only async-signal-safe calls are allowed here. */
 G_NORETURN static void child_run(const char *path, char *const *argv, char *const *environment, int input,
                                  int output)
 {
@@ -204,7 +204,7 @@ static char **environment_of_hooks(void)
     return environment;
 }
 
-/* False: errno has why. */
+/* Starts the process. False: errno says why. */
 static bool spawn(struct call *call)
 {
     int pipe_fds[2] = {-1, -1}, input = input_of(call->json);
@@ -250,7 +250,7 @@ static bool start(struct hooks *hooks, struct call *call)
         return false;
     }
     call->ended = g_unix_fd_add(call->pidfd, G_IO_IN, on_ended, call);
-    /* A hook that prints without end does not keep the others of this loop. */
+    /* Low priority, so that a hook that prints endlessly does not delay the rest of the main loop. */
     call->readable = g_unix_fd_add_full(G_PRIORITY_LOW, call->output, G_IO_IN, on_output, call, NULL);
     call->timeout = g_timeout_add(hooks->limits.time_ms, on_timeout, call);
     hooks->running = g_slist_prepend(hooks->running, call);
@@ -286,7 +286,8 @@ static bool is_ours(const struct stat *status)
     return (status->st_uid == 0 || status->st_uid == geteuid()) && !(status->st_mode & (S_IWGRP | S_IWOTH));
 }
 
-/* As run-parts(8) takes them: what an editor or a package manager leaves is no hook. */
+/* Accepts names as run-parts(8) does, so that files that an editor or a package manager leaves are not
+ * called. */
 static bool is_hook(const char *dir, const char *name)
 {
     struct stat status;

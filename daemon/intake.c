@@ -161,7 +161,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
     }
     if (request)
         understudy__envelope__free_unpacked(request, NULL);
-    /* One that goes without a word (a monitor that looks whether the port is open) is worth no line. */
+    /* A connection that closes without a request (a monitor that checks the port) is not logged. */
     drop(waiting, n > 0 ? "the request was not understood" : NULL);
     return G_SOURCE_REMOVE;
 }
@@ -251,7 +251,7 @@ struct intake *intake_new(int listen_fd, const struct intake_rules *rules)
     intake->rules = rules;
     intake->nserved = g_atomic_rc_box_new0(gint);
     g_queue_init(&intake->waiting);
-    /* A connection may be gone again by the time it is accepted: accept must not wait for the next one. */
+    /* A connection may be closed before it is accepted, and then accept must not wait for the next one. */
     g_unix_set_fd_nonblocking(listen_fd, TRUE, NULL);
     intake->readable = g_unix_fd_add(listen_fd, G_IO_IN, on_accept, intake);
     return intake;

@@ -41,7 +41,7 @@ static void free_event(gpointer event)
     understudy__event__free_unpacked(event, NULL);
 }
 
-/* What is longer than a file may be is somebody else's. */
+/* Reads a file's events. A file that is longer than a journal can be is not the journal's, and is ignored. */
 static void read_file(const char *path, const char *vm, uint64_t since_us, GPtrArray *out)
 {
     struct stat status;
@@ -86,7 +86,7 @@ static void complain(struct journal *journal, const char *what, int error)
     journal->complained = true;
 }
 
-/* The rest of a line that a crash has torn must not be the beginning of the next one. */
+/* Ends a line that a crash has torn, so that the next event begins a new line. */
 static void end_torn_line(int fd, off_t len)
 {
     char last = '\n';
@@ -129,7 +129,7 @@ static void exchange_files(struct journal *journal)
     pthread_mutex_unlock(&journal->files);
 }
 
-/* Whole or not at all. */
+/* Writes the line completely, or removes the part that was written. False: it was not written. */
 static bool write_line(struct journal *journal, GBytes *line)
 {
     struct stat status;
@@ -255,7 +255,7 @@ struct journal *journal_open(const char *dir)
 {
     struct journal *journal = g_new0(struct journal, 1);
     journal->dir = g_strdup(dir);
-    /* No VM's name begins with a dot. */
+    /* No VM can have this name, since a VM's name does not begin with a dot. */
     journal->current = g_build_filename(dir, ".events", NULL);
     journal->older = g_build_filename(dir, ".events.1", NULL);
     journal->fd = -1;

@@ -50,7 +50,7 @@ static gboolean on_signal(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* The first of the candidates that exists, or the last. */
+/* Returns the first of the candidates that exists, or the last one. GLib string. */
 static char *find_file(char *const *candidates)
 {
     int i = 0;
@@ -59,7 +59,7 @@ static char *find_file(char *const *candidates)
     return g_strdup(candidates[i]);
 }
 
-/* A program of ours: where it was installed, or beside this one in a build tree. */
+/* Finds a program of understudy: beside this one in a build tree, or where it is installed. GLib string. */
 static char *find_part(const char *installed_dir, const char *built_dir, const char *name)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
@@ -71,7 +71,7 @@ static char *find_part(const char *installed_dir, const char *built_dir, const c
     return find_file(candidates);
 }
 
-/* What is given to replicators, which wait for no name server. */
+/* Replaces the name in --listen by its address, since replicators do not resolve names. */
 static bool resolve_listen(struct daemon_config *config, GError **error)
 {
     struct addresses all;

@@ -14,7 +14,7 @@
 
 enum { LEVEL_GOOD, LEVEL_WARN, LEVEL_FAULT };
 
-/* The VM's tap devices; none where its line cannot be read. Array of NetworkTap *. */
+/* Returns the VM's tap devices as an array of NetworkTap *; none if its command line cannot be parsed. */
 static GPtrArray *taps_of(const Understudy__Protection *protection)
 {
     struct line *line = host_line(protection, NULL);
@@ -71,7 +71,7 @@ GPtrArray *pair_network_faults(const Understudy__Protection *protection, const c
     struct network_findings *findings = NULL;
     if (taps->len)
         findings = look(taps, NETWORK_RUNNING, host, port, probe && !protection->network_unchecked, NULL);
-    /* A peer that does not answer is another matter: what this host has is worth telling. */
+    /* The peer does not answer, which is reported elsewhere: judge this host's devices alone. */
     if (!findings && taps->len && host)
         findings = look(taps, NETWORK_RUNNING, NULL, 0, false, NULL);
     if (findings && !moves_only)
@@ -117,7 +117,8 @@ static bool add_taps(GPtrArray *list, const GPtrArray *taps, enum network_moment
     return true;
 }
 
-/* Taps of this host that may be those of VMs to come: a lack on the peer is worth knowing. */
+/* Adds this host's other taps, which later VMs may use, so that doctor can report what the peer lacks for
+ * them. */
 static bool add_other_taps(GPtrArray *list, const GPtrArray *seen, const char *host, uint16_t port,
                            GError **error)
 {

@@ -19,7 +19,7 @@
 #include "daemon/daemon.h"
 #include "hv-hooks/line.h"
 
-/* path with the links of its folder resolved. GLib string, or NULL. */
+/* Returns path with the links of its folder resolved. GLib string, or NULL. */
 static char *with_folder_resolved(const char *path)
 {
     char folder[PATH_MAX];
@@ -42,7 +42,7 @@ static bool is_on_list(const char *path, char *const *allowed)
 static bool program_is_allowed(const char *program, char *const *allowed, GError **error)
 {
     char real[PATH_MAX];
-    /* A name without a slash is looked for in PATH, as when it is started. */
+    /* A name without a slash is looked up in PATH, as it is when the program is started. */
     if (strchr(program, '/') && !g_path_is_absolute(program)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED,
                     "%s cannot be the program of a standby: give its full path, or its name alone", program);

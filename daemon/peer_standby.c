@@ -19,8 +19,8 @@ static bool is_this_daemon(const Understudy__Host *host)
 }
 
 /*
- * A standby takes long to start, a question about the host does not: a peer that is stuck, or is something
- * else, or would not understand the link, shows early.
+ * Asks the peer about its host first. A standby takes long to start, and this request does not: it soon shows
+ * a peer that does not answer, is another program, or has another version of the link.
  */
 static bool peer_is_fit(const char *host, uint16_t port, GError **error)
 {

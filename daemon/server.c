@@ -98,7 +98,8 @@ static gboolean job_on_main(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* Runs job on the main thread and waits. Every job finishes: each of its waits is bounded where it stands. */
+/* Runs job on the main thread and waits for it. A job always ends, since each of its own waits has a time
+ * limit. */
 static bool job_do(struct job *job, void (*run)(struct job *job), char **message)
 {
     job->run = run;
@@ -177,7 +178,7 @@ static void run_drain(struct job *job)
     job_finish_error(job, ok, error);
 }
 
-/* A VM of that name that is about to end is waited for, not for long. */
+/* Runs the job again for a short time while a VM of that name is about to end. */
 static bool job_do_patiently(struct job *job, void (*run)(struct job *job), char **message)
 {
     for (unsigned waited_ms = 0;; waited_ms += ENDING_POLL_MS) {
@@ -240,7 +241,7 @@ static void answer(const struct connection *connection, bool ok, const char *mes
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
 
-/* The files a guest needs are there. False with a sentence. */
+/* Checks that the guest's files exist. False with a sentence. */
 static bool files_exist(const struct line *line, GError **error)
 {
     for (guint i = 0; i < line->files->len; i++) {
@@ -339,7 +340,7 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
     return true;
 }
 
-/* The command shows it. */
+/* Sends the progress to the command, which shows it. */
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
     const struct connection *connection = opaque;
@@ -410,16 +411,16 @@ static bool same_kind_of_host(Understudy__Protection *protection, const struct l
     }
     bool same = strcmp(protection->qemu_version, version) == 0;
     protection_set_string(&protection->tried_for, same ? "" : protection->qemu_version);
-    /* From here on it is what the guest will run in here. */
+    /* From here on, qemu_version is the QEMU of this host. */
     protection_set_string(&protection->qemu_version, version);
     protection_set_string(&protection->standby_qemu, "");
     return has_accel(line, error);
 }
 
 /*
- * Whether the guest's processor could be less on one host than on the other. QEMU leaves out what the host
- * lacks, with a warning only: a guest that is taken over would miss what it has used so far. TCG gives the
- * same everywhere.
+ * Returns whether the guest's processor could have fewer features on one host than on the other. QEMU leaves
+ * out features that the host lacks, and only warns: a guest that is taken over would lack features that it
+ * used before. Under TCG the processor is the same on every host.
  */
 static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const struct line *line)
 {
@@ -428,7 +429,8 @@ static bool must_enforce_cpu(const Understudy__PrepareStandby *request, const st
     return kvm && (strcmp(accel, request->accel) != 0 || strcmp(cpu, request->cpu_model) != 0);
 }
 
-/* check_here for a line that a peer sent. Nothing of the line is run or opened before it is allowed. */
+/* Does the same as check_here for a line that a peer sent. Nothing in the line is run or opened before the
+ * line is allowed. */
 static struct line *check_peers(char **argv, GError **error)
 {
     struct line *line = line_parse((const char *const *)argv, error);
@@ -451,7 +453,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
     }
-    /* The pair's first process on this host takes the term as it is. */
+    /* This host has no term of the pair yet, so the request's term is accepted without a window. */
     if (protection->term < TERM_FIRST || !term_is_believable(0, protection->term)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "the request names a term that no pair has: install one version of understudy on both");
@@ -525,7 +527,7 @@ static void serve_status(const struct connection *connection, const Understudy__
         understudy__ending__free_unpacked(g_ptr_array_index(ended, i), NULL);
 }
 
-/* In messages of at most EVENTS_MESSAGE_LEN bytes, one event more or less. */
+/* Sends the events in messages of about EVENTS_MESSAGE_LEN bytes: a message may be longer by one event. */
 static void serve_events(const struct connection *connection, const Understudy__EventsRequest *request)
 {
     g_autoptr(GPtrArray) all = events_read(request->vm, request->since_us);
@@ -661,7 +663,7 @@ static void pick_vms(struct pick *pick)
     job_do(&job, run_pick, &message);
 }
 
-/* Why a planned move is refused, because the peer's network is known to fail: GLib string, or NULL. */
+/* Returns why a planned move is refused because of the network (GLib string), or NULL. */
 static char *why_not_move(const char *name)
 {
     struct pick pick = {.name = name};

@@ -177,7 +177,7 @@ static void show(struct vm *vm, Understudy__State state, const char *error)
     vm_table_put(&status);
 }
 
-/* Whether pid is a hypervisor that one of our replicators started. */
+/* Returns whether pid is a hypervisor that a replicator of this daemon started. */
 static bool is_our_qemu(int pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
@@ -187,8 +187,9 @@ static bool is_our_qemu(int pid)
 }
 
 /*
- * The replicator's QEMU is another one than before, or gone. A pid may be another process's before the pidfd
- * is there, so what the process is is looked at afterwards: while the pidfd's process lives, the pid is its.
+ * Watches the replicator's QEMU, which is new or has ended. The pid may belong to another process before the
+ * pidfd is open, so the process is checked afterwards: while the process of the pidfd lives, the pid is its
+ * own.
  */
 static void watch_qemu(struct vm *vm, int pid)
 {
@@ -205,14 +206,14 @@ static void watch_qemu(struct vm *vm, int pid)
     }
 }
 
-/* Whether this is the primary's side, and what QEMU its standby has is known. */
+/* Returns whether this is the primary's side and the QEMU of its standby is known. */
 static bool has_standby(const struct vm *vm)
 {
     return vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->state == UNDERSTUDY__STATE__STATE_PROTECTED &&
            vm->protection && vm->protection->standby_qemu[0];
 }
 
-/* The standby holds epochs, but is not known yet to be able to go on from them. GLib string or NULL. */
+/* Returns a sentence (GLib string) while the standby's QEMU is on trial, or NULL. */
 static char *trial_under_way(const struct vm *vm, const Understudy__Status *said)
 {
     if (!said->untried || said->role != UNDERSTUDY__ROLE__ROLE_PRIMARY)
@@ -298,7 +299,7 @@ static void on_ended(struct vm *vm, const char *reason, const char *said)
         vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
     }
     answer_listening(vm, false, said[0] ? said : ending_in_words(reason));
-    /* Not every reason is a state of its own ("bug"). */
+    /* Some reasons ("bug") have no state of their own. */
     Understudy__State state = state_from_name(reason);
     if (vm->never_began || state == UNDERSTUDY__STATE__STATE_UNKNOWN)
         state = UNDERSTUDY__STATE__STATE_FAILED;
@@ -357,7 +358,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     if (vm->never_began)
         run_folder_remove(vm->vm_dir); /* what was in console.log was told */
     waiters_tell(vm->name, vm->end_reason ? vm->end_reason : "failed");
-    /* One that fails again and again is shown, and not tried without a pause. */
+    /* A standby that fails repeatedly stays in the table, and is tried again only after a pause. */
     bool again = vm->backoff.failures > 1;
     bool quiet = (vm->never_began && !again) || (vm->ended && vm->state == UNDERSTUDY__STATE__STATE_ENDED);
     if (quiet)
@@ -381,8 +382,8 @@ static int connect_to_replicator(const char *vm_dir)
     return fd;
 }
 
-/* Takes the replicators that run already: their daemon was stopped, or killed. Each says what it is by
- * itself. */
+/* Connects to the replicators that run already, because an earlier daemon was stopped or killed. Each
+ * replicator reports its state. */
 static void adopt_all(void)
 {
     GDir *dir = g_dir_open(config->run_dir, 0, NULL);
@@ -500,8 +501,8 @@ static bool make_dir(const char *path, GError **error)
 }
 
 /*
- * The line of a throw-away QEMU, where this host's is not the one that the guest runs in; else *argv is NULL.
- * False and error: this machine cannot be tried.
+ * Builds the command line of a trial, if this host's QEMU is not the one that the guest runs in; else sets
+ * *argv to NULL. False and error: this machine cannot be tried.
  */
 static bool build_trial(const struct line *line, const Understudy__Protection *protection,
                         Understudy__Role role, const char *vm_dir, char ***argv, GError **error)
@@ -570,7 +571,8 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     return ok;
 }
 
-/* Whether a standby here waits for the primary with this token. It listens before its status says so. */
+/* Returns whether a standby here waits for the primary with this token. It listens before its status says so.
+ */
 static bool waits_for(const struct vm *vm, const uint8_t *token)
 {
     return vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
@@ -581,8 +583,9 @@ static bool waits_for(const struct vm *vm, const uint8_t *token)
 }
 
 /*
- * A standby of the same run has failed here. Trying again at once would cost the primary a synchronisation
- * each time. One that was unfit for a guest in another QEMU than the present one says nothing.
+ * Returns whether a standby of the same run failed here a short time ago. Each further attempt costs the
+ * primary a synchronisation, so attempts have pauses. A failure does not count if it was the trial of a guest
+ * in another QEMU than now.
  */
 static bool is_too_soon(const struct vm *vm, const Understudy__Protection *wanted, char **why)
 {
@@ -790,7 +793,7 @@ static void ask_peer(GTask *task, gpointer source, gpointer opaque, GCancellable
         g_task_return_error(task, error);
 }
 
-/* Figures aside: how much room there is changes while one looks. */
+/* Compares two sentences without their numbers, since the amount of free room changes all the time. */
 static bool says_the_same(const char *a, const char *b)
 {
     while (a && b) {

@@ -48,7 +48,7 @@ static char *ms_text(double ms)
     return ms < 0 ? NULL : g_strdup_printf("%.3f", ms);
 }
 
-/* Whether text is not what was there, and is something. It is kept. */
+/* Returns whether text is not empty and differs from *kept, and stores it there. */
 static bool is_new(char **kept, const char *text)
 {
     if (g_strcmp0(*kept ? *kept : "", text) == 0)

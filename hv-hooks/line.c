@@ -102,7 +102,7 @@ char **line_build_trial(const struct line *line, const char *vm_dir, const uint6
     return line->ops->build_trial(line, vm_dir, disk_len, error);
 }
 
-/* Asks every hypervisor: the line's program may be a script, so its name need not be that of the process. */
+/* Asks every hypervisor, since the line's program may be a script, and then the process has another name. */
 bool line_was_built(const char *bytes, size_t len)
 {
     for (size_t i = 0; line_hypervisors[i]; i++) {

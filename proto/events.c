@@ -87,7 +87,8 @@ json_t *event_to_json(const Understudy__Event *event)
                      "message", event->message, "fields", fields);
 }
 
-/* The member's words, fit to be shown. GLib string; protobuf-c frees it, which is free(3) too. */
+/* Returns the member's text, safe to print. GLib string, which protobuf-c frees by free(3), as g_free does.
+ */
 static char *words_of(const json_t *object, const char *key, size_t max)
 {
     return words_make_readable(json_string_value(json_object_get(object, key)), max);

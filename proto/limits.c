@@ -29,7 +29,7 @@ static gboolean number_holds(const struct limit *limit, unsigned value, GError *
                   limit->most);
 }
 
-/* words: one|other. Empty: it was not given. */
+/* Checks that word is one of words ("one|other"). An empty word was not given. */
 static gboolean word_holds(const char *option, const char *word, const char *words, GError **error)
 {
     g_auto(GStrv) list = g_strsplit(words, "|", -1);
@@ -39,7 +39,7 @@ static gboolean word_holds(const char *option, const char *word, const char *wor
     return refuse(error, "%s %s: give one of %s", option, word, choice);
 }
 
-/* A number that came in a message where the protocol has names. */
+/* Checks that a number in a message is a value of the enum `choices`. */
 static gboolean choice_holds(const char *option, const ProtobufCEnumDescriptor *choices, int value,
                              GError **error)
 {

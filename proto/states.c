@@ -52,7 +52,7 @@ static const char *const roles[] = {
     [UNDERSTUDY__ROLE__ROLE_SECONDARY] = "secondary",
 };
 
-/* A message may bring any number. */
+/* Returns a number's name. A message may have any number. */
 static const char *name_of(const char *const *names, size_t n, int value)
 {
     return value >= 0 && (size_t)value < n && names[value] ? names[value] : "unknown";

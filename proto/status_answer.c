@@ -23,7 +23,7 @@ static gboolean send_page(int fd, Understudy__StatusList *page, bool more, unsig
     return framing_write(fd, &envelope, timeout_ms, error);
 }
 
-/* In the place of a status that is too long. */
+/* Makes a short status that is sent instead of one that is too long. */
 static void shorten(const Understudy__Status *status, Understudy__Status *brief)
 {
     understudy__status__init(brief);
@@ -83,7 +83,8 @@ gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigne
     return send_page(fd, &page, false, timeout_ms, error);
 }
 
-/* Moves what `from` holds behind what is there. The arrays are protobuf-c's: of malloc. */
+/* Appends the elements of `from` to `to` and returns the new array. The arrays are protobuf-c's, from malloc.
+ */
 static void **join(void **to, size_t *nto, void **from, size_t *nfrom)
 {
     if (*nfrom == 0)

@@ -39,7 +39,7 @@ static bool take(struct walk *walk, size_t len)
     return walk->held <= walk->limit;
 }
 
-/* A number of at most `max` bytes. *at moves behind it. */
+/* Reads a varint of at most `max` bytes and moves *at behind it. False: there is none. */
 static bool read_number(const uint8_t **at, const uint8_t *end, unsigned max, uint64_t *number)
 {
     *number = 0;
@@ -92,7 +92,8 @@ static size_t element_len(const ProtobufCFieldDescriptor *known)
     return known->type == PROTOBUF_C_TYPE_BYTES ? sizeof(ProtobufCBinaryData) : 8;
 }
 
-/* Of a repeated field: its place, or places where numbers are packed. */
+/* Returns the bytes that a repeated field takes in its array: one element, or several if numbers are packed.
+ */
 static size_t places_len(const ProtobufCFieldDescriptor *known, const struct field *field)
 {
     bool own = known->type == PROTOBUF_C_TYPE_STRING || known->type == PROTOBUF_C_TYPE_BYTES ||
@@ -101,7 +102,7 @@ static size_t places_len(const ProtobufCFieldDescriptor *known, const struct fie
     return element_len(known) * (packed ? field->len : 1);
 }
 
-/* Notes a field that may come once; false: it was there. */
+/* Notes a field that may come only once. False: it came before. */
 static bool note_once(const ProtobufCMessageDescriptor *type, const ProtobufCFieldDescriptor *known,
                       uint8_t *seen)
 {

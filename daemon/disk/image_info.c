@@ -52,7 +52,7 @@ static json_t *run_qemu_img(const char *const *argv, const char *path, GError **
     return answer;
 }
 
-/* The image and the files behind it: a JSON array. */
+/* Returns the image and its backing files as a JSON array. NULL and error. */
 static json_t *image_chain(const char *path, const char *format, GError **error)
 {
     const char *argv[] = {"qemu-img", "info", "--output=json", "--backing-chain", "--force-share", path, NULL,
@@ -246,7 +246,7 @@ bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **er
     bool ok = info && check_format(disk, info, &grows, error) && fill_sizes(disk, info, grows, error);
     for (size_t i = 0; ok && i < json_array_size(chain); i++)
         ok = add_backing(disk, json_array_get(chain, i), i == 0, error);
-    /* Raw, where QEMU was left to find that out, stays so: it then guards the first sector. */
+    /* If QEMU is to probe the format and it is raw, it stays unset: then QEMU protects the first sector. */
     const char *found = ok ? string_of(info, "format") : "";
     disk->format = g_strdup(!format[0] && strcmp(found, "raw") == 0 ? "" : found);
     json_decref(chain);
@@ -256,7 +256,7 @@ bool disk_describe_image(Understudy__Disk *disk, const char *format, GError **er
 bool disk_image_matches(const Understudy__Disk *disk, const char *path, GError **error)
 {
     const char *format = disk->format[0] ? disk->format : "raw";
-    /* QEMU will be told the format, except where it is to find raw by itself. */
+    /* QEMU is given the format, unless it must probe a raw image itself. */
     json_t *chain = image_chain(path, disk->format, error);
     const json_t *info = json_array_get(chain, 0);
     const char *found = info ? string_of(info, "format") : "";

@@ -32,7 +32,8 @@ static bool is_fixed(const Understudy__Disk *disk)
 
 /* ---- room ---- */
 
-/* Bytes that the disks will take in disk->path's file system, beyond what their images there have already. */
+/* Returns the bytes that the disks will need in disk->path's file system, beyond what their images there use.
+ */
 static uint64_t bytes_wanted(const Understudy__Protection *protection, dev_t device)
 {
     uint64_t wanted = 0;
@@ -167,7 +168,7 @@ static void forget_map(const char *vm_dir, size_t number)
     g_unlink(path);
 }
 
-/* Checks the image, or makes it if it is missing. */
+/* Checks the image, or creates it if it is missing. False and error. */
 static bool prepare_image(const Understudy__PrepareStandby *request, const Understudy__Disk *disk,
                           const char *folder, bool *as_it_was, GError **error)
 {

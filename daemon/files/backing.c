@@ -12,7 +12,7 @@
 
 #define NAME_MAX_LEN 1023u
 
-/* The name behind the image, from the root on, or NULL. GLib string. */
+/* Returns the absolute name of the image's backing file, or NULL. GLib string. */
 static char *backing_of(const char *path)
 {
     uint8_t head[20];

@@ -86,7 +86,7 @@ static int read_whole(int fd, uint8_t *block, size_t len, uint64_t offset)
     return 0;
 }
 
-/* The next block of the digest from *number on: where it is and how long. False: that was the last. */
+/* Sets offset and length of the digest's block `number`. False: there is no such block. */
 static bool next_block(const struct file_digest *digest, uint64_t number, uint64_t *offset, size_t *len)
 {
     uint64_t nblocks = digest->sampled ? NSAMPLES : (digest->len + BLOCK_LEN - 1) / BLOCK_LEN;

@@ -47,7 +47,7 @@ static void hear(struct listener *listener, const uint8_t *nonce, unsigned index
     }
 }
 
-/* Until every bridge has heard its longest frame, for at most LISTEN_MS. */
+/* Listens until every bridge has received its longest frame, for at most LISTEN_MS. */
 static void listen_all(struct listener *listeners, size_t n, const uint8_t *nonce)
 {
     g_autofree uint8_t *frame = g_malloc(FRAMES_LEN);
@@ -155,7 +155,7 @@ static Understudy__Envelope *ask(int fd, Understudy__NetworkTap *const *taps, si
     return NULL;
 }
 
-/* Sends until the peer has heard enough. Its answer, or NULL. */
+/* Sends test frames until the peer answers. Returns its answer, or NULL. */
 static Understudy__Envelope *send_frames(int fd, const GPtrArray *here, const Understudy__Network *there,
                                          const int *sockets, const uint8_t *nonce)
 {

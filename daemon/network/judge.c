@@ -48,7 +48,7 @@ static void add(GPtrArray *list, const Understudy__NetworkTap *tap, const char *
     g_ptr_array_add(list, g_strdup_printf("NIC %s: %s", tap->id, text));
 }
 
-/* A helper will make the tap and put it into the bridge that the line names. */
+/* Judges the bridge that the line names, into which a helper puts the tap when QEMU starts. */
 static void judge_named_bridge(const Understudy__NetworkTap *tap, const Understudy__NetworkPort *port,
                                const char *host, GPtrArray *faults)
 {

@@ -72,7 +72,7 @@ static int sealed_memfd(const char *kind, const char *vm_name, uint64_t len)
     return fd;
 }
 
-/* ram: a descriptor, or -errno. */
+/* Makes the descriptors. ram: the descriptor of main RAM, or -errno. */
 static int create_fds(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram)
 {
     *fds = (struct hv_fds){.shm = -1, .devstate = -1, .ram = ram, .kick = -1};
@@ -239,15 +239,15 @@ static void explain(struct hypervisor *hv, int status, const char *timed_out)
                                     : timed_out);
 }
 
-/* What a request says besides its kind. */
+/* Arguments of a request. */
 struct arguments {
     uint32_t flags;
     enum hook_tracker tracker;
     uint64_t deadline_us, clock_ns;
 };
 
-/* A request that timed out may still run, or be a dead engine's: nothing it reads may change before it is
- * done. */
+/* Waits until no request runs. A request that timed out, or one of an engine that died, may still run, and
+ * its arguments must not change before it is done. */
 static int wait_until_idle(struct hypervisor *hv)
 {
     uint64_t one = 1;
@@ -278,14 +278,14 @@ static int kick(struct hypervisor *hv, enum hook_request kind, const struct argu
     return write(hv->kick, &one, sizeof one) == (ssize_t)sizeof one ? 0 : -errno;
 }
 
-/* Words from QEMU's process, which the guest may rule. */
+/* Copies text from QEMU's process, which is untrusted. */
 static void take_words(char *to, size_t room, const char *words, size_t len)
 {
     g_autofree char *readable = words_make_readable_len(words, len, room - 1);
     g_strlcpy(to, readable, room);
 }
 
-/* Takes the result out of shared memory once. 0 or the hook's negative errno. */
+/* Copies the result out of shared memory, once. Returns 0 or the hook's negative errno. */
 static int take_result(struct hypervisor *hv, struct hook_result *result)
 {
     memcpy(result, &hv->shm->result, sizeof *result);
@@ -381,8 +381,8 @@ static int import_block(struct hypervisor *hv, unsigned i, struct hv_block *bloc
 }
 
 /*
- * The list that is there stays until a new one is whole: a QEMU that stands still has the blocks that it had,
- * and what is said to the peer meanwhile (HELLO names them) must still be so.
+ * The present list stays until a new one is complete: a QEMU that does not answer still has its blocks, and
+ * HELLO, which names them to the peer meanwhile, must be right.
  */
 int hypervisor_list_blocks(struct hypervisor *hv)
 {

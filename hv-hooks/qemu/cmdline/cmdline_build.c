@@ -56,9 +56,9 @@ static void add_user_args(GPtrArray *out, const struct cmdline *cmdline, const c
 }
 
 /*
- * Adds -action options, so that QEMU pauses where it would end, and the peer and the last frames come
- * first; what the user's line says is done then (run_verdict_of). A panic that is to be ignored stays so. The
- * last -action of a key counts.
+ * Adds -action options, so that QEMU pauses where it would end. So the peer is told and the last frames are
+ * released before the replicator does what the user's line says (run_verdict_of). A panic that the line
+ * ignores is still ignored. The last -action of a key counts.
  */
 void cmdline_add_actions(GPtrArray *out, const struct cmdline *cmdline)
 {

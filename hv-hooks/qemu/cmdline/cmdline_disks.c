@@ -17,12 +17,12 @@
 #include "hv-hooks/qemu/cmdline/cmdline_throttle.h"
 
 /*
- * How long QEMU holds the guest's requests back while the disk's server is away: a server that dies is
- * started again at once. Requests fail after that. In seconds, as QEMU takes it.
+ * Seconds for which QEMU holds the guest's requests while the disk's server is not running. A server that
+ * dies is started again at once. After this time the requests fail.
  */
 #define RECONNECT_S 10
 
-/* What a walk over one option's tree has found. */
+/* What was found so far in one option's tree. */
 struct walk {
     struct cmdline *line;
     const char *option, *value; /* for messages */
@@ -54,7 +54,7 @@ static bool is_one_of(const char *word, const char *const *words, size_t nwords)
     return false;
 }
 
-/* Nodes that give what lies below them another behaviour, not another format. */
+/* Returns whether a node is a filter: it changes the behaviour of the node below, not the format. */
 static bool is_filter(const char *driver)
 {
     static const char *const filters[] = {
@@ -70,7 +70,7 @@ static bool is_file(const char *driver)
     return is_one_of(driver, files, G_N_ELEMENTS(files));
 }
 
-/* Whether a driver's data is out of reach: on other hosts, in hardware, or in folders. */
+/* Returns whether a driver's data cannot be replicated: it is on other hosts, in hardware, or in folders. */
 static bool is_elsewhere(const char *driver)
 {
     static const char *const elsewhere[] = {
@@ -141,7 +141,7 @@ static bool found_file(struct walk *walk, const char *prefix, json_t *node, cons
     return true;
 }
 
-/* format: what the nodes above say; "" if they leave it to be probed. */
+/* Walks over a node and the nodes below it. format: set by the nodes above; "": QEMU probes it. */
 static bool walk_node(struct walk *walk, const char *prefix, json_t *node, const char *format, bool readonly,
                       GError **error)
 {
@@ -358,7 +358,7 @@ bool cmdline_disks_refuse(const char *option, const char *path, GError **error)
 
 /* ---- all together ---- */
 
-/* The node in tree that has `name` as a child (*key: as which), or NULL. */
+/* Returns the node in tree that has `name` as a child (*as: under which key), or NULL. */
 static const json_t *parent_in(const json_t *tree, const char *name, const char **as)
 {
     const char *key;
@@ -385,7 +385,7 @@ static const json_t *parent_of(const struct cmdline *line, const char *name, con
     return parent;
 }
 
-/* The format of a node that stands for itself is that of the node built on it. */
+/* Sets the format of a file node from the node that is built on it. */
 static void resolve_format(const struct cmdline *line, struct cmdline_disk *disk)
 {
     const char *name = disk->id, *as = NULL;
@@ -451,7 +451,7 @@ char *cmdline_disk_argument(const struct cmdline_disk *disk, const char *socket)
 
 /* ---- without its data ---- */
 
-/* What makes a node or drive the same to the device above it, and means something without a file. */
+/* Keys that the device above a node or drive depends on and that have a meaning without a file. */
 static bool is_of_the_device(const char *key)
 {
     static const char *const keys[] = {
@@ -463,7 +463,7 @@ static bool is_of_the_device(const char *key)
     return is_one_of(key, keys, G_N_ELEMENTS(keys)) || g_str_has_prefix(key, "throttling");
 }
 
-/* Where the tree was made of keys, on and off are strings. */
+/* Returns an object's flags. In a tree made of keys, on and off are strings. */
 static json_t *flags_of(json_t *object)
 {
     json_t *flags = json_object();

@@ -18,7 +18,7 @@ static bool is_on(const char *value)
                      strcmp(value, "y") == 0);
 }
 
-/* The argument of an option that also comes as JSON. NULL and error. */
+/* Parses the argument of an option that may also be JSON. NULL and error. */
 static GPtrArray *read_keys(const struct parse *parse, const char *value, const char *implied, GError **error)
 {
     GPtrArray *keys = cmdline_keys_read(value, implied);
@@ -29,7 +29,8 @@ static GPtrArray *read_keys(const struct parse *parse, const char *value, const 
     return keys;
 }
 
-/* QEMU's sizes: a number with b, k, M, G, T; bare numbers are MiB here. False if it is not one. */
+/* Parses a size as QEMU does: a number with b, k, M, G or T; a number alone is in MiB. False: it is not a
+ * size. */
 static bool parse_size(const char *text, uint64_t *bytes)
 {
     char *end = NULL;
@@ -75,7 +76,7 @@ static bool on_memory(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
-/* QEMU takes the first that works; names of other systems' never do. */
+/* Notes an accelerator. QEMU uses the first one that works; those of other systems never do. */
 static void add_accel(struct parse *parse, const char *name)
 {
     bool known = strcmp(name, "kvm") == 0 || strcmp(name, "tcg") == 0;
@@ -89,7 +90,7 @@ static void add_accel(struct parse *parse, const char *name)
 
 static void add_file(struct parse *parse, const char *path)
 {
-    /* Another name is looked for in QEMU's own folders, which its package fills. */
+    /* QEMU looks up any other name in its own folders, whose content comes with its package. */
     if (path && g_path_is_absolute(path))
         g_ptr_array_add(parse->line->files, g_strdup(path));
 }
@@ -168,7 +169,7 @@ static bool check_netdev(const char *option, const char *value, const GPtrArray 
     return true;
 }
 
-/* Notes a tap device; QEMU's own defaults where the line says nothing. */
+/* Notes a tap device, with QEMU's own defaults for what the line does not say. */
 static void note_tap(struct parse *parse, const char *id, const GPtrArray *keys)
 {
     const char *type = cmdline_keys_get(keys, "type"), *bridge = cmdline_keys_get(keys, "br");
@@ -184,7 +185,7 @@ static void note_tap(struct parse *parse, const char *id, const GPtrArray *keys)
     g_ptr_array_add(parse->line->taps, tap);
 }
 
-/* Notes the first option by which QEMU runs a program, or code that is not the guest's. */
+/* Notes the first option that makes QEMU run a program, or load code that is not the guest's. */
 static void note_run(struct parse *parse, const char *value)
 {
     if (!parse->line->runs)
@@ -198,7 +199,7 @@ static bool is_key(const struct cmdline_key *key, const char *name)
            (g_str_has_prefix(key->key, "no") && strcmp(key->key + strlen("no"), name) == 0);
 }
 
-/* Whether a netdev's key makes QEMU run a program that the line chooses, or has a say in. */
+/* Returns whether a netdev's key makes QEMU run a program that the line chooses or influences. */
 static bool key_runs(const struct cmdline_key *key)
 {
     static const char *const scripts[] = {"script", "downscript"};
@@ -223,8 +224,9 @@ static bool key_runs(const struct cmdline_key *key)
            (is_key(key, "sock") && strstr(key->value, "://"));
 }
 
-/* Every one of equal keys is looked at, not only the one that counts. Without script=, QEMU runs the host's
- * own /etc/qemu-ifup: its administrator's, not the line's. */
+/* Notes a netdev that makes QEMU run a program. Checks all of several equal keys, not only the one that
+ * counts. Without script=, QEMU runs the host's own /etc/qemu-ifup, which its administrator chose and not the
+ * line. */
 static void note_runs(struct parse *parse, const char *value, const GPtrArray *keys)
 {
     bool runs = g_strcmp0(cmdline_keys_get(keys, "type"), "passt") == 0;
@@ -257,7 +259,7 @@ static bool on_netdev(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
-/* -nic makes a netdev and a NIC; its netdev has a name only if it is given one. */
+/* -nic makes a netdev and a NIC. Its netdev gets an id here if the user gave none. */
 static bool on_nic(struct parse *parse, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "type");
@@ -442,8 +444,8 @@ static bool on_run_with(struct parse *parse, const char *value, GError **error)
     return true;
 }
 
-/* Options without an argument that may stand here must be listed too: their successor is an option, not a
- * value. */
+/* The options that matter. Those without an argument must be listed too, so that the word after them is not
+ * taken for their value. */
 static const struct cmdline_option options[] = {
     {"m", true, on_memory, NULL},
     {"machine", true, on_machine, NULL},
@@ -524,7 +526,7 @@ static const struct cmdline_option options[] = {
     {"version", false, NULL, "run QEMU itself for its version"},
 };
 
-/* What else of QEMU 7.2 to 11.1 stands without an argument: a word behind it is a disk image. */
+/* All other options of QEMU 7.2 to 11.1 that take no argument: a word after them is a disk image. */
 static const char *const flags[] = {
     "full-screen",
     "ctrl-grab",

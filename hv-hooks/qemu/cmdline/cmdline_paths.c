@@ -51,7 +51,7 @@ static char *absolute_json(const char *value, const char *cwd)
     return out;
 }
 
-/* How an option names files. */
+/* The ways in which an option names files. */
 enum kind {
     PLAIN,      /* the argument is a name */
     DRIVE,      /* keys: file, and what ends in .filename */

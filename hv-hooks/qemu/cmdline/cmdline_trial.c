@@ -29,7 +29,7 @@ struct trial {
     GError **error;
 };
 
-/* GLib string, NULL: the option is left out. */
+/* Returns the option's value for the trial (GLib string); NULL: the option is left out. */
 typedef char *(*rewrite)(struct trial *trial, const char *value);
 
 static bool is_one_of(const char *word, const char *const *words, size_t nwords)
@@ -122,7 +122,7 @@ static char *on_characters(struct trial *trial, const char *value)
 
 /* ---- block nodes ---- */
 
-/* The length of the emptied node that tree stands on, NULL: it stands on none. */
+/* Returns the length of the emptied node below tree; NULL: there is none. */
 static const uint64_t *emptied_below(const struct trial *trial, json_t *tree)
 {
     static const char *const own[] = {"node-name", "driver", "filename"};
@@ -156,7 +156,7 @@ static void note_emptied(struct trial *trial, const json_t *tree, uint64_t len)
         g_hash_table_replace(trial->emptied, g_strdup(name), g_memdup2(&len, sizeof len));
 }
 
-/* One that stands on a disk's node has no image to read any more. */
+/* Rewrites a -blockdev. A node above a disk's node has no image to read in a trial. */
 static char *on_blockdev(struct trial *trial, const char *value)
 {
     json_t *tree = tree_of(value);
@@ -209,7 +209,7 @@ static char *on_audio(struct trial *trial, const char *value)
                            model ? model : "");
 }
 
-/* Locked memory would be copied page by page. */
+/* Switches mem-lock off, since locking a private mapping would copy every page. */
 static char *on_overcommit(struct trial *trial, const char *value)
 {
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, NULL);
@@ -218,7 +218,7 @@ static char *on_overcommit(struct trial *trial, const char *value)
     return cmdline_keys_format(keys);
 }
 
-/* Its devices need it to be there. Nobody reaches it without a network. */
+/* Keeps SPICE, since the machine's devices need it, on a port that nothing can reach without a network. */
 static char *on_spice(struct trial *trial, const char *value)
 {
     (void)trial;

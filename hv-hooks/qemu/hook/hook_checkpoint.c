@@ -62,8 +62,8 @@ static bool is_error(int run_state)
 }
 
 /*
- * Takes the stop that a device or processor asked for and that the main loop has not carried out yet. -1:
- * none.
+ * Takes a stop request of a device or processor that the main loop has not carried out yet. Returns its run
+ * state, or -1 if there is none.
  */
 static int take_stop_that_waits(const struct hook *hook)
 {
@@ -72,8 +72,8 @@ static int take_stop_that_waits(const struct hook *hook)
 }
 
 /*
- * Asks for the stop again, since vm_start cancels a stop that waits. A failed disk request is repeated by
- * vm_start; other stops must still happen.
+ * Requests the stop again, since vm_start cancels a waiting request. A stop for a failed disk request is left
+ * out, since vm_start repeats the request; other stops must still happen.
  */
 static void give_stop_back(const struct hook *hook, int wanted)
 {
@@ -117,7 +117,8 @@ void hook_checkpoint(struct hook *hook, uint32_t seq)
     }
     uint64_t stopped = hook_now_ns();
     int waiting = was_running ? take_stop_that_waits(hook) : -1;
-    /* The last epoch of a handover is saved all the same: the other host's disk is the way out. */
+    /* The last epoch of a handover is saved nevertheless, since the other host's disk may take the request.
+     */
     bool skip = !(flags & HOOK_STAY_PAUSED) && stands_for_an_error(hook, was_running, waiting);
     atomic_store_explicit(&shm->verdict, skip ? HOOK_EXPIRED : HOOK_WAITING, memory_order_relaxed);
     uint64_t pages = hook_harvest(hook);

@@ -34,7 +34,7 @@ struct stream_header {
 
 enum beginning { BEGINS_WITH_HEADER, BEGINS_WITH_SECTION, BEGINS_OTHERWISE };
 
-/* What the bytes from offset at on begin with. */
+/* Returns what the bytes from offset `at` on begin with. */
 static enum beginning begins_with(const struct hook *hook, off_t at)
 {
     union {
@@ -51,7 +51,7 @@ static enum beginning begins_with(const struct hook *hook, off_t at)
 }
 
 #ifdef UNDERSTUDY_CHAOS
-/* Planted faults: a QEMU that leaves the header to the hook, and one that writes what nobody knows. */
+/* Planted faults: a QEMU that leaves the header to the hook, and a QEMU that writes an unknown stream. */
 static void chaos_spoil(struct hook *hook, off_t at, uint64_t *len)
 {
     bool headerless = hook_chaos("headerless") && begins_with(hook, at) == BEGINS_WITH_HEADER;
@@ -107,7 +107,7 @@ static int save_devices_slowly(struct hook *hook, bool was_running, uint64_t *le
     return 0;
 }
 
-/* QEMU's part of the stream, from offset at on. */
+/* Lets QEMU write its part of the stream from offset `at` on. Returns 0 or -errno. */
 static int save_devices_at(struct hook *hook, bool was_running, off_t at, uint64_t *len)
 {
     const struct qemu_symbols *qemu = &hook->qemu;

@@ -22,7 +22,7 @@ static struct sigaction qemus_own[NSIGNALS];
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     int saved = errno;
-    /* Not through a shell in between, and not to a stranger who has the number now. */
+    /* Only to the own parent: not if a shell is in between, or if another process has the number now. */
     if (getppid() == replicator) {
         kill(replicator, SIGTERM);
         errno = saved;
