@@ -292,8 +292,7 @@ the_primarys_disk_fails() {
     ask_guest next >/dev/null || fail "the guest does not answer on host b"
     kill_host b
     disk_clean=0
-    check_images a
-    check_images b
+    check_both_images
     disk_clean=1 discard=unmap
     end
 }

@@ -165,8 +165,8 @@ for form in "${forms[@]}"; do
     await 20 "host b to end" gone b
     for host in a b; do
         before_check $host
-        check_images $host --stopped
     done
+    check_both_images --stopped
     hosts_down "$prefix"
     free_loops
     rm -f "$work"/*.log

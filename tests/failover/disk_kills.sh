@@ -112,10 +112,7 @@ else
     kill_host $here
     await 20 "host $there to take over" field_is $there guest_here true
     kill_host $there
-    echo "-- host $there's image"
-    check_images $there --stopped
-    echo "-- host $here's image"
-    check_images $here --stopped
+    check_both_images --stopped
 fi
 disk_leftovers
 echo "$count kills: every operation that the client heard of is on the disk"

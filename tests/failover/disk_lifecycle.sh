@@ -157,8 +157,7 @@ await 20 "host b to end" gone b
 for host in a b; do
     left=$(for p in $(ip netns pids "$prefix-$host"); do cat "/proc/$p/comm" 2>/dev/null; done | grep -E 'qemu|nbdkit|understudy-rep' || true)
     [ -z "$left" ] || fail "processes are left on host $host: $left"
-    echo "-- host $host's image"
-    check_images $host --stopped
 done
+check_both_images --stopped
 disk_leftovers
 echo "planned and forced failover, loss of the standby, reboot and power-off: the disk is as it was written"
