@@ -8,10 +8,11 @@
 #   --shared        the file system's image is one file, which both hosts reach (with --bare: the second disk is replicated)
 #   --garbage       the standby's images are full of garbage at first
 #   --kill WHO      primary (default); secondary; both: at the last kill both die at one moment, and the images are looked at
+#   --secondary N   after COUNT kills N more, of the secondary
 #   --full          before each host returns it loses its dirty-block maps: all is compared again
 #   --durability D  memory (default) or disk
 set -euo pipefail
-BUILD=$1 GUEST=$2 count=20 kill=primary full=0
+BUILD=$1 GUEST=$2 count=20 kill=primary more=0 full=0
 shift 2
 if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
     count=$1
@@ -27,6 +28,7 @@ while [ $# -gt 0 ]; do
     --shared) shared=1 ;;
     --garbage) standby=garbage ;;
     --kill) kill=$2; shift ;;
+    --secondary) more=$2; shift ;;
     --full) full=1 ;;
     --durability) durability=$2; shift ;;
     *) fail "unknown option $1" ;;
@@ -43,7 +45,9 @@ returns() {
 start_disk_pair
 start_disk_client
 here=a there=b
-for ((i = 1; count == 0 || i <= count; i++)); do
+for ((i = 1; count == 0 || i <= count + more; i++)); do
+    who=$kill
+    [ "$count" -eq 0 ] || [ $i -le "$count" ] || who=secondary
     await 120 "protection on host $here" field_is $here state protected
     if [ $i -gt 1 ] && [ $full -eq 1 ]; then
         resync_was_full $here
@@ -53,7 +57,7 @@ for ((i = 1; count == 0 || i <= count; i++)); do
     await_operations "under protection"
     moment_to_kill $here 1000
     how=$([ $((i % 2)) -eq 1 ] || echo quiet)
-    case $kill in
+    case $who in
     secondary)
         kill_host $there "$how"
         await 20 "host $here to notice" field_is $here state connecting
@@ -115,4 +119,4 @@ else
     check_both_images --stopped
 fi
 disk_leftovers
-echo "$count kills: every operation that the client heard of is on the disk"
+echo "$((count + more)) kills: every operation that the client heard of is on the disk"
