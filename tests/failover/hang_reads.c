@@ -4,6 +4,8 @@
  * there, a read of an image (*.raw) says so by the file UNDERSTUDY_HANG_READS.hung and does not return before
  * somebody opens the FIFO UNDERSTUDY_HANG_READS to write. Only in this process, not in those that it starts:
  * QEMU and nbdkit have their disks as ever, so that what stands still is the replicator's own doing.
+ *
+ * A sleep of a minute, the limit for an end that storage holds up, is a tenth of it.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -18,11 +20,13 @@
 
 static char fifo[PATH_MAX - 16], on[PATH_MAX], hung[PATH_MAX];
 static ssize_t (*real_pread)(int, void *, size_t, off_t);
+static void (*real_usleep)(unsigned long);
 
 static __attribute__((constructor)) void begin(void)
 {
     const char *name = getenv("UNDERSTUDY_HANG_READS");
     *(void **)&real_pread = dlsym(RTLD_NEXT, "pread");
+    *(void **)&real_usleep = dlsym(RTLD_NEXT, "g_usleep");
     unsetenv("LD_PRELOAD");
     if (!name || strlen(name) >= sizeof fifo)
         return;
@@ -47,4 +51,10 @@ SHOWN ssize_t pread(int fd, void *buffer, size_t len, off_t offset)
         close(open(fifo, O_RDONLY | O_CLOEXEC));
     }
     return real_pread(fd, buffer, len, offset);
+}
+
+SHOWN void g_usleep(unsigned long us);
+SHOWN void g_usleep(unsigned long us)
+{
+    real_usleep(us < 60000000 ? us : us / 10);
 }
