@@ -84,9 +84,13 @@ await 10 "host b to know of the panic" field_is b guest_state panicked
 understudy b reset web
 await 90 "the guest to begin anew" guest_ready
 field_is b guest_state "" || fail "status says $(field b guest_state)"
-understudy b stop web
 
-echo "-- -no-reboot: a guest that reboots ends the VM; shutdown asks the guest"
+echo "-- shutdown asks the guest"
+understudy b shutdown web || fail "the guest did not shut down"
+without_vm b || fail "processes are left after shutdown: $(processes b)"
+await 20 "host a to end" gone a
+
+echo "-- -no-reboot: a guest that reboots ends the VM; -no-shutdown: one that powers itself off stands still"
 run_again -- "${qemu[@]}" -no-reboot
 await 90 "the guest to come up" guest_ready
 ask_guest reboot || true
@@ -96,9 +100,5 @@ await 90 "the guest to come up" guest_ready
 ask_guest poweroff || true
 await 20 "the guest to stand still" field_is a guest_state shut-off
 understudy a stop web
-run_again -- "${qemu[@]}"
-await 90 "the guest to come up" guest_ready
-understudy a shutdown web || fail "the guest did not shut down"
-without_vm a || fail "processes are left after shutdown: $(processes a)"
 pair_leftovers
 echo "buttons: all as documented"
