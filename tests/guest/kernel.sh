@@ -23,9 +23,12 @@ kernel_download() {
 }
 
 # kernel_fetch META OUT WORK: makes OUT/vmlinuz, OUT/kernel (the package's tree) and OUT/kernel.package, unless they are the
-# newest already. WORK: a folder for the time being.
+# newest already; apt is asked once an hour, for every test that starts a guest comes here. WORK: a folder for the time being.
 kernel_fetch() {
     local meta=$1 out=$2 work=$3 package
+    if [ -s "$out/kernel.package" ] && [ -s "$out/vmlinuz" ] && [ -n "$(find "$out/kernel.asked" -mmin -60 2>/dev/null)" ]; then
+        return 0
+    fi
     chmod 755 "$work"
     package=$(kernel_package "$meta")
     if [ -z "$package" ]; then
@@ -34,6 +37,7 @@ kernel_fetch() {
     fi
     [ -n "$package" ] || kernel_die "apt knows no $meta: is this Debian with its package lists?"
     if [ "$(cat "$out/kernel.package" 2>/dev/null)" = "$package" ] && [ -s "$out/vmlinuz" ]; then
+        touch "$out/kernel.asked"
         return 0
     fi
     rm -f "$out/kernel.package" "$out/initrd.img" "$out/initrd-disk.img"
@@ -48,6 +52,7 @@ kernel_fetch() {
     [ -d "$out/kernel/lib/modules" ] || ln -s usr/lib "$out/kernel/lib" # Debian 13 and later have them there
     cp "$out"/kernel/boot/vmlinuz-* "$out/vmlinuz"
     echo "$package" >"$out/kernel.package"
+    touch "$out/kernel.asked"
 }
 
 # kernel_add_module OUT ROOT NAME: the module after those it depends on, in ROOT/modules, named in ROOT/modules/order. What
