@@ -143,18 +143,24 @@ bool cli_flush(void)
     return false;
 }
 
-int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms)
+bool cli_call_answer(const Understudy__Envelope *request, unsigned timeout_ms, char **message)
 {
     Understudy__Envelope *answer = cli_call(request, timeout_ms);
-    int code = EXIT_FAILED;
     if (!answer)
-        return code;
+        return false;
+    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER && answer->answer->ok;
     if (answer->body_case != UNDERSTUDY__ENVELOPE__BODY_ANSWER)
         cli_fail("the daemon's answer was not understood");
-    else if (answer->answer->ok)
-        code = EXIT_OK;
-    else
+    else if (!ok)
         cli_fail("%s", answer->answer->message);
+    else
+        *message = g_strdup(answer->answer->message);
     understudy__envelope__free_unpacked(answer, NULL);
-    return code;
+    return ok;
+}
+
+int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms)
+{
+    g_autofree char *message = NULL;
+    return cli_call_answer(request, timeout_ms, &message) ? EXIT_OK : EXIT_FAILED;
 }

@@ -18,7 +18,10 @@ int cli_connect(char **why);
 /* Sends one request and returns the answer (free with understudy__envelope__free_unpacked), whose texts are
  * safe to print; NULL after a message to the user. */
 Understudy__Envelope *cli_call(const Understudy__Envelope *request, unsigned timeout_ms);
-/* Sends a request that is answered with yes or no. Returns the exit code; prints the reason of a no. */
+/* Sends a request that is answered with yes or no. Returns whether it was yes, with the answer's words in
+ * *message (GLib string). False after a message to the user. */
+bool cli_call_answer(const Understudy__Envelope *request, unsigned timeout_ms, char **message);
+/* The same without the words. Returns the exit code; prints the reason of a no. */
 int cli_call_simple(const Understudy__Envelope *request, unsigned timeout_ms);
 /* Prints a message on standard error. Returns EXIT_FAILED. */
 G_GNUC_PRINTF(1, 2) int cli_fail(const char *format, ...);

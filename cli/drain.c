@@ -101,7 +101,7 @@ static void shut_down(GHashTable *seen)
 /* Waits until the host is empty or timeout_s have passed. Returns the number of VMs that are left, or -1. */
 static int wait_until_empty(GHashTable *seen, uint32_t timeout_s)
 {
-    gint64 until = g_get_monotonic_time() + timeout_s * G_USEC_PER_SEC;
+    gint64 until = g_get_monotonic_time() + (gint64)timeout_s * G_USEC_PER_SEC;
     unsigned left = 0;
     do {
         if (!look(seen, &left))

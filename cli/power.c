@@ -18,23 +18,6 @@
 #define SHOWN_S    10 /* until status shows what was ordered */
 #define POLL_US    20000
 
-/* The answer's words in *message (GLib string). False after a message to the user. */
-static bool call(const Understudy__Envelope *request, unsigned timeout_ms, char **message)
-{
-    Understudy__Envelope *answer = cli_call(request, timeout_ms);
-    if (!answer)
-        return false;
-    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER && answer->answer->ok;
-    if (answer->body_case != UNDERSTUDY__ENVELOPE__BODY_ANSWER)
-        cli_fail("the daemon's answer was not understood");
-    else if (!ok)
-        cli_fail("%s", answer->answer->message);
-    else
-        *message = g_strdup(answer->answer->message);
-    understudy__envelope__free_unpacked(answer, NULL);
-    return ok;
-}
-
 /* ---- stop ---- */
 
 /* Asks for confirmation on a terminal where the guest runs, since a user may take stop for a clean shutdown.
@@ -93,7 +76,7 @@ int cmd_stop(int argc, char **argv)
     stop.wait_ms = no_wait ? 0 : STOP_S * 1000;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(STOP_REQUEST, stop_request, &stop);
     g_autofree char *how = NULL;
-    if (!call(&request, stop.wait_ms + ORDER_MS, &how))
+    if (!cli_call_answer(&request, stop.wait_ms + ORDER_MS, &how))
         return EXIT_FAILED;
     return tell_elsewhere(argv[1], how) ? EXIT_FAILED : EXIT_OK;
 }
@@ -130,7 +113,7 @@ int cmd_shutdown(int argc, char **argv)
     power.wait_ms = no_wait ? 0 : timeout_s * 1000;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(POWER_REQUEST, power_request, &power);
     g_autofree char *how = NULL;
-    if (!call(&request, power.wait_ms + ORDER_MS, &how)) {
+    if (!cli_call_answer(&request, power.wait_ms + ORDER_MS, &how)) {
         if (!no_wait)
             fprintf(stderr,
                     "The guest may not react to the power button; 'understudy stop %s' turns the VM off.\n",

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "proto/answer.h"
 #include "proto/framing.h"
 
 #define LOG_EVERY_US (10 * G_USEC_PER_SEC)
@@ -104,10 +105,7 @@ static gpointer serve(gpointer opaque)
 
 static void refuse(int fd, const char *message)
 {
-    Understudy__Answer body = UNDERSTUDY__ANSWER__INIT;
-    body.message = (char *)message;
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ANSWER, answer, &body);
-    framing_write(fd, &envelope, ANSWER_MS, NULL);
+    answer_write(fd, false, message, ANSWER_MS);
     close(fd);
 }
 

@@ -26,6 +26,7 @@
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
 #include "hv-hooks/line.h"
+#include "proto/answer.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "proto/limits.h"
@@ -234,11 +235,7 @@ static void run_cancel(struct job *job)
 
 static void answer(const struct connection *connection, bool ok, const char *message)
 {
-    Understudy__Answer body = UNDERSTUDY__ANSWER__INIT;
-    body.ok = ok;
-    body.message = (char *)(message ? message : "");
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ANSWER, answer, &body);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    answer_write(connection->fd, ok, message, ANSWER_MS);
 }
 
 /* Checks that the guest's files exist. False with a sentence. */
@@ -344,12 +341,7 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
     const struct connection *connection = opaque;
-    Understudy__Progress progress = UNDERSTUDY__PROGRESS__INIT;
-    progress.what = (char *)path;
-    progress.done = done;
-    progress.total = total;
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PROGRESS, progress, &progress);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    answer_write_progress(connection->fd, path, done, total, ANSWER_MS);
 }
 
 static bool do_run(const struct connection *connection, const Understudy__RunRequest *request, GError **error)
