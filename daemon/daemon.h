@@ -63,6 +63,8 @@ char *host_accel(const struct line *line);
 char **host_argv(char **argv, size_t n_argv);
 /* Replaces a string of an unpacked message; frees the old one unless it is protobuf-c's default. */
 void protection_set_string(char **field, const char *value);
+/* Free with understudy__protection__free_unpacked. */
+Understudy__Protection *protection_copy(const Understudy__Protection *protection);
 /* Returns the program of the VM's command line, or NULL. The string is the protection's. */
 const char *host_program(const Understudy__Protection *protection);
 /* Parses the VM's command line. Free with line_free. NULL and error. */
@@ -225,11 +227,16 @@ void vm_set_warnings(const char *name, const GPtrArray *warnings);
 void vms_shutdown(void);
 
 /* ---- waiters.c: main thread ---- */
-/* Called once. gone: the VM is gone from this host, and reason says how it ended. Not gone: timeout_ms have
- * passed. */
+/*
+ * Called once. gone: the VM is gone from this host, and reason says how it ended. Not gone: timeout_ms have
+ * passed, or the other end of client is closed.
+ */
 typedef void (*vm_gone)(bool gone, const char *reason, void *opaque);
-/* Waits until the VM is gone, for at most timeout_ms, without blocking. */
-void waiters_add(const char *vm, unsigned timeout_ms, vm_gone gone, void *opaque);
+/*
+ * Waits until the VM is gone, for at most timeout_ms, without blocking. client, the socket of who asked, stays
+ * the caller's, and open until vm_gone is called.
+ */
+void waiters_add(const char *vm, unsigned timeout_ms, int client, vm_gone gone, void *opaque);
 /* Tells all that wait for the VM that it is gone. */
 void waiters_tell(const char *vm, const char *reason);
 

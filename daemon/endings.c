@@ -125,8 +125,10 @@ GPtrArray *endings_list(const char *vm)
 void endings_clear(void)
 {
     struct ending *ending;
+    g_mutex_lock(&lock);
     while ((ending = g_queue_pop_head(&endings))) {
         g_clear_pointer(&ending->dir, g_free);
         forget(ending);
     }
+    g_mutex_unlock(&lock);
 }

@@ -2,32 +2,55 @@
 /* Networks besides the peer's own address by which two hosts hear each other: from the user's words into a
  * protection. */
 #include <gio/gio.h>
-#include <string.h>
+#include <netinet/in.h>
 
 #include "common/address.h"
 #include "daemon/daemon.h"
 #include "heartbeat/packet.h"
 
+static bool is_ipv6(const struct address *address)
+{
+    const struct sockaddr_in6 *ipv6 = (const struct sockaddr_in6 *)&address->storage;
+    return address->storage.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr);
+}
+
+/* The first address of the list that is of that family, or NULL. */
+static const struct address *find_family(const struct addresses *all, bool ipv6)
+{
+    for (unsigned i = 0; i < all->n; i++) {
+        if (is_ipv6(&all->list[i]) == ipv6)
+            return &all->list[i];
+    }
+    return NULL;
+}
+
+static void set_text(char **field, const struct address *address)
+{
+    g_free(*field);
+    *field = address_text((const struct sockaddr *)&address->storage, address->len);
+}
+
 /* Names become addresses of one family here, since the replicators wait for no name server. */
 static bool in_digits(Understudy__HeartbeatPath *path, GError **error)
 {
     struct addresses here, there;
-    if (addresses_resolve(&here, path->here, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0)
+    if (addresses_resolve(&here, path->here, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0 ||
+        addresses_resolve(&there, path->there, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0)
         return false;
     /* The first of this host's addresses whose family the peer has, too. */
     for (unsigned i = 0; i < here.n; i++) {
-        const struct address *own = &here.list[i];
-        g_clear_error(error);
-        if (addresses_resolve(&there, path->there, 0, ADDRESS_NAME, own->storage.ss_family, error) < 0)
+        const struct address *other = find_family(&there, is_ipv6(&here.list[i]));
+        if (!other)
             continue;
-        g_free(path->here);
-        g_free(path->there);
-        path->here = address_text((const struct sockaddr *)&own->storage, own->len);
-        path->there = address_text((const struct sockaddr *)&there.list[0].storage, there.list[0].len);
+        set_text(&path->here, &here.list[i]);
+        set_text(&path->there, other);
         return true;
     }
-    g_prefix_error(error, "--heartbeat-path %s=%s: the two sides must be in one network: ", path->here,
-                   path->there);
+    g_set_error(
+        error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+        "--heartbeat-path %s=%s: the two sides must be in one network: one is an IPv4 address, the other "
+        "an IPv6 address",
+        path->here, path->there);
     return false;
 }
 

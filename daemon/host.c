@@ -18,6 +18,14 @@ void protection_set_string(char **field, const char *value)
     *field = value[0] ? strdup(value) : (char *)protobuf_c_empty_string;
 }
 
+Understudy__Protection *protection_copy(const Understudy__Protection *protection)
+{
+    size_t len = understudy__protection__get_packed_size(protection);
+    g_autofree uint8_t *packed = g_malloc(len);
+    understudy__protection__pack(protection, packed);
+    return understudy__protection__unpack(NULL, len, packed);
+}
+
 static char *cpuinfo_line(const char *key)
 {
     g_autofree char *text = NULL;

@@ -65,6 +65,7 @@ struct job {
     const char *name;
     bool force;
     bool again; /* the refusal may soon be over */
+    int client; /* who waits for the answer */
     unsigned wait_ms;
     Understudy__PowerAction action;
     Understudy__Role role;
@@ -149,11 +150,12 @@ static void on_gone(bool gone, const char *reason, void *opaque)
     job_finish(job, gone, gone ? reason : late);
 }
 
-/* Ends a job after its order was given. If the request asked for it, waits until the VM is gone. */
+/* Ends a job after its order was given. If the request asked for it, waits until the VM is gone, or who asked
+ * is. */
 static void finish_when_gone(struct job *job, bool ok, GError *error)
 {
     if (ok && job->wait_ms && vm_is_here(job->name))
-        waiters_add(job->name, job->wait_ms, on_gone, job);
+        waiters_add(job->name, job->wait_ms, job->client, on_gone, job);
     else
         job_finish_error(job, ok, error);
 }
@@ -580,7 +582,7 @@ static bool wait_is_fit(uint32_t wait_ms, char **message)
 static void serve_stop(const struct connection *connection, const Understudy__StopRequest *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {.name = request->vm, .wait_ms = request->wait_ms};
+    struct job job = {.name = request->vm, .client = connection->fd, .wait_ms = request->wait_ms};
     bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_stop, &message);
     answer(connection, ok, message);
 }
@@ -588,7 +590,10 @@ static void serve_stop(const struct connection *connection, const Understudy__St
 static void serve_power(const struct connection *connection, const Understudy__PowerRequest *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {.name = request->vm, .action = request->action, .wait_ms = request->wait_ms};
+    struct job job = {.name = request->vm,
+                      .action = request->action,
+                      .client = connection->fd,
+                      .wait_ms = request->wait_ms};
     bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_power, &message);
     answer(connection, ok, message);
 }
@@ -627,10 +632,7 @@ static void pick_one(const struct vm_view *vm, void *opaque)
                              : vm->runs_here && g_strcmp0(vm->peer_host, pick->peer) == 0;
     if (!wanted || !vm->has_standby || !vm->peer_host)
         return;
-    size_t len = understudy__protection__get_packed_size(vm->protection);
-    g_autofree uint8_t *packed = g_malloc(len);
-    understudy__protection__pack(vm->protection, packed);
-    g_ptr_array_add(pick->protections, understudy__protection__unpack(NULL, len, packed));
+    g_ptr_array_add(pick->protections, protection_copy(vm->protection));
     g_free(pick->host);
     pick->host = g_strdup(vm->peer_host);
     pick->port = vm->peer_port;

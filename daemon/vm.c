@@ -142,14 +142,6 @@ static struct vm *add_vm(const char *name, bool adopted)
     return vm;
 }
 
-static Understudy__Protection *copy_protection(const Understudy__Protection *protection)
-{
-    size_t len = understudy__protection__get_packed_size(protection);
-    g_autofree uint8_t *packed = g_malloc(len);
-    understudy__protection__pack(protection, packed);
-    return understudy__protection__unpack(NULL, len, packed);
-}
-
 /* ---- what the replicator says ---- */
 
 /* Tells the caller that waits for a standby whether it listens. */
@@ -272,7 +264,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     const Understudy__Start *start = adopted->start;
     if (vm->protection || !start || !start->protection || strcmp(start->protection->vm, vm->name) != 0)
         return;
-    vm->protection = copy_protection(start->protection);
+    vm->protection = protection_copy(start->protection);
     vm->peer_host = g_strdup(start->peer_name[0] ? start->peer_name : start->peer_host);
     vm->peer_daemon_port = (uint16_t)start->peer_daemon_port;
     if (adopted->listening) {
@@ -538,7 +530,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     }
     if (protection->cpu_enforce)
         line_enforce_cpu(line);
-    vm->protection = copy_protection(protection);
+    vm->protection = protection_copy(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
     vm->peer_host = g_strdup(peer_host);
@@ -847,7 +839,7 @@ static void reprotect(struct vm *vm)
     wish->host = g_strdup(vm->peer_host);
     wish->port = vm->peer_daemon_port;
     wish->own_port = config->port;
-    wish->protection = copy_protection(vm->protection);
+    wish->protection = protection_copy(vm->protection);
     wish->protection->term = vm->term;
     vm->asking = true;
     vm_events_asked(vm->events, vm->peer_host);

@@ -62,14 +62,6 @@ static void on_looked(GObject *source, GAsyncResult *result, gpointer opaque)
     vm_set_warnings(look->name, faults);
 }
 
-static Understudy__Protection *copy_protection(const Understudy__Protection *protection)
-{
-    size_t len = understudy__protection__get_packed_size(protection);
-    g_autofree uint8_t *packed = g_malloc(len);
-    understudy__protection__pack(protection, packed);
-    return understudy__protection__unpack(NULL, len, packed);
-}
-
 static void look_at(const struct vm_view *vm, void *opaque)
 {
     GHashTable *seen = opaque;
@@ -84,7 +76,7 @@ static void look_at(const struct vm_view *vm, void *opaque)
     gint64 now = g_get_monotonic_time();
     struct look *look = g_new0(struct look, 1);
     look->name = g_strdup(vm->name);
-    look->protection = copy_protection(vm->protection);
+    look->protection = protection_copy(vm->protection);
     if (vm->has_standby && vm->peer_host && vm->peer_port) {
         look->host = g_strdup(vm->peer_host);
         look->port = vm->peer_port;

@@ -9,10 +9,12 @@
 
 #include "common/refusal.h"
 #include "daemon/files/files.h"
+#include "proto/answer.h"
 #include "proto/framing.h"
 
-#define WRITE_MS 10000
-#define QUIET_MS 30000 /* without a word of progress */
+#define WRITE_MS  10000
+#define QUIET_MS  30000 /* without a word of progress */
+#define LONGEST_S 7200  /* with as many of them as come: FILES_MAX files of FILES_WHOLE_MAX, at 40 MB/s */
 
 static void free_fact(gpointer opaque)
 {
@@ -93,23 +95,15 @@ bool files_are_the_same(Understudy__FileFact *const *facts, size_t n, const stru
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
     const int *fd = opaque;
-    Understudy__Progress progress = UNDERSTUDY__PROGRESS__INIT;
-    progress.what = (char *)path;
-    progress.done = done;
-    progress.total = total;
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PROGRESS, progress, &progress);
-    framing_write(*fd, &envelope, WRITE_MS, NULL);
+    answer_write_progress(*fd, path, done, total, WRITE_MS);
 }
 
 void files_serve(int fd, const Understudy__FilesRequest *request)
 {
     g_autoptr(GError) error = NULL;
     const struct files_progress progress = {.told = tell_progress, .opaque = &fd};
-    Understudy__Answer body = UNDERSTUDY__ANSWER__INIT;
-    body.ok = files_are_the_same(request->files, request->n_files, &progress, &error);
-    body.message = error ? error->message : (char *)"";
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ANSWER, answer, &body);
-    framing_write(fd, &envelope, WRITE_MS, NULL);
+    bool ok = files_are_the_same(request->files, request->n_files, &progress, &error);
+    answer_write(fd, ok, error ? error->message : NULL, WRITE_MS);
 }
 
 bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const struct files_progress *progress,
@@ -120,14 +114,18 @@ bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const stru
     body.files = (Understudy__FileFact **)facts->pdata;
     body.n_files = facts->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(FILES_REQUEST, files_request, &body);
+    gint64 until = g_get_monotonic_time() + (gint64)LONGEST_S * G_USEC_PER_SEC;
     Understudy__Envelope *answer = framing_call(fd, &request, QUIET_MS, error);
     while (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PROGRESS) {
         if (progress)
             progress->told(what, answer->progress->done, answer->progress->total, progress->opaque);
         understudy__envelope__free_unpacked(answer, NULL);
         GError *cause = NULL;
-        answer = framing_read(fd, QUIET_MS, &cause);
-        if (cause)
+        bool late = g_get_monotonic_time() > until;
+        answer = late ? NULL : framing_read(fd, QUIET_MS, &cause);
+        if (late)
+            refuse(error, "its files are not compared after %d s", LONGEST_S);
+        else if (cause)
             g_propagate_error(error, cause);
         else if (!answer)
             refuse(error, "its daemon closed the connection");
