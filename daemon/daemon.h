@@ -176,11 +176,13 @@ void vm_table_leave(void);
 /* ---- vm.c: main thread ---- */
 /* Initialises the module and adopts the VMs of the daemon before. config must outlive the VMs. */
 void vms_init(const struct daemon_config *config);
-/* Reserves the name, until vm_forget or vm_start. False with a sentence if it is taken. */
+/* Reserves the name, until vm_forget or vm_start. False with a sentence if it is taken. What is known of a VM
+ * of that name that failed here stays until vm_start. */
 bool vm_reserve(const char *name, GError **error);
-/* Ends the reservation of the name. */
+/* Ends a reservation, or removes what vm_start has left of it. */
 void vm_forget(const char *name);
-/* Called once when a secondary listens on these ports, or has failed (ok false, with a sentence). */
+/* Called once when a secondary listens on these ports, or has failed (ok false, with a sentence), which
+ * includes that it took too long: then the VM is stopped. */
 typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port,
                              void *opaque);
 /*

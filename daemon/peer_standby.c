@@ -59,6 +59,21 @@ void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
         understudy__envelope__free_unpacked(answer, NULL);
 }
 
+static bool read_ports(const Understudy__Prepared *prepared, const char *host, struct peer_standby *standby,
+                       GError **error)
+{
+    bool fit = prepared->data_port > 0 && prepared->data_port <= UINT16_MAX && prepared->udp_port > 0 &&
+               prepared->udp_port <= UINT16_MAX;
+    standby->data_port = (uint16_t)prepared->data_port;
+    standby->udp_port = (uint16_t)prepared->udp_port;
+    if (!fit)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "the peer %s names no ports where its standby listens: install one version of understudy "
+                    "on both",
+                    host);
+    return fit;
+}
+
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error)
 {
@@ -79,15 +94,14 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     Understudy__Envelope *answer = peer_call_at(host, port, &request, PREPARE_MS, &standby->address, error);
     if (!answer)
         return false;
-    bool ok = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
+    bool prepared = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
+    bool ok = prepared && read_ports(answer->prepared, host, standby, error);
     if (ok) {
-        standby->data_port = (uint16_t)answer->prepared->data_port;
-        standby->udp_port = (uint16_t)answer->prepared->udp_port;
         protection->cpu_enforce = answer->prepared->cpu_enforce;
         size_t len = strnlen(answer->prepared->qemu_version, QEMU_VERSION_MAX + 1);
         if (len > 0 && len <= QEMU_VERSION_MAX)
             protection_set_string(&protection->standby_qemu, answer->prepared->qemu_version);
-    } else {
+    } else if (!prepared) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
                     answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message
                                                                            : "no reason given");

@@ -36,7 +36,6 @@
 #include "replicator/transport/tcp.h"
 
 #define ANSWER_MS      10000
-#define LISTENING_MS   25000
 #define TOKEN_LEN      16
 #define ENDING_MS      3000
 #define ENDING_POLL_MS 20
@@ -65,6 +64,7 @@ struct job {
     const char *name;
     bool force;
     bool again; /* the refusal may soon be over */
+    bool reuse; /* of a standby: it is here already */
     int client; /* who waits for the answer */
     unsigned wait_ms;
     Understudy__PowerAction action;
@@ -217,14 +217,17 @@ static void run_start(struct job *job)
     }
 }
 
-static void run_check_existing(struct job *job)
+/* Finds a standby that is here already (reuse), or reserves the name for a new one. */
+static void run_claim_standby(struct job *job)
 {
-    char *why = NULL;
+    g_autofree char *why = NULL;
     enum vm_existing existing = vm_check_existing(job->protection, &job->data_port, &job->udp_port, &why);
-    job->force = existing == VM_REUSE;
+    job->reuse = existing == VM_REUSE;
     job->again = existing == VM_ENDING;
-    job_finish(job, existing == VM_NONE || existing == VM_REUSE, why ? why : "");
-    g_free(why);
+    if (existing == VM_NONE)
+        run_reserve(job);
+    else
+        job_finish(job, job->reuse, why ? why : "");
 }
 
 static void run_cancel(struct job *job)
@@ -433,6 +436,21 @@ static struct line *check_peers(char **argv, GError **error)
     return allowed ? check_here(argv, error) : NULL;
 }
 
+/* Checks that this host can stand by for the VM, and makes its disks ready. */
+static bool prepare_here(const Understudy__PrepareStandby *request, GError **error)
+{
+    Understudy__Protection *protection = request->protection;
+    g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
+    g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
+    struct line *line = check_peers(argv, error);
+    bool fit = line && same_kind_of_host(protection, line, error) &&
+               disks_can_be_served(protection, config->disk_plugin, error) &&
+               disks_prepare_standby(request, vm_dir, error);
+    protection->cpu_enforce = fit && must_enforce_cpu(request, line);
+    line_free(line);
+    return fit;
+}
+
 static bool do_prepare(const struct connection *connection, const Understudy__PrepareStandby *request,
                        Understudy__Prepared *prepared, GError **error)
 {
@@ -462,20 +480,15 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
                       .peer_host = connection->peer_host,
                       .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
-    bool ok = job_do_patiently(&job, run_check_existing, &message);
-    if (ok && !job.force) {
-        g_auto(GStrv) argv = host_argv(protection->qemu_argv, protection->n_qemu_argv);
-        struct line *line = check_peers(argv, error);
-        g_autofree char *vm_dir = g_build_filename(config->state_dir, protection->vm, NULL);
-        bool fit = line && same_kind_of_host(protection, line, error) &&
-                   disks_can_be_served(protection, config->disk_plugin, error) &&
-                   disks_prepare_standby(request, vm_dir, error);
-        protection->cpu_enforce = fit && must_enforce_cpu(request, line);
-        prepared->qemu_version = protection->qemu_version;
-        line_free(line);
-        if (!fit)
+    bool ok = job_do_patiently(&job, run_claim_standby, &message);
+    if (ok && !job.reuse) {
+        /* The name is ours: nobody else prepares the same images meanwhile. */
+        if (!prepare_here(request, error)) {
+            job_do(&job, run_forget, &message);
             return false;
-        ok = job_do(&job, run_reserve, &message) && job_do(&job, run_start, &message);
+        }
+        prepared->qemu_version = protection->qemu_version;
+        ok = job_do(&job, run_start, &message);
     }
     if (!ok) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);

@@ -37,6 +37,7 @@
 
 #define REPLICATOR_FD 3
 #define REPROTECT_S   1
+#define READY_MS      45000 /* for a replicator, which itself gives up its QEMU sooner (replicator/control) */
 #define WARNINGS_MAX  32
 #define SUN_PATH_MAX  107
 
@@ -50,12 +51,14 @@ struct vm {
     struct framing *framing; /* NULL: no replicator */
     GSubprocess *process;
     Understudy__Role role;   /* as the replicator last said */
-    Understudy__State state; /* UNKNOWN: it is being started, and has no replicator yet */
+    Understudy__State state; /* UNKNOWN: it is being started, or its replicator has not said yet */
     uint64_t term;
     uint16_t data_port, udp_port;
     int qemu_pid, qemu_pidfd; /* pidfd: -1 if there is none */
     char *accel;
+    bool reserved; /* the name is taken for a VM to come; the entry is of the last one, or has nothing yet */
     bool ended, asking;
+    bool adopting;    /* its replicator could not be reached yet */
     bool never_began; /* it ended before its QEMU ran: its caller was told why, and the VM is forgotten */
     gint64 alone_since_us;
     char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
@@ -65,17 +68,19 @@ struct vm {
     char *end_reason;      /* NULL: it has not ended */
     struct standby_backoff backoff;
     struct vm_events *events;
-    vm_listening listening;
+    vm_listening listening; /* who waits for it, or NULL */
     void *opaque;
+    guint late; /* and no longer than that */
 };
 
 static const struct daemon_config *config;
 static GHashTable *vms; /* name -> struct vm */
 static uint64_t last_serial;
+static guint regular;
 
 static bool is_being_started(const struct vm *vm)
 {
-    return vm->state == UNDERSTUDY__STATE__STATE_UNKNOWN;
+    return vm->reserved || vm->state == UNDERSTUDY__STATE__STATE_UNKNOWN;
 }
 
 static const char *state_in_words(const struct vm *vm)
@@ -96,6 +101,7 @@ static void free_vm(void *opaque)
     struct vm *vm = opaque;
     vm_table_remove(vm->name);
     framing_free(vm->framing);
+    g_clear_handle_id(&vm->late, g_source_remove);
     vm_events_free(vm->events);
     forget_qemu(vm);
     g_clear_object(&vm->process);
@@ -114,7 +120,7 @@ static void free_vm(void *opaque)
     g_free(vm);
 }
 
-static gboolean reprotect_all(gpointer opaque);
+static gboolean look_at_all(gpointer opaque);
 static void adopt_all(void);
 
 void vms_init(const struct daemon_config *daemon_config)
@@ -122,7 +128,7 @@ void vms_init(const struct daemon_config *daemon_config)
     config = daemon_config;
     vms = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_vm);
     adopt_all();
-    g_timeout_add_seconds(REPROTECT_S, reprotect_all, NULL);
+    regular = g_timeout_add_seconds(REPROTECT_S, look_at_all, NULL);
 }
 
 static struct vm *lookup(const char *name)
@@ -148,6 +154,7 @@ static struct vm *add_vm(const char *name, bool adopted)
 static void answer_listening(struct vm *vm, bool ok, const char *message)
 {
     vm_listening listening = g_steal_pointer(&vm->listening);
+    g_clear_handle_id(&vm->late, g_source_remove);
     vm->never_began |= listening && !ok;
     if (listening)
         listening(ok, message, vm->data_port, vm->udp_port, vm->opaque);
@@ -305,6 +312,8 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
 {
     struct vm *vm = opaque;
     (void)framing;
+    if (vm->ended)
+        return; /* that was its last word */
     if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_LISTENING) {
         vm->data_port = (uint16_t)message->listening->data_port;
         vm->udp_port = (uint16_t)message->listening->udp_port;
@@ -347,7 +356,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         show(vm, UNDERSTUDY__STATE__STATE_FAILED, "the replicator of this VM died; its QEMU was stopped");
     }
     clear_sockets(vm->vm_dir);
-    if (vm->never_began)
+    if (vm->never_began && vm->ended)
         run_folder_remove(vm->vm_dir); /* what was in console.log was told */
     waiters_tell(vm->name, vm->end_reason ? vm->end_reason : "failed");
     /* A standby that fails repeatedly stays in the table, and is tried again only after a pause. */
@@ -359,19 +368,55 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
 
 /* ---- adopting ---- */
 
+/* A descriptor, or -1 and errno. */
 static int connect_to_replicator(const char *vm_dir)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     g_autofree char *path = g_build_filename(vm_dir, "us-replicator", NULL);
-    if (strlen(path) >= sizeof address.sun_path)
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
         return -1;
+    }
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        int why = errno;
         close(fd);
+        errno = why;
         fd = -1;
     }
     return fd;
+}
+
+/* Whether a replicator may listen, though this daemon could not connect: it stands still and earlier daemons
+ * fill its queue, or this daemon lacks something. */
+static bool may_be_alive(int error)
+{
+    return error == EAGAIN || error == EINTR || error == EMFILE || error == ENFILE || error == ENOBUFS ||
+           error == ENOMEM;
+}
+
+/*
+ * Connects to the VM's replicator, which an earlier daemon started; it reports its state. One that cannot be
+ * reached yet is tried again later. False: there is none, and the VM is to be forgotten.
+ */
+static bool adopt(struct vm *vm)
+{
+    int fd = connect_to_replicator(vm->vm_dir);
+    if (fd >= 0) {
+        vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
+        vm->adopting = false;
+        return true;
+    }
+    if (may_be_alive(errno)) {
+        if (!vm->adopting)
+            g_warning("VM %s: its replicator cannot be reached yet: %s", vm->name, g_strerror(errno));
+        vm->adopting = true;
+        return true;
+    }
+    clear_sockets(vm->vm_dir);
+    endings_add(vm->name, UNDERSTUDY__ROLE__ROLE_NONE, 0, "unattended", "", vm->vm_dir);
+    return false;
 }
 
 /* Connects to the replicators that run already, because an earlier daemon was stopped or killed. Each
@@ -384,15 +429,10 @@ static void adopt_all(void)
         g_autofree char *vm_dir = g_build_filename(config->run_dir, name, NULL);
         if (!g_file_test(vm_dir, G_FILE_TEST_IS_DIR))
             continue;
-        int fd = connect_to_replicator(vm_dir);
-        if (fd < 0) {
-            clear_sockets(vm_dir);
-            endings_add(name, UNDERSTUDY__ROLE__ROLE_NONE, 0, "unattended", "", vm_dir);
-            continue;
-        }
         struct vm *vm = add_vm(name, true);
         vm->vm_dir = g_steal_pointer(&vm_dir);
-        vm->framing = framing_new(fd, on_message, on_replicator_gone, vm);
+        if (!adopt(vm))
+            g_hash_table_remove(vms, name);
     }
     if (dir)
         g_dir_close(dir);
@@ -422,21 +462,34 @@ bool vm_reserve(const char *name, GError **error)
                     state_in_words(vm));
         return false;
     }
-    if (vm && !vm->ended && is_being_started(vm)) {
+    if (vm && is_being_started(vm)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "VM %s is being started", name);
         return false;
     }
-    struct standby_backoff backoff = vm ? vm->backoff : (struct standby_backoff){0};
-    char *split = vm ? g_steal_pointer(&vm->split) : NULL;
-    vm = add_vm(name, false);
-    vm->backoff = backoff;
-    vm->split = split;
+    if (!vm)
+        vm = add_vm(name, false);
+    vm->reserved = true;
     return true;
 }
 
 void vm_forget(const char *name)
 {
-    g_hash_table_remove(vms, name);
+    struct vm *vm = lookup(name);
+    if (vm && vm->reserved && vm->state != UNDERSTUDY__STATE__STATE_UNKNOWN)
+        vm->reserved = false; /* the entry is of the VM before */
+    else
+        g_hash_table_remove(vms, name);
+}
+
+/* The entry of a VM that starts, instead of the reservation. */
+static struct vm *begin_anew(struct vm *reserved)
+{
+    struct standby_backoff backoff = reserved->backoff;
+    char *split = g_steal_pointer(&reserved->split);
+    struct vm *vm = add_vm(reserved->name, false);
+    vm->backoff = backoff;
+    vm->split = split;
+    return vm;
 }
 
 static bool spawn_replicator(struct vm *vm, GError **error)
@@ -483,6 +536,26 @@ static void send_start(struct vm *vm, Understudy__Role role, char **argv, char *
     framing_send(vm->framing, &envelope);
 }
 
+static void order_stop(struct vm *vm)
+{
+    Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
+    framing_send(vm->framing, &envelope);
+}
+
+/* The replicator stands still. Its VM is stopped, since its caller takes it for one that was not started. */
+static gboolean on_late(gpointer opaque)
+{
+    struct vm *vm = opaque;
+    vm->late = 0;
+    order_stop(vm);
+    g_autofree char *message = g_strdup_printf(
+        "VM %s is not ready after %d s, and is stopped: 'understudy status %s' says what it does", vm->name,
+        READY_MS / 1000, vm->name);
+    answer_listening(vm, false, message);
+    return G_SOURCE_REMOVE;
+}
+
 static bool make_dir(const char *path, GError **error)
 {
     if (g_mkdir_with_parents(path, 0700) == 0)
@@ -521,7 +594,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
               void *opaque, GError **error)
 {
     struct vm *vm = lookup(protection->vm);
-    if (!vm)
+    if (!vm || !vm->reserved)
         return false;
     struct line *line = host_line(protection, error);
     if (!line || !disks_set_formats(line, protection, error)) {
@@ -530,6 +603,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     }
     if (protection->cpu_enforce)
         line_enforce_cpu(line);
+    vm = begin_anew(vm);
     vm->protection = protection_copy(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
@@ -558,6 +632,8 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     if (ok) {
         g_auto(GStrv) argv = line_build(line, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
         send_start(vm, role, argv, trial_argv, standby);
+        if (listening)
+            vm->late = g_timeout_add(READY_MS, on_late, vm);
     }
     line_free(line);
     return ok;
@@ -607,6 +683,10 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
     }
     if (vm && is_too_soon(vm, wanted, why))
         return VM_REFUSED;
+    if (vm && !vm->framing && is_being_started(vm)) {
+        *why = g_strdup_printf("VM %s is being started on this host", vm->name);
+        return VM_ENDING;
+    }
     if (!vm || !vm->framing)
         return VM_NONE;
     if (vm->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && vm->term >= wanted->term) {
@@ -688,9 +768,7 @@ bool vm_stop(const char *name, GError **error)
     vm = lookup_running(name, error);
     if (!vm)
         return false;
-    Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
-    framing_send(vm->framing, &envelope);
+    order_stop(vm);
     return true;
 }
 
@@ -732,11 +810,8 @@ unsigned vms_count(void)
 void vm_cancel_standby(const char *name, const uint8_t *token)
 {
     struct vm *vm = lookup(name);
-    if (!waits_for(vm, token))
-        return;
-    Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
-    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STOP, stop, &stop);
-    framing_send(vm->framing, &envelope);
+    if (waits_for(vm, token))
+        order_stop(vm);
 }
 
 void vm_reset_figures(const char *name)
@@ -849,7 +924,14 @@ static void reprotect(struct vm *vm)
     g_object_unref(task);
 }
 
-static gboolean reprotect_all(gpointer opaque)
+static bool wants_standby(const struct vm *vm)
+{
+    bool alone = vm->framing && vm->alone_since_us &&
+                 g_get_monotonic_time() - vm->alone_since_us > REPROTECT_S * G_USEC_PER_SEC;
+    return alone && !vm->asking && vm->peer_host && vm->peer_daemon_port;
+}
+
+static gboolean look_at_all(gpointer opaque)
 {
     GHashTableIter iter;
     gpointer value;
@@ -857,10 +939,10 @@ static gboolean reprotect_all(gpointer opaque)
     g_hash_table_iter_init(&iter, vms);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct vm *vm = value;
-        bool alone = vm->framing && vm->alone_since_us &&
-                     g_get_monotonic_time() - vm->alone_since_us > REPROTECT_S * G_USEC_PER_SEC;
-        if (alone && !vm->asking && vm->peer_host && vm->peer_daemon_port)
+        if (wants_standby(vm))
             reprotect(vm);
+        else if (vm->adopting && !adopt(vm))
+            g_hash_table_iter_remove(&iter);
     }
     return G_SOURCE_CONTINUE;
 }
@@ -906,6 +988,7 @@ void vm_set_warnings(const char *name, const GPtrArray *warnings)
 void vms_shutdown(void)
 {
     /* The replicators carry on: a daemon that is restarted must not stop what it protects. */
-    g_hash_table_destroy(vms);
+    g_clear_handle_id(&regular, g_source_remove);
+    g_clear_pointer(&vms, g_hash_table_destroy);
     endings_clear();
 }
