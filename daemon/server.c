@@ -19,6 +19,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
@@ -100,15 +101,18 @@ static gboolean job_on_main(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* Runs job on the main thread and waits for it. A job always ends, since each of its own waits has a time
- * limit. */
+/*
+ * Runs job on the main thread and waits for it. While the main loop runs, a job always ends, since each of its
+ * own waits has a time limit. g_main_context_invoke would run the job on this thread once the main loop has
+ * ended, beside the main thread that frees the VMs.
+ */
 static bool job_do(struct job *job, void (*run)(struct job *job), char **message)
 {
     job->run = run;
     job->done = false;
     g_mutex_init(&job->mutex);
     g_cond_init(&job->changed);
-    g_main_context_invoke(NULL, job_on_main, job);
+    g_idle_add_full(G_PRIORITY_DEFAULT, job_on_main, job, NULL);
     g_mutex_lock(&job->mutex);
     while (!job->done)
         g_cond_wait(&job->changed, &job->mutex);
@@ -479,7 +483,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .protection = protection,
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
                       .peer_host = connection->peer_host,
-                      .peer_daemon_port = (uint16_t)g_ascii_strtoull(request->primary_daemon, NULL, 10)};
+                      .peer_daemon_port = address_port_of(request->primary_daemon)};
     bool ok = job_do_patiently(&job, run_claim_standby, &message);
     if (ok && !job.reuse) {
         /* The name is ours: nobody else prepares the same images meanwhile. */
@@ -625,7 +629,7 @@ static void serve_cancel(const struct connection *connection, const Understudy__
     g_autofree char *message = NULL;
     struct job job = {.name = request->vm, .token = request->token.data};
     bool ok = request->token.len == TOKEN_LEN && job_do(&job, run_cancel, &message);
-    answer(connection, ok, message);
+    answer(connection, ok, ok ? message : "the request was not understood");
 }
 
 /* ---- what the pair lacks for VMs that run ---- */
@@ -824,9 +828,11 @@ static int listen_unix(GError **error)
                     "%s is too long for a socket: use a shorter --run-dir", path);
         return -1;
     }
-    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0;
-    close(probe);
+    /* A daemon that stands still, and whose queue is full, is one too: EAGAIN. */
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
+    if (probe >= 0)
+        close(probe);
     if (taken) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE, "another understudyd already serves %s",
                     path);
@@ -837,6 +843,8 @@ static int listen_unix(GError **error)
     if (bind(unix_fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(unix_fd, 16) < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s cannot be made: %s", path,
                     g_strerror(errno));
+        if (unix_fd >= 0)
+            close(unix_fd);
         return -1;
     }
     g_chmod(path, 0600);
