@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "proto/end_reason.h"
 #include "proto/framing.h"
 
 #define ORDER_MS   10000
@@ -41,16 +42,16 @@ static bool may_stop(const char *vm)
 
 /*
  * Prints a message if a VM that is gone from this host may run on the other host, because a takeover happened
- * during the order. how: why the VM ended here; "": it was not waited for. Returns whether a message was
+ * during the order. how: why the VM ended here; NONE: it was not waited for. Returns whether a message was
  * printed.
  */
-static bool tell_elsewhere(const char *vm, const char *how)
+static bool tell_elsewhere(const char *vm, enum session_end_reason how)
 {
-    if (strcmp(how, "unconfirmed") == 0)
+    if (how == SESSION_END_UNCONFIRMED)
         cli_fail("VM %s has ended here, but the other host, which could take it over, did not answer.\n"
                  "'understudy status %s' there says whether it runs; 'understudy stop %s' there stops it",
                  vm, vm, vm);
-    else if (strcmp(how, "fenced") == 0 || strcmp(how, "handed-over") == 0)
+    else if (how == SESSION_END_FENCED || how == SESSION_END_HANDED_OVER)
         cli_fail("VM %s is gone from this host, and it runs on the other one, which has taken it over.\n"
                  "Give the order there",
                  vm);
@@ -78,19 +79,20 @@ int cmd_stop(int argc, char **argv)
     g_autofree char *how = NULL;
     if (!cli_call_answer(&request, stop.wait_ms + ORDER_MS, &how))
         return EXIT_FAILED;
-    return tell_elsewhere(argv[1], how) ? EXIT_FAILED : EXIT_OK;
+    return tell_elsewhere(argv[1], session_end_reason_from_name(how)) ? EXIT_FAILED : EXIT_OK;
 }
 
 /* ---- shutdown ---- */
 
 /* Reports the end of a shutdown. The guest may have ended for another reason than its own shutdown. */
-static int tell_shutdown(const char *vm, const char *how)
+static int tell_shutdown(const char *vm, const char *name)
 {
-    if (how[0] == 0 || strcmp(how, "guest-shutdown") == 0)
+    enum session_end_reason how = session_end_reason_from_name(name);
+    if (name[0] == 0 || how == SESSION_END_GUEST_SHUTDOWN)
         return EXIT_OK;
     if (tell_elsewhere(vm, how))
         return EXIT_FAILED;
-    return cli_fail("VM %s is gone from this host, but not by its own shutdown (%s)", vm, how);
+    return cli_fail("VM %s is gone from this host, but not by its own shutdown (%s)", vm, name);
 }
 
 int cmd_shutdown(int argc, char **argv)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The last VMs that ended here, as a queue behind a mutex: it changes when a VM ends, and is read when a
- * command asks. The words for the session's reasons are here too, and the removal of run folders.
+ * command asks. The removal of run folders is here too.
  */
 #include "daemon/endings.h"
 
@@ -16,31 +16,6 @@ struct ending {
 
 static GMutex lock;
 static GQueue endings = G_QUEUE_INIT; /* the oldest first */
-
-const char *ending_in_words(const char *reason)
-{
-    static const char *const words[][2] = {
-        {"guest-shutdown", "the guest shut down"},
-        {"guest-panicked", "the guest's kernel panicked"},
-        {"left", "its host, or its QEMU, was told to go down"},
-        {"stopped", "stopped by 'understudy stop'"},
-        {"handed-over", "handed over to the other host"},
-        {"fenced", "stopped here because the other host runs the guest"},
-        {"hypervisor-died", "QEMU ended by itself or could not be used any more"},
-        {"promote-failed", "the takeover failed"},
-        {"abandoned", "no primary came to this standby"},
-        {"image-failed", "this standby's image of the VM could not be written"},
-        {"bug", "a fault in understudy itself"},
-        {"trial-failed", "this host's QEMU cannot take the VM over"},
-        {"unconfirmed", "ended here; the other host, which could take it over, did not answer"},
-        {"replicator-died", "its replicator died, and its QEMU was stopped"},
-        {"unattended", "it ended while no understudyd ran here"},
-    };
-    for (size_t i = 0; i < G_N_ELEMENTS(words); i++)
-        if (strcmp(reason, words[i][0]) == 0)
-            return words[i][1];
-    return reason;
-}
 
 void run_folder_remove(const char *dir)
 {
@@ -83,15 +58,15 @@ void endings_release_dir(const char *dir)
     g_mutex_unlock(&lock);
 }
 
-void endings_add(const char *vm, Understudy__Role role, uint64_t term, const char *reason, const char *said,
-                 const char *dir)
+void endings_add(const char *vm, Understudy__Role role, uint64_t term, enum session_end_reason reason,
+                 const char *said, const char *dir)
 {
     struct ending *ending = g_new0(struct ending, 1);
     understudy__ending__init(&ending->said);
     ending->said.vm = g_strdup(vm);
     ending->said.role = role;
     ending->said.term = term;
-    ending->said.reason = g_strdup(ending_in_words(reason));
+    ending->said.reason = g_strdup(session_end_reason_words(reason));
     ending->said.message = g_strdup(said);
     ending->said.at_s = (uint64_t)(g_get_real_time() / G_USEC_PER_SEC);
     ending->dir = g_strdup(dir);

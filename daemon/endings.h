@@ -11,15 +11,13 @@
 #include <stdbool.h>
 
 #include "proto/control.pb-c.h"
+#include "proto/end_reason.h"
 
 #define ENDINGS_MAX 20
 
-/* Returns the session's name for the end of a VM in words; an unknown name is returned as it is. */
-const char *ending_in_words(const char *reason);
-
 /* Adds a VM that ended now. said: the last message of its replicator, or "". dir: its run folder, or NULL. */
-void endings_add(const char *vm, Understudy__Role role, uint64_t term, const char *reason, const char *said,
-                 const char *dir);
+void endings_add(const char *vm, Understudy__Role role, uint64_t term, enum session_end_reason reason,
+                 const char *said, const char *dir);
 /* Keeps the ending and gives the folder up, because a new VM of that name uses it. */
 void endings_release_dir(const char *dir);
 /* Returns copies of all endings, or of those of one VM, the latest last. Free each with

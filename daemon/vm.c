@@ -61,11 +61,11 @@ struct vm {
     bool adopting;    /* its replicator could not be reached yet */
     bool never_began; /* it ended before its QEMU ran: its caller was told why, and the VM is forgotten */
     gint64 alone_since_us;
-    char *unprotected_why; /* why the peer did not stand by when it was last asked, or NULL */
-    char *split;           /* both hosts had run it: what the replicator said of that, or NULL */
-    char *failure;         /* of the last standby here, or NULL */
-    char **warnings;       /* NULL: none */
-    char *end_reason;      /* NULL: it has not ended */
+    char *unprotected_why;              /* why the peer did not stand by when it was last asked, or NULL */
+    char *split;                        /* both hosts had run it: what the replicator said of that, or NULL */
+    char *failure;                      /* of the last standby here, or NULL */
+    char **warnings;                    /* NULL: none */
+    enum session_end_reason end_reason; /* NONE: it has not ended, or did not say why */
     struct standby_backoff backoff;
     struct vm_events *events;
     vm_listening listening; /* who waits for it, or NULL */
@@ -116,7 +116,6 @@ static void free_vm(void *opaque)
     g_free(vm->failure);
     g_free(vm->split);
     g_strfreev(vm->warnings);
-    g_free(vm->end_reason);
     g_free(vm);
 }
 
@@ -281,31 +280,31 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     vm->accel = host_accel_of(vm->protection);
 }
 
-static void on_ended(struct vm *vm, const char *reason, const char *said)
+static void on_ended(struct vm *vm, const char *name, const char *said)
 {
-    bool unfit = strcmp(reason, "trial-failed") == 0;
-    bool failed = vm_events_is_failure(reason);
-    bool as_standby =
-        failed && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && strcmp(reason, "promote-failed") != 0;
+    enum session_end_reason reason = session_end_reason_from_name(name);
+    const char *words = session_end_reason_words(reason);
+    bool unfit = reason == SESSION_END_TRIAL_FAILED;
+    bool as_standby = session_end_reason_is_failure(reason) && reason != SESSION_END_PROMOTE_FAILED &&
+                      vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY;
+    if (reason == SESSION_END_NONE)
+        g_warning("%s: ended here, and no reason '%s' is known", vm->name, name);
     vm->ended = true;
-    vm_events_ended(vm->events, vm->role, vm->term, reason, ending_in_words(reason), said);
+    vm_events_ended(vm->events, vm->role, vm->term, reason, said);
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
-    vm->end_reason = g_strdup(reason);
+    vm->end_reason = reason;
     if (as_standby) {
         (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
         g_free(vm->failure);
-        vm->failure = g_strdup(said[0] ? said : ending_in_words(reason));
+        vm->failure = g_strdup(said[0] ? said : words);
     }
-    answer_listening(vm, false, said[0] ? said : ending_in_words(reason));
-    /* Some reasons ("bug") have no state of their own. */
-    Understudy__State state = state_from_name(reason);
-    if (vm->never_began || state == UNDERSTUDY__STATE__STATE_UNKNOWN)
-        state = UNDERSTUDY__STATE__STATE_FAILED;
-    if (failed || strcmp(reason, "fenced") == 0)
-        show(vm, state, said);
+    answer_listening(vm, false, said[0] ? said : words);
+    Understudy__State state = state_of_end(reason);
+    if (state == UNDERSTUDY__STATE__STATE_ENDED)
+        show(vm, state, words);
     else
-        show(vm, UNDERSTUDY__STATE__STATE_ENDED, ending_in_words(reason));
+        show(vm, vm->never_began ? UNDERSTUDY__STATE__STATE_FAILED : state, said);
 }
 
 static void on_message(struct framing *framing, const Understudy__Envelope *message, void *opaque)
@@ -347,8 +346,9 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     framing_free(framing);
     vm->framing = NULL;
     if (!vm->ended) {
+        vm->end_reason = SESSION_END_REPLICATOR_DIED;
         vm_events_lost(vm->events, vm->role, vm->term);
-        endings_add(vm->name, vm->role, vm->term, "replicator-died", "", vm->vm_dir);
+        endings_add(vm->name, vm->role, vm->term, SESSION_END_REPLICATOR_DIED, "", vm->vm_dir);
         answer_listening(vm, false, "the replicator died");
         if (vm->qemu_pidfd >= 0)
             syscall(SYS_pidfd_send_signal, vm->qemu_pidfd, SIGKILL, NULL, 0);
@@ -358,7 +358,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     clear_sockets(vm->vm_dir);
     if (vm->never_began && vm->ended)
         run_folder_remove(vm->vm_dir); /* what was in console.log was told */
-    waiters_tell(vm->name, vm->end_reason ? vm->end_reason : "failed");
+    waiters_tell(vm->name, session_end_reason_name(vm->end_reason));
     /* A standby that fails repeatedly stays in the table, and is tried again only after a pause. */
     bool again = vm->backoff.failures > 1;
     bool quiet = (vm->never_began && !again) || (vm->ended && vm->state == UNDERSTUDY__STATE__STATE_ENDED);
@@ -415,7 +415,7 @@ static bool adopt(struct vm *vm)
         return true;
     }
     clear_sockets(vm->vm_dir);
-    endings_add(vm->name, UNDERSTUDY__ROLE__ROLE_NONE, 0, "unattended", "", vm->vm_dir);
+    endings_add(vm->name, UNDERSTUDY__ROLE__ROLE_NONE, 0, SESSION_END_UNATTENDED, "", vm->vm_dir);
     return false;
 }
 

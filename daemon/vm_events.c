@@ -221,36 +221,31 @@ void vm_events_refused(struct vm_events *events, const char *peer, const char *w
                 "VM %s has no standby: %s", events->vm, why);
 }
 
-bool vm_events_is_failure(const char *reason)
-{
-    static const char *const failures[] = {"hypervisor-died", "image-failed", "promote-failed",
-                                           "trial-failed",    "bug",          NULL};
-    return g_strv_contains(failures, reason);
-}
-
-void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term, const char *reason,
-                     const char *meaning, const char *said)
+void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term,
+                     enum session_end_reason reason, const char *said)
 {
     g_autofree char *of = term_text(term);
-    const char *const fields[] = {"role", role_name(role), "term", of, "reason", reason, NULL};
-    if (strcmp(reason, "fenced") == 0) {
+    const char *name = session_end_reason_name(reason), *words = session_end_reason_words(reason);
+    const char *const fields[] = {"role", role_name(role), "term", of, "reason", name, NULL};
+    if (reason == SESSION_END_FENCED) {
         tell_fenced(events, term, said);
         return;
     }
-    if (strcmp(reason, "guest-panicked") == 0 && !events->panicked)
+    if (reason == SESSION_END_PANICKED && !events->panicked)
         events_emit(EVENT_GUEST_PANICKED, events->vm, NULL, "VM %s: the guest's kernel has panicked",
                     events->vm);
-    if (vm_events_is_failure(reason))
-        events_emit(EVENT_FAILED, events->vm, fields, "VM %s ended here: %s%s%s", events->vm, meaning,
+    if (session_end_reason_is_failure(reason))
+        events_emit(EVENT_FAILED, events->vm, fields, "VM %s ended here: %s%s%s", events->vm, words,
                     said[0] ? ": " : "", said);
     else
-        events_emit(EVENT_ENDED, events->vm, fields, "VM %s ended here: %s", events->vm, meaning);
+        events_emit(EVENT_ENDED, events->vm, fields, "VM %s ended here: %s", events->vm, words);
 }
 
 void vm_events_lost(struct vm_events *events, Understudy__Role role, uint64_t term)
 {
     g_autofree char *of = term_text(term);
+    const char *name = session_end_reason_name(SESSION_END_REPLICATOR_DIED);
     events_emit(EVENT_FAILED, events->vm,
-                (const char *const[]){"role", role_name(role), "term", of, "reason", "replicator-died", NULL},
+                (const char *const[]){"role", role_name(role), "term", of, "reason", name, NULL},
                 "the replicator of VM %s died: its QEMU is stopped", events->vm);
 }

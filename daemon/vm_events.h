@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "proto/control.pb-c.h"
+#include "proto/end_reason.h"
 
 struct vm_events;
 
@@ -23,13 +24,9 @@ void vm_events_status(struct vm_events *events, const Understudy__Status *status
 void vm_events_asked(struct vm_events *events, const char *peer);
 /* Notes that the peer refused, or did not answer. */
 void vm_events_refused(struct vm_events *events, const char *peer, const char *why);
-/* Returns whether a VM that ended for this reason (the session's name for it) failed, and did not end
- * normally. Pure. */
-bool vm_events_is_failure(const char *reason);
-/* Emits the VM's end. reason: the session's name for it; meaning: the same in words; said: the last message
- * of its replicator, or "". */
-void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term, const char *reason,
-                     const char *meaning, const char *said);
+/* Emits the VM's end. said: the last message of its replicator, or "". */
+void vm_events_ended(struct vm_events *events, Understudy__Role role, uint64_t term,
+                     enum session_end_reason reason, const char *said);
 /* Emits that the VM's replicator died. */
 void vm_events_lost(struct vm_events *events, Understudy__Role role, uint64_t term);
 

@@ -23,6 +23,7 @@
 
 #include "failover/disk_turns.h"
 #include "heartbeat/detector.h"
+#include "proto/end_reason.h"
 
 enum session_role { SESSION_PRIMARY, SESSION_SECONDARY };
 
@@ -49,24 +50,6 @@ enum session_state {
     SESSION_FENCED, /* a newer term exists: guest must not run */
     SESSION_ENDED,
     SESSION_NSTATES
-};
-
-enum session_end_reason {
-    SESSION_END_NONE,
-    SESSION_END_GUEST_SHUTDOWN,
-    SESSION_END_STOPPED,     /* the user's stop */
-    SESSION_END_HANDED_OVER, /* planned failover done: this was the old primary */
-    SESSION_END_FENCED,
-    SESSION_END_HYPERVISOR_DIED,
-    SESSION_END_PROMOTE_FAILED,
-    SESSION_END_ABANDONED,    /* a secondary to which no primary came */
-    SESSION_END_IMAGE_FAILED, /* a secondary whose memory image or disks could not be written */
-    SESSION_END_PANICKED,     /* the guest's kernel panicked, and the user's line ends the VM then */
-    SESSION_END_LEFT,         /* its host goes down: the guest was left to the standby, as in a crash */
-    SESSION_END_BUG,          /* a transition that transitions.c does not know: treated as a crash */
-    SESSION_END_TRIAL_FAILED, /* a secondary whose QEMU does not load the guest's device state */
-    SESSION_END_UNCONFIRMED,  /* a primary that was stopped, or whose guest ended, while its peer could take
-                                 the guest over and did not answer */
 };
 
 /* What a side says of itself in its heartbeats. The other side may conclude only what is said here. */
@@ -316,6 +299,5 @@ const char *session_state_name(enum session_state state);
 const char *session_event_name(enum session_event_type type);
 const char *session_action_name(enum session_action_type type);
 const char *session_standing_name(enum session_standing standing);
-const char *session_end_reason_name(enum session_end_reason reason);
 
 #endif

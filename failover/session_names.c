@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The words for the session's states, events, actions and endings: in logs, `status`, docs/session.md and the
- * simulation's traces.
+ * The words for the session's states, events and actions (its endings: proto/end_reason.c): in logs,
+ * `status`, docs/session.md and the simulation's traces.
  */
 #include "failover/session.h"
 
@@ -124,13 +124,4 @@ const char *session_standing_name(enum session_standing standing)
     static const char *const names[] = {"unknown",    "runs-guest",   "goes-alone", "may-take-over",
                                         "has-let-go", "asks-arbiter", "takes-over"};
     return NAME_OF(names, standing);
-}
-
-const char *session_end_reason_name(enum session_end_reason reason)
-{
-    static const char *const names[] = {"none",         "guest-shutdown",  "stopped",        "handed-over",
-                                        "fenced",       "hypervisor-died", "promote-failed", "abandoned",
-                                        "image-failed", "guest-panicked",  "left",           "bug",
-                                        "trial-failed", "unconfirmed"};
-    return NAME_OF(names, reason);
 }

@@ -15,4 +15,4 @@ add_library(us_proto STATIC ${control_c} ${CMAKE_CURRENT_LIST_DIR}/framing.c ${C
 add_library(us_events STATIC ${CMAKE_CURRENT_LIST_DIR}/events.c)
 target_link_libraries(us_events PUBLIC us_proto PkgConfig::JANSSON)
 add_dependencies(us_proto us_proto_generated)
-target_link_libraries(us_proto PUBLIC understudy_flags us_common PkgConfig::PROTOBUF_C PkgConfig::GLIB)
+target_link_libraries(us_proto PUBLIC understudy_flags us_common us_end_reason PkgConfig::PROTOBUF_C PkgConfig::GLIB)

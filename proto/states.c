@@ -93,6 +93,25 @@ Understudy__State state_from_name(const char *name)
     return (Understudy__State)VALUE_OF(states, name);
 }
 
+Understudy__State state_of_end(enum session_end_reason reason)
+{
+    switch (reason) {
+    case SESSION_END_FENCED:
+        return UNDERSTUDY__STATE__STATE_FENCED;
+    case SESSION_END_HYPERVISOR_DIED:
+        return UNDERSTUDY__STATE__STATE_HYPERVISOR_DIED;
+    case SESSION_END_PROMOTE_FAILED:
+        return UNDERSTUDY__STATE__STATE_PROMOTE_FAILED;
+    case SESSION_END_IMAGE_FAILED:
+        return UNDERSTUDY__STATE__STATE_IMAGE_FAILED;
+    case SESSION_END_TRIAL_FAILED:
+        return UNDERSTUDY__STATE__STATE_TRIAL_FAILED;
+    default:
+        return session_end_reason_is_failure(reason) ? UNDERSTUDY__STATE__STATE_FAILED
+                                                     : UNDERSTUDY__STATE__STATE_ENDED;
+    }
+}
+
 bool status_is_unprotected(const Understudy__Status *status)
 {
     switch (status->state) {

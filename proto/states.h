@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "proto/control.pb-c.h"
+#include "proto/end_reason.h"
 
 /* Returns the name of a VM's state, for example "peer-lost"; "unknown" for a number without a name. All names
  * are literals. */
@@ -22,6 +23,8 @@ const char *role_name(Understudy__Role role);
 
 /* Returns the state of that name, or STATE_UNKNOWN. */
 Understudy__State state_from_name(const char *name);
+/* What a VM is called that ended for this reason: by its failure, FENCED, or ENDED. */
+Understudy__State state_of_end(enum session_end_reason reason);
 
 /* Returns whether the guest runs here and would be lost if this host died now. */
 bool status_is_unprotected(const Understudy__Status *status);

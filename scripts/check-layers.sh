@@ -20,7 +20,7 @@ may_include() {
     checkpoint/disk) echo "checkpoint proto common" ;;
     checkpoint) echo "hv-hooks proto common" ;;
     heartbeat) echo "proto common" ;;
-    failover) echo "heartbeat/detector.h proto/term.h" ;;
+    failover) echo "heartbeat/detector.h proto/end_reason.h proto/term.h" ;;
     replicator/network) echo "proto common" ;;
     replicator/transport) echo "replicator/note.h checkpoint proto common" ;;
     replicator/transport/rdma) echo "replicator/transport replicator/note.h checkpoint proto common" ;;

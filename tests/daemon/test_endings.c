@@ -32,7 +32,7 @@ static bool is_there(const char *path)
 
 static void end(const char *name, const char *folder)
 {
-    endings_add(name, UNDERSTUDY__ROLE__ROLE_PRIMARY, 1, "guest-shutdown", "", folder);
+    endings_add(name, UNDERSTUDY__ROLE__ROLE_PRIMARY, 1, SESSION_END_GUEST_SHUTDOWN, "", folder);
 }
 
 static unsigned count(const char *name)
@@ -65,7 +65,8 @@ static int tear_down(void **state)
 static void test_an_ending_says_in_words_why(void **state)
 {
     (void)state;
-    endings_add("web", UNDERSTUDY__ROLE__ROLE_SECONDARY, 7, "image-failed", "disk root: no space left", NULL);
+    endings_add("web", UNDERSTUDY__ROLE__ROLE_SECONDARY, 7, SESSION_END_IMAGE_FAILED,
+                "disk root: no space left", NULL);
     g_autoptr(GPtrArray) list = endings_list("web");
     assert_int_equal(list->len, 1);
     Understudy__Ending *ending = g_ptr_array_index(list, 0);

@@ -89,7 +89,7 @@ static void test_the_life_of_a_primary(void **state)
     say(events, primary(UNDERSTUDY__STATE__STATE_CONNECTING));
     vm_events_asked(events, "hostb");
     assert_told(" unprotected standby-asked");
-    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, "guest-shutdown", "the guest shut down", "");
+    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, SESSION_END_GUEST_SHUTDOWN, "");
     assert_told(" ended");
     vm_events_free(events);
 }
@@ -175,11 +175,11 @@ static void test_fenced_is_told_once(void **state)
     (void)state;
     say(events, primary(UNDERSTUDY__STATE__STATE_FENCED));
     assert_told(" started fenced");
-    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, "fenced", "stopped here", "");
+    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, SESSION_END_FENCED, "");
     assert_told("");
     vm_events_free(events);
     events = vm_events_new("web", false);
-    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, "fenced", "stopped here", "");
+    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, SESSION_END_FENCED, "");
     assert_told(" fenced");
     vm_events_free(events);
 }
@@ -196,12 +196,12 @@ static void test_the_guests_panic_and_what_else_qemu_tells(void **state)
     s.guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED;
     say(events, s);
     assert_told(" guest-panicked");
-    vm_events_ended(events, s.role, 2, "guest-panicked", "the guest's kernel panicked", "");
+    vm_events_ended(events, s.role, 2, SESSION_END_PANICKED, "");
     assert_told(" ended");
     s.guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
     vm_events_free(events);
     events = vm_events_new("web", false);
-    vm_events_ended(events, s.role, 2, "guest-panicked", "the guest's kernel panicked", "");
+    vm_events_ended(events, s.role, 2, SESSION_END_PANICKED, "");
     assert_told(" guest-panicked ended");
     vm_events_free(events);
 }
@@ -233,9 +233,10 @@ static void test_what_broke_is_a_failure(void **state)
 {
     struct vm_events *events = vm_events_new("web", false);
     (void)state;
-    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, "hypervisor-died", "QEMU ended", "no memory");
+    vm_events_ended(events, UNDERSTUDY__ROLE__ROLE_PRIMARY, 2, SESSION_END_HYPERVISOR_DIED, "no memory");
     assert_told(" failed");
-    assert_string_equal(sentence, "VM web ended here: QEMU ended: no memory");
+    assert_string_equal(sentence,
+                        "VM web ended here: QEMU ended by itself or could not be used any more: no memory");
     vm_events_lost(events, UNDERSTUDY__ROLE__ROLE_SECONDARY, 2);
     assert_told(" failed");
     vm_events_free(events);
