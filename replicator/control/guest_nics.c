@@ -20,12 +20,14 @@
 #define NIC_SOCKET_BUFFER (4 << 20)
 #define MAX_QUESTIONS     1000 /* QEMU accepts in the next round of its main loop, as it answers */
 
-/* A connected, non-blocking socket, or -1. */
+/* A connected, non-blocking socket, or -1 and errno. */
 static int connect_unix(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path)
+    if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
         return -1;
+    }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
         int saved = errno;
