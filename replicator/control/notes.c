@@ -81,7 +81,7 @@ static void on_link_up(struct replicator *r, struct note *note)
     r->connection = g_steal_pointer(&note->connection);
     event.said = images_of(&r->connection->said);
     event.heard = images_of(&r->connection->heard);
-    sink_forget_error(&r->sink);
+    sink_error_over(&r->sink, SINK_CAUSE_OTHER); /* a disk's, or the term's, has an end of its own */
     r->peer_untried = false;
     r->transport = r->connection->transport->ops->name;
     if (note->len) {

@@ -97,12 +97,8 @@ void sink_keep_error(struct sink *sink, const char *sentence)
 
 void sink_error_over(struct sink *sink, enum sink_cause cause)
 {
-    if (sink->cause == cause)
-        sink_forget_error(sink);
-}
-
-void sink_forget_error(struct sink *sink)
-{
+    if (sink->cause != cause)
+        return;
     g_clear_pointer(&sink->error, g_free);
     sink->cause = SINK_CAUSE_OTHER;
 }

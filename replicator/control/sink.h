@@ -81,8 +81,6 @@ G_GNUC_PRINTF(3, 4) void sink_error_of(struct sink *sink, enum sink_cause cause,
 void sink_keep_error(struct sink *sink, const char *sentence);
 /* Forgets the present error if it is of this cause. */
 void sink_error_over(struct sink *sink, enum sink_cause cause);
-/* Forgets the present error, whatever its cause. */
-void sink_forget_error(struct sink *sink);
 /* The present error, or NULL. The sink's, until the next call. */
 const char *sink_last_error(const struct sink *sink);
 

@@ -429,7 +429,7 @@ static void test_a_request_that_the_guest_was_told_of_is_not_tried_again(void **
     (void)state;
     io_error("{\"device\": \"vda\", \"action\": \"report\"}");
     assert_int_equal(r.io_retry, 0);
-    sink_forget_error(&r.sink);
+    sink_error_over(&r.sink, SINK_CAUSE_DISK);
     r.session.role = SESSION_SECONDARY;
     io_error("{\"device\": \"vda\", \"action\": \"stop\"}");
     assert_null(sink_last_error(&r.sink));

@@ -118,7 +118,7 @@ static void test_a_newer_error_is_not_over_with_the_older_ones_cause(void **stat
     sink_keep_error(&sink, "it was stopped here");
     sink_error_over(&sink, SINK_CAUSE_TERM);
     assert_string_equal(sink_last_error(&sink), "it was stopped here");
-    sink_forget_error(&sink);
+    sink_error_over(&sink, SINK_CAUSE_OTHER);
     assert_null(sink_last_error(&sink));
     sink_clear(&sink);
 }
