@@ -36,12 +36,14 @@ static void do_connect(struct replicator *r)
     link_open(r->link, hello);
 }
 
-/* A message sent by the same decision goes out first; otherwise there is nothing worth waiting for. */
+/* A message sent by the same decision goes out first; otherwise there is nothing worth waiting for. A message
+ * without a connection went nowhere: what the link has made meanwhile, and not told yet, is closed. */
 static void do_disconnect(struct replicator *r, bool said_something)
 {
+    bool waits = said_something && r->connection;
     capture_stop_cancel(&r->capture_stop, DEFER_CONNECT);
-    link_close(r->link, !said_something);
-    if (said_something && r->connection)
+    link_close(r->link, !waits);
+    if (waits)
         sender_post_close(r->sender, r->connection);
     g_clear_pointer(&r->connection, connection_put);
 }
