@@ -44,7 +44,7 @@ static gboolean on_notes(gint fd, GIOCondition condition, gpointer opaque)
 static gboolean on_terminate(gpointer opaque)
 {
     struct replicator *r = opaque;
-    if (r->hv_ready && !r->ended)
+    if (r->session_begun && !r->ended)
         sink_event_simple(&r->sink, SESSION_EVENT_LEAVE);
     else
         sink_give_up(&r->sink);

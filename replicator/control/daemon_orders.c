@@ -8,9 +8,11 @@ static bool on_start(void *opaque, const Understudy__Start *start)
 {
     struct replicator *r = opaque;
     g_autoptr(GError) error = NULL;
+    bool is_first = !r->config.vm_name;
     if (!start_order_take(start, &r->config, &r->actions, &error)) {
         sink_error(&r->sink, "%s", error->message);
-        sink_give_up(&r->sink);
+        if (is_first) /* otherwise a guest runs here, and goes on */
+            sink_give_up(&r->sink);
         return false;
     }
     sink_set_vm_name(&r->sink, r->config.vm_name);
@@ -27,20 +29,25 @@ static void on_failed(void *opaque, const char *message)
 
 static void on_peer_moved(void *opaque, const Understudy__PeerMoved *moved)
 {
-    parts_peer_moved(opaque, moved->host, (uint16_t)moved->data_port, (uint16_t)moved->udp_port);
+    struct replicator *r = opaque;
+    if (moved->data_port > UINT16_MAX || moved->udp_port > UINT16_MAX)
+        sink_error(&r->sink, "VM %s: the daemon named a port of the other host that is none",
+                   r->config.vm_name);
+    else
+        parts_peer_moved(r, moved->host, (uint16_t)moved->data_port, (uint16_t)moved->udp_port);
 }
 
 static void on_failover(void *opaque, bool force)
 {
     struct replicator *r = opaque;
-    if (r->hv_ready) /* before, there is no session */
+    if (r->session_begun)
         sink_event_simple(&r->sink, force ? SESSION_EVENT_FAILOVER_FORCE : SESSION_EVENT_FAILOVER_PLANNED);
 }
 
 static void on_stop(void *opaque)
 {
     struct replicator *r = opaque;
-    if (r->hv_ready)
+    if (r->session_begun)
         sink_event_simple(&r->sink, SESSION_EVENT_STOP);
     else
         sink_give_up(&r->sink);

@@ -235,6 +235,7 @@ static void begin(struct replicator *r)
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
     session_init(&r->session, &session, replicator_now_ms());
+    r->session_begun = true;
     channel_listening(r->channel, data_port, r->udp_port);
     priority_set_nice(getpid(), r->config.nice);
     sink_event_simple(&r->sink, SESSION_EVENT_START);

@@ -128,6 +128,7 @@ struct replicator {
     GThread *ready_thread;
     uint64_t promote_term;
     bool hv_ready, qemu_gone, quitting, guest_runs_here;
+    bool session_begun;                 /* before, session is all zero and says nothing */
     struct run_actions actions;         /* what the user's line says */
     Understudy__GuestState guest_state; /* why the guest stands still */
     char *guest_event;                  /* the last thing told of it, a sentence, or NULL */

@@ -38,7 +38,7 @@ bool start_order_take(const Understudy__Start *start, struct replicator_config *
 {
     const Understudy__Protection *p = start->protection;
     if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0 ||
-        p->n_disks > DISK_MAX) {
+        p->n_disks > DISK_MAX || start->peer_data_port > UINT16_MAX || start->peer_udp_port > UINT16_MAX) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                     "the daemon sent an order that was not understood");
         return false;

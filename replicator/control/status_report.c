@@ -106,7 +106,7 @@ void status_report(struct replicator *r)
     Understudy__Percentiles pause, stop, harvest, save, copy_wait, resume, dirty, bytes, hold;
     Understudy__Status status = UNDERSTUDY__STATUS__INIT;
     struct gate_stats gate = {0};
-    bool primary = (r->hv_ready ? r->session.role : r->config.role) == SESSION_PRIMARY;
+    bool primary = (r->session_begun ? r->session.role : r->config.role) == SESSION_PRIMARY;
     uint64_t epochs = primary ? r->session.cut_epoch : r->session.acked_epoch;
 
     percentiles(&pause, figures ? figures->pause_us : NULL);
@@ -124,7 +124,7 @@ void status_report(struct replicator *r)
 
     status.vm = r->config.vm_name;
     status.role = primary ? UNDERSTUDY__ROLE__ROLE_PRIMARY : UNDERSTUDY__ROLE__ROLE_SECONDARY;
-    status.state = r->hv_ready ? state_of_session(r->session.state) : UNDERSTUDY__STATE__STATE_STARTING;
+    status.state = r->session_begun ? state_of_session(r->session.state) : UNDERSTUDY__STATE__STATE_STARTING;
     status.term = r->session.term;
     status.peer = r->config.peer_host ? r->config.peer_host : (char *)"";
     status.qemu_version = (char *)(r->hv ? hypervisor_version(r->hv) : "");
