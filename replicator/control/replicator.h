@@ -152,6 +152,7 @@ struct replicator {
     struct applier *applier; /* secondary */
     struct trial *trial;     /* secondary: under way, or NULL */
     char *trial_text;        /* what became of it, a sentence, or NULL */
+    gint64 trial_due_us;     /* CLOCK_MONOTONIC: it could not be begun, and is not before that */
     bool peer_untried;       /* primary: the standby's last ack said that its QEMU has yet to be tried */
     struct sender *sender;
     struct capture_thread *capture;

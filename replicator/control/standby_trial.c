@@ -7,6 +7,8 @@
 #include "replicator/control/trial.h"
 #include "replicator/note.h"
 
+#define AGAIN_S 10 /* what it could not be begun for may pass: no memory, no thread */
+
 static void say_of_trial(struct replicator *r, char *text)
 {
     g_free(r->trial_text);
@@ -38,7 +40,8 @@ static bool stands_by(const struct replicator *r)
 void standby_trial_consider(struct replicator *r)
 {
     g_autoptr(GError) error = NULL;
-    if (r->trial || r->ended || r->session.state != SESSION_STANDBY || !r->session.untried)
+    if (r->trial || r->ended || r->session.state != SESSION_STANDBY || !r->session.untried ||
+        g_get_monotonic_time() < r->trial_due_us)
         return;
     const struct trial_config config = {
         .vm_name = r->config.vm_name,
@@ -52,11 +55,15 @@ void standby_trial_consider(struct replicator *r)
         .control = &r->box,
     };
     r->trial = trial_begin(&config, &error);
-    if (!r->trial)
-        fail_trial(r, error->message);
-    else
+    if (r->trial) {
         say_of_trial(r, g_strdup_printf("QEMU %s is loading the state of the guest's devices on trial",
                                         r->config.qemu_version));
+        return;
+    }
+    /* That says nothing about this QEMU. */
+    r->trial_due_us = g_get_monotonic_time() + AGAIN_S * G_USEC_PER_SEC;
+    say_of_trial(r, g_strdup_printf("QEMU %s could not be started on trial: %s; that is tried again in %d s",
+                                    r->config.qemu_version, error->message, AGAIN_S));
 }
 
 void standby_trial_ended(struct replicator *r, const struct note *note)
