@@ -235,8 +235,8 @@ void vms_shutdown(void);
  */
 typedef void (*vm_gone)(bool gone, const char *reason, void *opaque);
 /*
- * Waits until the VM is gone, for at most timeout_ms, without blocking. client, the socket of who asked, stays
- * the caller's, and open until vm_gone is called.
+ * Waits until the VM is gone, for at most timeout_ms, without blocking. client, the socket of who asked,
+ * stays the caller's, and open until vm_gone is called.
  */
 void waiters_add(const char *vm, unsigned timeout_ms, int client, vm_gone gone, void *opaque);
 /* Tells all that wait for the VM that it is gone. */

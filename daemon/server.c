@@ -102,9 +102,9 @@ static gboolean job_on_main(gpointer opaque)
 }
 
 /*
- * Runs job on the main thread and waits for it. While the main loop runs, a job always ends, since each of its
- * own waits has a time limit. g_main_context_invoke would run the job on this thread once the main loop has
- * ended, beside the main thread that frees the VMs.
+ * Runs job on the main thread and waits for it. While the main loop runs, a job always ends, since each of
+ * its own waits has a time limit. g_main_context_invoke would run the job on this thread once the main loop
+ * has ended, beside the main thread that frees the VMs.
  */
 static bool job_do(struct job *job, void (*run)(struct job *job), char **message)
 {

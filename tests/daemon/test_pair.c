@@ -143,8 +143,8 @@ static void test_a_fault_of_either_host_refuses_a_start_with_a_way_out(void **st
     fault = "b's bridge is down";
     assert_false(is_fit(true, &error));
     assert_string_equal(error->message,
-                        "VM web: b's bridge is down; or start it with --no-network-check, if that is "
-                        "known to be well");
+                        "VM web: b's bridge is down; or start it with --no-network-check, if you know "
+                        "that the network works");
     g_clear_error(&error);
     own = "this bridge is down"; /* comes first: the other is of no use without it */
     assert_false(is_fit(true, &error));

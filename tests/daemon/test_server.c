@@ -671,7 +671,7 @@ static void test_a_wait_that_is_over_is_a_sentence(void **state)
     int client = ask_power("web", 60000);
     glue_skip(fd, BODY(POWER));
     close(fd); /* the replicator dies */
-    glue_expect(client, true, "failed");
+    glue_expect(client, true, "replicator-died");
     glue_expect(ask_stop("web", 60000), true, "");
 }
 
@@ -845,7 +845,7 @@ static void test_a_drained_host_hands_over_what_it_can_and_takes_nothing(void **
     understudy__envelope__free_unpacked(order, NULL);
     glue_expect(ask_drain(false), true, ""); /* again */
     glue_expect(ask_run("new", glue_peer()), false, "understudy undrain");
-    glue_expect(ask_prepare(glue_prepare(glue_protection("new", 3))), false, "stands by for nobody");
+    glue_expect(ask_prepare(glue_prepare(glue_protection("new", 3))), false, "it stands by for no VM");
     Understudy__Envelope *answer = ask_status("", false, false);
     assert_true(answer->status_list->drained);
     understudy__envelope__free_unpacked(answer, NULL);

@@ -348,7 +348,9 @@ static void test_what_a_replicator_says_last_is_what_its_vm_came_to(void **state
             g_main_context_iteration(NULL, TRUE);
         if (glue_state("web") != cases[i].shown)
             fail_msg("%s: %s", cases[i].reason, state_name(glue_state("web")));
-        assert_int_equal(endings_of("web", session_end_reason_words(session_end_reason_from_name(cases[i].reason))), i + 1);
+        assert_int_equal(
+            endings_of("web", session_end_reason_words(session_end_reason_from_name(cases[i].reason))),
+            i + 1);
         if (cases[i].shown != STATE(UNKNOWN))
             assert_true(vm_stop("web", NULL));
     }

@@ -401,7 +401,7 @@ static void test_a_silent_peer_is_left_in_time_with_a_sentence_and_tried_again(v
     int fd = await_caller(silent);
     assert_true(read_to_end(fd) > 0); /* the side that dials introduces itself, and then leaves */
     close(fd);
-    await_refusal(&primary, "says nothing");
+    await_refusal(&primary, "sends nothing");
     close(await_caller(silent));
     close(silent);
     close_side(&primary);
