@@ -81,4 +81,7 @@ static inline int run_group(const char *name, const struct CMUnitTest *tests, si
 #define cmocka_run_group_tests_name(name, tests, setup, teardown)                                            \
     run_group(name, tests, sizeof(tests) / sizeof((tests)[0]), setup, teardown)
 
+/* For a function that stands in for a library's (ld's --wrap): GNU ld lets other libraries call it too. */
+#define EXPORTED __attribute__((visibility("default")))
+
 #endif

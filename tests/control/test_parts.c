@@ -433,8 +433,8 @@ static gulong slept_us;
 static jmp_buf at_exit;
 static bool may_exit;
 
-GThread *__wrap_g_thread_try_new(const gchar *name, GThreadFunc func, gpointer data, GError **error);
-void __wrap_g_usleep(gulong us);
+EXPORTED GThread *__wrap_g_thread_try_new(const gchar *name, GThreadFunc func, gpointer data, GError **error);
+EXPORTED void __wrap_g_usleep(gulong us);
 void __wrap__exit(int status);
 void __real__exit(int status);
 

@@ -183,7 +183,8 @@ static void test_the_table_is_read_while_it_changes(void **state)
 /* ---- threads of tasks ---- */
 
 GThread *__real_g_thread_try_new(const char *name, GThreadFunc function, gpointer data, GError **error);
-GThread *__wrap_g_thread_try_new(const char *name, GThreadFunc function, gpointer data, GError **error);
+EXPORTED GThread *__wrap_g_thread_try_new(const char *name, GThreadFunc function, gpointer data,
+                                          GError **error);
 static bool no_threads;
 
 GThread *__wrap_g_thread_try_new(const char *name, GThreadFunc function, gpointer data, GError **error)
@@ -412,7 +413,7 @@ static void test_a_call_ends_when_its_time_is_over(void **state)
 /* ---- the peer's files ---- */
 
 gint64 __real_g_get_monotonic_time(void);
-gint64 __wrap_g_get_monotonic_time(void);
+EXPORTED gint64 __wrap_g_get_monotonic_time(void);
 static gint64 passed_us;
 
 gint64 __wrap_g_get_monotonic_time(void)

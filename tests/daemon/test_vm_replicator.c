@@ -56,7 +56,7 @@ static bool was_told(void *opaque)
 
 /* What takes longer than that in vm.c is cut short. */
 guint __real_g_timeout_add(guint interval_ms, GSourceFunc function, gpointer data);
-guint __wrap_g_timeout_add(guint interval_ms, GSourceFunc function, gpointer data);
+EXPORTED guint __wrap_g_timeout_add(guint interval_ms, GSourceFunc function, gpointer data);
 static bool hurry;
 static guint long_timer;
 

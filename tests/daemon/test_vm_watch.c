@@ -15,8 +15,8 @@
 
 #include "daemon/daemon.h"
 
-guint __wrap_g_timeout_add_seconds(guint interval, GSourceFunc function, gpointer data);
-gint64 __wrap_g_get_monotonic_time(void);
+EXPORTED guint __wrap_g_timeout_add_seconds(guint interval, GSourceFunc function, gpointer data);
+EXPORTED gint64 __wrap_g_get_monotonic_time(void);
 GPtrArray *__wrap_pair_network_faults(const Understudy__Protection *protection, const char *host,
                                       uint16_t port, bool probe, bool moves_only);
 void __wrap_vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque);
