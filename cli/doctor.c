@@ -192,7 +192,7 @@ static void check_pair(const char *peer, char **argv)
 
 int cmd_doctor(int argc, char **argv)
 {
-    char *peer = NULL;
+    g_autofree char *peer = NULL;
     char **qemu = cli_split_at_dashes(&argc, argv);
     const GOptionEntry entries[] = {
         {"peer", 0, 0, G_OPTION_ARG_STRING, &peer, "Compare with this host", "HOST[:PORT]"},

@@ -115,7 +115,7 @@ static int wait_until_empty(GHashTable *seen, uint32_t timeout_s)
 int cmd_drain(int argc, char **argv)
 {
     gboolean rest = FALSE;
-    char *timeout = NULL;
+    g_autofree char *timeout = NULL;
     const GOptionEntry entries[] = {
         {"timeout-s", 0, 0, G_OPTION_ARG_STRING, &timeout, "How long to wait (120)", "N"},
         {"shutdown", 0, 0, G_OPTION_ARG_NONE, &rest,

@@ -95,7 +95,7 @@ static bool on_answer(const Understudy__Envelope *answer, bool *more, void *opaq
 int cmd_events(int argc, char **argv)
 {
     gboolean as_json = FALSE;
-    char *since = NULL;
+    g_autofree char *since = NULL;
     const GOptionEntry entries[] = {
         {"since", 's', 0, G_OPTION_ARG_STRING, &since, "Those since then: 30s, 10m, 2h, 3d, or a time",
          "WHEN"},

@@ -98,7 +98,7 @@ static int tell_shutdown(const char *vm, const char *name)
 int cmd_shutdown(int argc, char **argv)
 {
     gboolean no_wait = FALSE;
-    char *timeout = NULL;
+    g_autofree char *timeout = NULL;
     const GOptionEntry entries[] = {
         {"timeout-s", 0, 0, G_OPTION_ARG_STRING, &timeout, "How long the guest may take (120)", "N"},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Ask the guest, and do not wait for it", NULL},
