@@ -12,7 +12,7 @@
 #   --full          before each host returns it loses its dirty-block maps: all is compared again
 #   --durability D  memory (default) or disk
 set -euo pipefail
-BUILD=$1 GUEST=$2 count=20 kill=primary more=0 full=0
+BUILD=$1 GUEST=$2 count=20 kill=primary secondaries=0 full=0
 shift 2
 if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
     count=$1
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     --shared) shared=1 ;;
     --garbage) standby=garbage ;;
     --kill) kill=$2; shift ;;
-    --secondary) more=$2; shift ;;
+    --secondary) secondaries=$2; shift ;;
     --full) full=1 ;;
     --durability) durability=$2; shift ;;
     *) fail "unknown option $1" ;;
@@ -45,7 +45,7 @@ returns() {
 start_disk_pair
 start_disk_client
 here=a there=b
-for ((i = 1; count == 0 || i <= count + more; i++)); do
+for ((i = 1; count == 0 || i <= count + secondaries; i++)); do
     who=$kill
     [ "$count" -eq 0 ] || [ $i -le "$count" ] || who=secondary
     await 120 "protection on host $here" field_is $here state protected
@@ -119,4 +119,4 @@ else
     check_both_images --stopped
 fi
 disk_leftovers
-echo "$((count + more)) kills: every operation that the client heard of is on the disk"
+echo "$((count + secondaries)) kills: every operation that the client heard of is on the disk"
