@@ -122,11 +122,6 @@ uint64_t disk_log_export_len(const struct disk_log *log)
 
 /* ---- orders ---- */
 
-static bool order_waits(const struct disk_shm *shm)
-{
-    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
-}
-
 /* Whether the order requires the held changes to be in the image. */
 static bool order_lets_go(const struct disk_shm *shm)
 {
@@ -211,7 +206,7 @@ static void *listen_for_orders(void *opaque)
     while (!atomic_load(&log->stop)) {
         uint32_t seen = atomic_load(&log->shm->wanted_seq);
         struct timespec later = disk_futex_in_ms(RETRY_MS);
-        if (!order_waits(log->shm))
+        if (!disk_ring_order_waits(&log->ring))
             wait_for_order(log, seen);
         else if (take_up_order(log) < 0)
             disk_futex_wait(&log->shm->wanted_seq, seen, &later);
@@ -297,7 +292,7 @@ int disk_log_start(struct disk_log *log)
         if (held < 0)
             return held;
     }
-    if (order_waits(log->shm))
+    if (disk_ring_order_waits(&log->ring))
         take_up_order(log); /* if it cannot be now, the listener tries again */
     /* The predecessor may have been killed after setting bits and before signalling them. */
     if (atomic_load(&log->shm->attention))

@@ -76,15 +76,15 @@ static uint64_t tail_of(const struct disk_ring *ring)
     return is_held(shm) && ring->head - flushed > ring->head - tail ? flushed : tail;
 }
 
-static bool order_waits(const struct disk_shm *shm)
+bool disk_ring_order_waits(const struct disk_ring *ring)
 {
-    return atomic_load(&shm->wanted_seq) != atomic_load(&shm->done_seq);
+    return atomic_load(&ring->shm->wanted_seq) != atomic_load(&ring->shm->done_seq);
 }
 
 bool disk_ring_is_to_end(const struct disk_ring *ring)
 {
     const struct disk_shm *shm = ring->shm;
-    return !is_held(shm) && order_waits(shm) && !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
+    return !is_held(shm) && disk_ring_order_waits(ring) && !(atomic_load(&shm->wanted_flags) & DISK_LOGGING);
 }
 
 /*
@@ -123,13 +123,13 @@ static bool is_below_limit(const struct disk_ring *ring, size_t len)
     uint64_t limit = atomic_load_explicit(&shm->limit, memory_order_acquire);
     uint64_t tail = atomic_load_explicit(&shm->tail, memory_order_acquire);
     (void)len;
-    return limit == 0 || ring->head - tail < limit || order_waits(shm);
+    return limit == 0 || ring->head - tail < limit || disk_ring_order_waits(ring);
 }
 
 /* Whether a held change need not wait for room: there is some, or an order waits for the writes under way. */
 static bool has_room_or_order(const struct disk_ring *ring, size_t len)
 {
-    return has_room(ring, len) || order_waits(ring->shm);
+    return has_room(ring, len) || disk_ring_order_waits(ring);
 }
 
 /* Waits until the condition is met for a record of len bytes. False: the time ran out. */
@@ -165,7 +165,7 @@ static int wait_for_held_room(struct disk_ring *ring, size_t len)
     wait_for(ring, has_room_or_order, len, again ? 0 : ring->held_wait_ms);
     if (has_room(ring, len))
         return 0;
-    if (order_waits(ring->shm))
+    if (disk_ring_order_waits(ring))
         return -EAGAIN;
     ring->gave_up_tail = tail_of(ring);
     return -ENOSPC;
@@ -189,7 +189,7 @@ bool disk_ring_let_order_pass(struct disk_ring *ring, const struct timespec *unt
     struct disk_shm *shm = ring->shm;
     while (us_until(until) > 0) {
         uint32_t seen = atomic_load(&shm->room_seq);
-        if (!order_waits(shm))
+        if (!disk_ring_order_waits(ring))
             return true;
         disk_futex_wait(&shm->room_seq, seen, until);
     }

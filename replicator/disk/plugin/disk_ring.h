@@ -49,6 +49,8 @@ bool disk_ring_let_order_pass(struct disk_ring *ring, const struct timespec *unt
 void disk_ring_detach(struct disk_ring *ring);
 /* Does the same without signalling the replicator, because its own order is the reason. */
 void disk_ring_end(struct disk_ring *ring);
+/* Returns whether an order waits, of whatever kind. */
+bool disk_ring_order_waits(const struct disk_ring *ring);
 /* Returns whether an order to turn logging off waits. */
 bool disk_ring_is_to_end(const struct disk_ring *ring);
 /* Returns whether logging was given up. */
