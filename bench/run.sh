@@ -180,7 +180,7 @@ part_slowdown() {
         sleep 1
         protected_ns=$(computation_ns)
         ip -n "$prefix-b" link set up0 down
-        await 30 "host a to go on alone" is_alone
+        await 30 "host a to go on alone" field_is a state connecting
         sleep 1
         alone_ns=$(computation_ns)
         ip -n "$prefix-b" link set up0 up
@@ -193,7 +193,6 @@ part_slowdown() {
         echo "   boot $boot without understudy: $(tail -n 1 "$results/boots") ns" >&2
     done
 }
-is_alone() { [[ "$(field a state)" =~ ^(connecting|peer-lost)$ ]]; }
 
 part_failover() {
     local here=a there=b i
@@ -231,17 +230,11 @@ for part in idle dirty busy latency slowdown failover colo; do
     fi
 done
 
+# distribution FILE [UNIT]: median, smallest and largest, in the unit.
 distribution() {
     if [ -s "$1" ]; then
-        sort -n "$1" | jq -s '{p50: .[((length - 1) / 2) | floor], max: .[-1], runs: length}'
-    else
-        echo null
-    fi
-}
-# spread FILE UNIT: median, smallest and largest, in the unit.
-spread() {
-    if [ -s "$1" ]; then
-        sort -n "$1" | jq -s --argjson unit "$2" 'map(. / $unit) | {p50: .[((length - 1) / 2) | floor], min: .[0], max: .[-1], runs: length}'
+        sort -n "$1" | jq -s --argjson unit "${2:-1}" \
+            'map(. / $unit) | {p50: .[((length - 1) / 2) | floor], min: .[0], max: .[-1], runs: length}'
     else
         echo null
     fi
@@ -249,7 +242,7 @@ spread() {
 one() { if [ -s "$1" ]; then cat "$1"; else echo null; fi; }
 find "$results" -name 'scenario-*' | sort | xargs -r cat | jq -s . >"$work/scenarios"
 jq -n --slurpfile scenarios "$work/scenarios" --argjson rtt "$(one "$results/rtt")" --argjson drift "$(one "$results/drift")" \
-    --argjson slowdown "$(spread "$results/slowdowns" 1)" --argjson boots "$(spread "$results/boots" 1000000)" --argjson colo "$(one "$results/colo")" \
+    --argjson slowdown "$(distribution "$results/slowdowns")" --argjson boots "$(distribution "$results/boots" 1000000)" --argjson colo "$(one "$results/colo")" \
     --argjson gaps "$(distribution "$results/gaps")" --argjson detects "$(distribution "$results/detects")" \
     --argjson promotes "$(distribution "$results/promotes")" --arg qemu "$("${UNDERSTUDY_QEMU:-qemu-system-x86_64}" --version | head -n 1)" \
     --argjson processors "$(nproc)" --argjson quick $quick '
