@@ -20,6 +20,7 @@
 #include "replicator/control/replicator.h"
 #include "tests/control/calls.h"
 #include "tests/control/fake_core.h"
+#include "tests/control/warnings.h"
 
 #define NICS  2
 #define KINDS 4
@@ -79,17 +80,6 @@ void qmp_execute(struct qmp *qmp, const char *name, json_t *arguments, int fd, q
 static struct replicator r;
 static struct fake_core core;
 static int listeners[NICS][KINDS];
-static unsigned nwarnings;
-
-static GLogWriterOutput count_warnings(GLogLevelFlags level, const GLogField *fields, gsize n,
-                                       gpointer opaque)
-{
-    (void)fields;
-    (void)n;
-    (void)opaque;
-    nwarnings += (level & G_LOG_LEVEL_WARNING) != 0;
-    return G_LOG_WRITER_HANDLED;
-}
 
 static int listen_at(unsigned nic, unsigned kind)
 {

@@ -11,6 +11,7 @@
 #include "replicator/control/replicator.h"
 #include "tests/control/calls.h"
 #include "tests/control/fake_core.h"
+#include "tests/control/warnings.h"
 
 static struct {
     struct paths_config config;
@@ -49,19 +50,8 @@ void split_heard(struct replicator *r, const struct session_event *event)
 
 static struct replicator r;
 static struct fake_core core;
-static unsigned nwarnings;
 static uint8_t sent[HEARTBEAT_LEN];
 static size_t nsent;
-
-static GLogWriterOutput count_warnings(GLogLevelFlags level, const GLogField *fields, gsize n,
-                                       gpointer opaque)
-{
-    (void)fields;
-    (void)n;
-    (void)opaque;
-    nwarnings += (level & G_LOG_LEVEL_WARNING) != 0;
-    return G_LOG_WRITER_HANDLED;
-}
 
 static void event_in_order(struct fake_core *of, unsigned n)
 {

@@ -23,6 +23,7 @@
 #include "daemon/endings.h"
 #include "proto/epoch_wire.h"
 #include "proto/term.h"
+#include "tests/daemon/entries.h"
 #include "tests/line/fakevm.h"
 
 #define PORT 7070
@@ -149,21 +150,11 @@ int glue_group_tear_down(void **state)
     return 0;
 }
 
-static unsigned ndescriptors(void)
-{
-    GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
-    unsigned n = 0;
-    while (g_dir_read_name(dir))
-        n++;
-    g_dir_close(dir);
-    return n;
-}
-
 int glue_open_vms(void **state)
 {
     (void)state;
     g_main_context_iteration(NULL, FALSE);
-    ndescriptors_before = ndescriptors();
+    ndescriptors_before = entries_of("/proc/self/fd");
     replicators_fd = listen_at(replicators_path, 16);
     open_peer();
     glue_write("fakevm", "#!/bin/sh\nexit 1\n");
@@ -186,7 +177,7 @@ int glue_open(void **state)
 static bool no_descriptor_is_left(void *opaque)
 {
     (void)opaque;
-    return ndescriptors() <= ndescriptors_before;
+    return entries_of("/proc/self/fd") <= ndescriptors_before;
 }
 
 int glue_close(void **state)

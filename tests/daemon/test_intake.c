@@ -16,6 +16,7 @@
 
 #include "daemon/intake.h"
 #include "proto/framing.h"
+#include "tests/daemon/entries.h"
 
 #define NWAITING 4
 #define NSERVED  2
@@ -36,16 +37,6 @@ static void serve(int fd, const char *address, const Understudy__Envelope *reque
     g_atomic_int_add(&nserving, -1);
 }
 
-static unsigned nthreads(void)
-{
-    GDir *dir = g_dir_open("/proc/self/task", 0, NULL);
-    unsigned n = 0;
-    while (g_dir_read_name(dir))
-        n++;
-    g_dir_close(dir);
-    return n;
-}
-
 static struct intake_rules rules;
 static unsigned nthreads_before;
 static struct intake *intake;
@@ -53,7 +44,7 @@ static struct sockaddr_in listens_at;
 
 static void open_intake(unsigned request_ms)
 {
-    nthreads_before = nthreads();
+    nthreads_before = entries_of("/proc/self/task");
     socklen_t len = sizeof listens_at;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     listens_at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -72,7 +63,7 @@ static void open_intake(unsigned request_ms)
 static void close_intake(void)
 {
     g_clear_pointer(&intake, intake_free);
-    while (nthreads() > nthreads_before)
+    while (entries_of("/proc/self/task") > nthreads_before)
         g_usleep(1000);
 }
 
@@ -144,10 +135,10 @@ static void test_silent_connections_have_no_thread_and_keep_nobody_out(void **st
     int silent[3 * NWAITING];
     (void)state;
     open_intake(60000);
-    unsigned before = nthreads();
+    unsigned before = entries_of("/proc/self/task");
     for (size_t i = 0; i < G_N_ELEMENTS(silent); i++)
         silent[i] = connect_from("127.0.0.1");
-    assert_int_equal(nthreads(), before);
+    assert_int_equal(entries_of("/proc/self/task"), before);
     int fd = connect_from("127.0.0.1");
     ask(fd);
     assert_answered(fd, true, "");
