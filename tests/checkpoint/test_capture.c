@@ -17,7 +17,7 @@
 #include "checkpoint/capture.h"
 #include "checkpoint/image.h"
 #include "checkpoint/page_encoding.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MAIN_PAGES    512u
 #define AUX_PAGES     32u

@@ -25,7 +25,7 @@
 #include "checkpoint/capture.h"
 #include "checkpoint/image.h"
 #include "checkpoint/page_encoding.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MAIN_PAGES    700u
 #define AUX_PAGES     40u

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "checkpoint/dirty_map.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 static uint64_t count_bits(const struct dirty_map *map)
 {

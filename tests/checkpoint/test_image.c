@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "checkpoint/image.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MAIN_PAGES 256u
 #define AUX_PAGES  16u

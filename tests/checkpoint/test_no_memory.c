@@ -25,7 +25,7 @@
 #include "checkpoint/disk/disk_map.h"
 #include "checkpoint/image.h"
 #include "checkpoint/tracker.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MOST 32 /* more than a constructor asks for */
 

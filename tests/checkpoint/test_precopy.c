@@ -15,7 +15,7 @@
 #include "checkpoint/image.h"
 #include "checkpoint/page_encoding.h"
 #include "checkpoint/precopy.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MAIN_PAGES    8192u
 #define AUX_PAGES     32u

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See glue.h. The hypervisor is the one of tests/line/fakevm.h, whose programs are not run. */
+/* See glue.h. The hypervisor is the one of tests/fakevm/fake_line.h, whose programs are not run. */
 #include "tests/daemon/glue.h"
 
 #include <setjmp.h>
@@ -24,7 +24,7 @@
 #include "proto/epoch_wire.h"
 #include "proto/term.h"
 #include "tests/daemon/entries.h"
-#include "tests/line/fakevm.h"
+#include "tests/fakevm/fake_line.h"
 
 #define PORT 7070
 

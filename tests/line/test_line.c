@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The daemon with a second hypervisor in the table of command lines (fakevm.h): what it finds out about a
+ * The daemon with a second hypervisor in the table of command lines (fake_line.h): what it finds out about a
  * VM's network, files and disks, and the line that a standby is started with, are that hypervisor's.
  */
 #include <setjmp.h>
@@ -18,7 +18,7 @@
 #include "daemon/network/network.h"
 #include "hv-hooks/line.h"
 #include "proto/framing.h"
-#include "tests/line/fakevm.h"
+#include "tests/fakevm/fake_line.h"
 
 static char *dir;
 static struct daemon_config config = {.port = 7070, .hook = (char *)"hook", .disk_plugin = (char *)"plugin"};

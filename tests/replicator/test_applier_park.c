@@ -10,7 +10,7 @@
 
 #include "replicator/note.h"
 #include "replicator/pipeline/applier.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define MAIN_PAGES 64u
 #define AUX_PAGES  16u

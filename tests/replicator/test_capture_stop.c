@@ -23,7 +23,7 @@
 #include "proto/disk_wire.h"
 #include "replicator/control/capture_stop.h"
 #include "replicator/note.h"
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #define TERM       3u
 #define PATIENCE_S 60 /* then a test has hung */

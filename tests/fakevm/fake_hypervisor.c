@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* See fake_hypervisor.h. One mutex is the guest's virtual CPU: who holds it decides whether the guest runs.
  */
-#include "tests/checkpoint/fake_hypervisor.h"
+#include "tests/fakevm/fake_hypervisor.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See fakevm.h. Its programs are not run: fakevm is of version 1, fakevm2 of version 2. */
-#include "tests/line/fakevm.h"
+/* See fake_line.h. Its programs are not run: fakevm is of version 1, fakevm2 of version 2. */
+#include "tests/fakevm/fake_line.h"
 
 #include <gio/gio.h>
 #include <string.h>

@@ -10,8 +10,8 @@
  *   processor:own       the host's own, to the last feature
  *   end:stand           a guest that shuts down stands still
  */
-#ifndef UNDERSTUDY_TESTS_LINE_FAKEVM_H
-#define UNDERSTUDY_TESTS_LINE_FAKEVM_H
+#ifndef UNDERSTUDY_TESTS_FAKEVM_FAKE_LINE_H
+#define UNDERSTUDY_TESTS_FAKEVM_FAKE_LINE_H
 
 #include "hv-hooks/line_ops.h"
 

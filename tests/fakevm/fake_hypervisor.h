@@ -10,8 +10,8 @@
  *   - the guest stands still from checkpoint_begin until copied or abort; at that moment its RAM is
  * photographed.
  */
-#ifndef UNDERSTUDY_TESTS_CHECKPOINT_FAKE_HYPERVISOR_H
-#define UNDERSTUDY_TESTS_CHECKPOINT_FAKE_HYPERVISOR_H
+#ifndef UNDERSTUDY_TESTS_FAKEVM_FAKE_HYPERVISOR_H
+#define UNDERSTUDY_TESTS_FAKEVM_FAKE_HYPERVISOR_H
 
 #include <stdbool.h>
 #include <stddef.h>
