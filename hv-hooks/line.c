@@ -2,25 +2,14 @@
 /* Chooses the hypervisor of a command line, and does what is the same for each hypervisor. */
 #include "hv-hooks/line.h"
 
-#include <string.h>
-
 #include "hv-hooks/line_ops.h"
-
-static bool is_one_of(const char *base, const char *const *patterns)
-{
-    for (; *patterns; patterns++) {
-        if (g_pattern_match_simple(*patterns, base))
-            return true;
-    }
-    return false;
-}
+#include "hv-hooks/program.h"
 
 /* program may be NULL. */
 static const struct line_ops *ops_of(const char *program)
 {
-    g_autofree char *base = program ? g_path_get_basename(program) : g_strdup("");
     for (size_t i = 0; line_hypervisors[i]; i++) {
-        if (is_one_of(base, line_hypervisors[i]->programs))
+        if (program_is_one_of(program, line_hypervisors[i]->programs))
             return line_hypervisors[i];
     }
     return line_hypervisors[0];

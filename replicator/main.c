@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <glib-unix.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -86,7 +87,6 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     setsid(); /* it outlives the daemon, and whatever terminal that was started from */
-    r.fds = (struct hv_fds){-1, -1, -1, -1};
     if (mailbox_open(&r.box) < 0) {
         fprintf(stderr, "understudy-replicator: no descriptor for its control thread: %s\n",
                 g_strerror(errno));

@@ -17,26 +17,24 @@ struct connection;
 
 enum note_kind {
     /* to control */
-    NOTE_HYPERVISOR_READY,  /* the hook answered and RAM blocks are listed */
-    NOTE_HYPERVISOR_FAILED, /* status, text in payload */
-    NOTE_LINK_UP,           /* connection (owned reference), term, arg = peer's role */
-    NOTE_LINK_REFUSED,      /* HELLO failed: status, text in payload */
-    NOTE_LINK_DOWN,         /* link id, status */
-    NOTE_MESSAGE,           /* link id, arg = transport message type, aux = its arg, term, epoch, payload */
-    NOTE_EPOCH_RECEIVED,    /* link id, term, epoch, staged */
-    NOTE_EPOCH_APPLIED,     /* epoch, status */
-    NOTE_BATCH_APPLIED,     /* pre-copy batch */
-    NOTE_EPOCH_JOURNALLED,  /* link id, term, epoch: its disk writes are on stable storage */
-    NOTE_STANDBY_ENDED,     /* status: the disks are ready for the guest to run here */
-    NOTE_TERM_KEPT,         /* term: it is on disk */
-    NOTE_TERM_FAILED,       /* term, status: it could not be written, and is tried again */
-    NOTE_STAGING_ROOM,      /* an epoch that was not applied was freed */
-    NOTE_SYNCHRONISED,      /* generation: what is left fits into one epoch */
-    NOTE_EPOCH_CUT,         /* generation, epoch */
-    NOTE_EPOCH_SENT,        /* link id, epoch, len = bytes */
-    NOTE_CAPTURE_FAILED,    /* generation, status, text in payload */
-    NOTE_CAPTURE_STOPPED,   /* generation of the stop: nothing from before it is under way any more */
-    NOTE_TRIED,             /* arg = enum trial_verdict, epoch, status = its load in us, text in payload */
+    NOTE_LINK_UP,          /* connection (owned reference), term, arg = peer's role */
+    NOTE_LINK_REFUSED,     /* HELLO failed: status, text in payload */
+    NOTE_LINK_DOWN,        /* link id, status */
+    NOTE_MESSAGE,          /* link id, arg = transport message type, aux = its arg, term, epoch, payload */
+    NOTE_EPOCH_RECEIVED,   /* link id, term, epoch, staged */
+    NOTE_EPOCH_APPLIED,    /* epoch, status */
+    NOTE_BATCH_APPLIED,    /* pre-copy batch */
+    NOTE_EPOCH_JOURNALLED, /* link id, term, epoch: its disk writes are on stable storage */
+    NOTE_STANDBY_ENDED,    /* status: the disks are ready for the guest to run here */
+    NOTE_TERM_KEPT,        /* term: it is on disk */
+    NOTE_TERM_FAILED,      /* term, status: it could not be written, and is tried again */
+    NOTE_STAGING_ROOM,     /* an epoch that was not applied was freed */
+    NOTE_SYNCHRONISED,     /* generation: what is left fits into one epoch */
+    NOTE_EPOCH_CUT,        /* generation, epoch */
+    NOTE_EPOCH_SENT,       /* link id, epoch, len = bytes */
+    NOTE_CAPTURE_FAILED,   /* generation, status, text in payload */
+    NOTE_CAPTURE_STOPPED,  /* generation of the stop: nothing from before it is under way any more */
+    NOTE_TRIED,            /* arg = enum trial_verdict, epoch, status = its load in us, text in payload */
     /* to the sender */
     NOTE_SEND_EPOCH,
     NOTE_SEND_MESSAGE,

@@ -30,7 +30,7 @@ may_include() {
         echo "replicator/network replicator/transport replicator/disk replicator/note.h failover checkpoint checkpoint/disk hv-hooks proto common" ;;
     replicator/control)
         echo "replicator/network replicator/transport replicator/transport/rdma replicator/disk replicator/pipeline replicator/note.h" \
-            "failover heartbeat checkpoint checkpoint/disk hv-hooks hv-hooks/qemu proto common" ;;
+            "failover heartbeat checkpoint checkpoint/disk hv-hooks proto common" ;;
     replicator) echo "replicator/control replicator/transport failover checkpoint hv-hooks proto common" ;;
     daemon/disk) echo "checkpoint/disk hv-hooks/line.h proto common" ;;
     daemon/files) echo "proto common" ;;
@@ -56,6 +56,8 @@ while read -r file included; do
         allowed[$folder]=" $(may_include "$folder") " ||
             complain "$file: this script does not know the folder $folder: add it where it belongs"
     fi
+    [[ $included == hv-hooks/qemu/* && $file != hv-hooks/* ]] &&
+        complain "$file includes $included: hypervisor.h, machine.h and line.h are all that others know of QEMU"
     [ "$to" = "$folder" ] && continue
     case "${allowed[$folder]}" in
     *" $to "* | *" $included "*) ;;

@@ -3,6 +3,8 @@
  * QEMU's command lines as line.h wants them. cmdline/ reads and writes them and is pure; what the program
  * itself has to be asked for is in qemu_version.h.
  */
+#include "hv-hooks/qemu/qemu_line.h"
+
 #include <gio/gio.h>
 #include <string.h>
 
@@ -149,11 +151,11 @@ static bool can_move(const struct line *line, const char *theirs, const char *ou
     return true;
 }
 
-static const char *const programs[] = {"qemu-system-*", "qemu-kvm", "kvm", "qemu", NULL};
+const char *const qemu_programs[] = {"qemu-system-*", "qemu-kvm", "kvm", "qemu", NULL};
 static const char *const peer_programs[] = {"/usr/bin/qemu-system-*", NULL};
 
 const struct line_ops line_ops_qemu = {
-    .programs = programs,
+    .programs = qemu_programs,
     .peer_programs = peer_programs,
     .usual = {.name = "qemu-system-x86_64", .install = "apt-get install qemu-system-x86"},
     .parse = parse,

@@ -188,7 +188,7 @@ static bool start(struct trial_load *trial, char **why)
     return greeted;
 }
 
-static enum trial_verdict load(struct trial_load *trial, const struct trial_image *image, char **why)
+static enum trial_verdict load(struct trial_load *trial, const struct machine_image *image, char **why)
 {
     g_autoptr(GError) error = NULL;
     if (hypervisor_load_aux(trial->hv, image->used_len, image->nblocks) < 0) {
@@ -214,7 +214,7 @@ static enum trial_verdict load(struct trial_load *trial, const struct trial_imag
 static enum trial_verdict try(struct trial_load *trial, char **why)
 {
     const struct trial_source *source = &trial->config->source;
-    struct trial_image image = {0};
+    struct machine_image image = {0};
     if (!start(trial, why))
         return TRIAL_FAILED;
     if (atomic_load(&trial->cancelled))

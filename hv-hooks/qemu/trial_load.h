@@ -11,31 +11,7 @@
 #ifndef UNDERSTUDY_HV_HOOKS_QEMU_TRIAL_LOAD_H
 #define UNDERSTUDY_HV_HOOKS_QEMU_TRIAL_LOAD_H
 
-#include <glib.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "hv-hooks/hypervisor.h"
-
-/* What is to be loaded; the source's, until it is let go. */
-struct trial_image {
-    const void *devstate;
-    size_t devstate_len;
-    const uint64_t *used_len;
-    unsigned nblocks;
-};
-
-/* Where it comes from. Called on the thread that runs the trial. */
-struct trial_source {
-    /*
-     * Holds the image still, writes its aux blocks into those of hv, and fills image. False: there is no
-     * whole image now, and nothing is held. *why may be set (GLib string): then it is the trial's failure.
-     */
-    bool (*hold)(struct hypervisor *hv, struct trial_image *image, char **why, void *opaque);
-    void (*let_go)(void *opaque);
-    void *opaque;
-};
+#include "hv-hooks/machine_trial.h"
 
 struct trial_load_config {
     const char *const *argv; /* cmdline_build_trial's */
@@ -46,18 +22,6 @@ struct trial_load_config {
     uint64_t ram_len;
     int ram_fd; /* the image's memfd */
     struct trial_source source;
-};
-
-enum trial_verdict {
-    TRIAL_LOADED,
-    TRIAL_FAILED,
-    TRIAL_UNDECIDED, /* it was cancelled, or there was no whole image */
-};
-
-struct trial_report {
-    enum trial_verdict verdict;
-    uint64_t load_us, total_us;
-    char *why; /* TRIAL_FAILED: what QEMU said, readable; GLib string */
 };
 
 struct trial_load;

@@ -11,7 +11,6 @@
  */
 #include <gio/gio.h>
 
-#include "common/words.h"
 #include "replicator/control/replicator.h"
 #include "replicator/disk/disk_log.h"
 #include "replicator/note.h"
@@ -242,28 +241,15 @@ void guest_disks_retry(struct replicator *r)
     guest_resume(r);
 }
 
-/* What QEMU says there, or nothing. GLib string. */
-static char *words_of(const json_t *data, const char *key)
+void guest_disks_io_error(struct replicator *r, const struct machine_disk_error *error)
 {
-    return words_make_readable(json_string_value(json_object_get(data, key)), WORDS_MAX);
-}
-
-void guest_disks_io_error(struct replicator *r, const json_t *data)
-{
-    g_autofree char *reason = words_of(data, "reason"), *device = words_of(data, "device"),
-                    *node = words_of(data, "node-name");
-    const char *action = json_string_value(json_object_get(data, "action"));
-    bool stops = g_strcmp0(action, "stop") == 0;
     if (r->session.role != SESSION_PRIMARY)
         return;
     sink_error_of(&r->sink, SINK_CAUSE_DISK, "VM %s: a request to disk %s failed: %s; %s", r->config.vm_name,
-                  device[0] ? device
-                  : node[0] ? node
-                            : "?",
-                  reason[0] ? reason : "I/O error",
-                  stops ? "the guest stands still and the request is tried again every second"
-                        : "the guest was told");
-    if (stops)
+                  error->disk[0] ? error->disk : "?", error->reason[0] ? error->reason : "I/O error",
+                  error->stops ? "the guest stands still and the request is tried again every second"
+                               : "the guest was told");
+    if (error->stops)
         retry_now_and_then(r);
 }
 

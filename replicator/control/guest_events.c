@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What QEMU tells of the guest's life (it shut down, panicked, its watchdog barked), and the user's buttons.
- * What the user's line says must happen, happens here, since QEMU itself only pauses (line.h). Whatever
- * makes the guest stand still is in guest_state, which status shows; as long as there is one, nothing
- * but the user's resume or reset lets the guest go on, on whichever host it is by then.
+ * What the machine tells of the guest's life (it shut down, panicked, its watchdog barked), and the user's
+ * buttons. What the user's line says must happen, happens here, since the hypervisor itself only pauses
+ * (line.h). Whatever makes the guest stand still is in guest_state, which status shows; as long as there is
+ * one, nothing but the user's resume or reset lets the guest go on, on whichever host it is by then.
  */
-#include <string.h>
-
-#include "hv-hooks/qemu/qemu_events.h"
 #include "proto/states.h"
 #include "replicator/control/replicator.h"
 
@@ -31,7 +28,7 @@ static void lose(struct replicator *r, const char *reason)
 {
     sink_error(&r->sink, "VM %s: this host's QEMU was told to quit (%s)", r->config.vm_name,
                reason ? reason : "no reason given");
-    child_process_kill(r->qemu); /* unless it exits by itself; the session hears of either */
+    machine_kill(r->machine); /* unless it exits by itself; the session hears of either */
 }
 
 static void carry_out(struct replicator *r, enum run_verdict verdict, Understudy__GuestState state,
@@ -51,11 +48,9 @@ static const char *in_words(enum run_verdict verdict)
                                   : "and goes on, as its QEMU line says";
 }
 
-static void on_shutdown(struct replicator *r, const json_t *data)
+static void on_shutdown(struct replicator *r, enum run_event event, const char *reason)
 {
-    const char *reason = json_string_value(json_object_get(data, "reason"));
-    bool guest = json_is_true(json_object_get(data, "guest"));
-    enum run_verdict verdict = run_verdict_of(&r->actions, qemu_event_shutdown(guest, reason));
+    enum run_verdict verdict = run_verdict_of(&r->actions, event);
     if (verdict == RUN_LOST) {
         lose(r, reason);
         return;
@@ -71,10 +66,9 @@ static void on_panicked(struct replicator *r)
     carry_out(r, verdict, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED, SESSION_END_PANICKED);
 }
 
-static void on_watchdog(struct replicator *r, const json_t *data)
+static void on_watchdog(struct replicator *r, enum run_event event, const char *action)
 {
-    const char *action = json_string_value(json_object_get(data, "action"));
-    enum run_verdict verdict = run_verdict_of(&r->actions, qemu_event_watchdog(action));
+    enum run_verdict verdict = run_verdict_of(&r->actions, event);
     if (verdict == RUN_GOES_ON)
         tell(r, "the guest's watchdog has run out (%s)", action ? action : "no action given");
     else
@@ -82,10 +76,35 @@ static void on_watchdog(struct replicator *r, const json_t *data)
     carry_out(r, verdict, UNDERSTUDY__GUEST_STATE__GUEST_STATE_WATCHDOG, SESSION_END_GUEST_SHUTDOWN);
 }
 
-/* A guest that stood still for good begins anew. */
-static void on_reset(struct replicator *r)
+static bool is_heard(const struct replicator *r)
 {
-    if (!r->cont_after_reset)
+    return r->session.role == SESSION_PRIMARY && !r->quitting;
+}
+
+void guest_events_run(struct replicator *r, enum run_event event, const char *reason)
+{
+    if (!is_heard(r))
+        return;
+    switch (event) {
+    case RUN_EVENT_SHUTDOWN:
+    case RUN_EVENT_PANIC_END:
+    case RUN_EVENT_QUIT:
+        on_shutdown(r, event, reason);
+        break;
+    case RUN_EVENT_PANICKED:
+        on_panicked(r);
+        break;
+    case RUN_EVENT_WATCHDOG:
+    case RUN_EVENT_WATCHDOG_DONE:
+        on_watchdog(r, event, reason);
+        break;
+    }
+}
+
+/* A guest that stood still for good begins anew. */
+void guest_events_reset(struct replicator *r)
+{
+    if (!is_heard(r) || !r->cont_after_reset)
         return;
     r->cont_after_reset = false;
     r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS;
@@ -93,32 +112,28 @@ static void on_reset(struct replicator *r)
     sink_changed(&r->sink);
 }
 
-void guest_events_heard(struct replicator *r, const char *name, const json_t *data)
+void guest_events_taken_over(struct replicator *r, enum machine_state state)
 {
-    if (r->session.role != SESSION_PRIMARY || r->quitting)
-        return;
-    if (g_str_equal(name, "SHUTDOWN"))
-        on_shutdown(r, data);
-    else if (g_str_equal(name, "GUEST_PANICKED"))
-        on_panicked(r);
-    else if (g_str_equal(name, "WATCHDOG"))
-        on_watchdog(r, data);
-    else if (g_str_equal(name, "RESET"))
-        on_reset(r);
-}
-
-void guest_events_taken_over(struct replicator *r, const char *run_state)
-{
-    if (g_str_equal(run_state, "paused"))
+    switch (state) {
+    case MACHINE_PAUSED:
         r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
-    else if (g_str_equal(run_state, "guest-panicked"))
+        break;
+    case MACHINE_PANICKED:
         on_panicked(r);
-    else if (g_str_equal(run_state, "shutdown"))
+        break;
+    case MACHINE_SHUT_OFF:
         carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_SHUTDOWN),
                   UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF, SESSION_END_GUEST_SHUTDOWN);
-    else if (g_str_equal(run_state, "watchdog"))
+        break;
+    case MACHINE_WATCHDOG:
         carry_out(r, run_verdict_of(&r->actions, RUN_EVENT_WATCHDOG),
                   UNDERSTUDY__GUEST_STATE__GUEST_STATE_WATCHDOG, SESSION_END_GUEST_SHUTDOWN);
+        break;
+    case MACHINE_RUNS:
+    case MACHINE_DISK_ERROR: /* guest_disks.c has it tried again */
+    case MACHINE_STANDS:
+        break;
+    }
 }
 
 /* ---- buttons ---- */
@@ -128,13 +143,11 @@ static bool has_the_guest(const struct replicator *r)
     return session_has_guest(&r->session) && r->hv_ready && !r->quitting && !r->qemu_gone;
 }
 
-static void on_refused(struct qmp *qmp, json_t *value, const GError *error, void *opaque)
+static void on_refused(void *opaque, const char *why)
 {
     struct replicator *r = opaque;
-    (void)qmp;
-    (void)value;
-    if (error && !r->quitting && !r->qemu_gone)
-        sink_error(&r->sink, "VM %s: QEMU refused the order: %s", r->config.vm_name, error->message);
+    if (!r->quitting)
+        sink_error(&r->sink, "VM %s: QEMU refused the order: %s", r->config.vm_name, why);
 }
 
 static void resume(struct replicator *r)
@@ -157,19 +170,19 @@ void guest_button(struct replicator *r, Understudy__PowerAction action)
     switch (action) {
     case UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN:
         tell(r, "the guest was asked to shut down");
-        qmp_execute(r->qmp, "system_powerdown", NULL, -1, on_refused, r);
+        machine_order(r->machine, MACHINE_POWER_DOWN, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_RESET:
         r->cont_after_reset =
             stands_still(r) && r->guest_state != UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
         tell(r, "the guest was reset");
-        qmp_execute(r->qmp, "system_reset", NULL, -1, on_refused, r);
+        machine_order(r->machine, MACHINE_RESET, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_PAUSE:
         if (stands_still(r))
             break;
         r->guest_state = UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED;
-        qmp_execute(r->qmp, "stop", NULL, -1, on_refused, r);
+        machine_order(r->machine, MACHINE_PAUSE, on_refused, r);
         break;
     case UNDERSTUDY__POWER_ACTION__POWER_RESUME:
         resume(r);

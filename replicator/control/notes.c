@@ -262,10 +262,6 @@ void notes_take(struct replicator *r, struct note *note)
     case NOTE_STANDBY_ENDED:
         guest_disks_standby_ended(r, note->status);
         break;
-    case NOTE_HYPERVISOR_READY:
-    case NOTE_HYPERVISOR_FAILED:
-        guest_ready(r, note);
-        break;
     default:
         break;
     }

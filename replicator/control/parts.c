@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts of a replicator: made in two steps (when the daemon's order is there, and when QEMU's hook has
- * answered), told where the peer is, and closed in the order in which one stops needing the other. Here they
- * are also connected: what the guest's QEMU tells goes to the parts that it concerns.
+ * The parts of a replicator: made in two steps (when the daemon's order is there, and when the guest's
+ * machine is ready), told where the peer is, and closed in the order in which one stops needing the other.
+ * Here they are also connected: what the guest's machine tells goes to the parts that it concerns.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -26,37 +26,28 @@
 /* A busy disk may take seconds to sync: no reason to give the standby up. */
 #define DURABLE_ACK_TIMEOUT_MS 15000
 
-/* ---- what the guest's QEMU tells (guest.c) ---- */
-
-static void on_guest_event(struct replicator *r, const char *name, const json_t *data)
-{
-    guest_events_heard(r, name, data);
-    if (g_str_equal(name, "BLOCK_IO_ERROR"))
-        guest_disks_io_error(r, data);
-    else if (g_str_equal(name, "RESUME"))
-        guest_disks_io_resumed(r);
-}
+/* ---- what the guest's machine tells (guest.c) ---- */
 
 /*
  * The guest stood still on the other host when its last epoch was cut: it does here. What waits for a disk is
  * tried again; what somebody stopped on purpose stays stopped.
  */
-static void tell_that_it_stands(struct replicator *r, const char *run_state)
+static void tell_that_it_stands(struct replicator *r, const struct machine_takeover *result)
 {
-    if (g_str_equal(run_state, "io-error"))
+    if (result->state == MACHINE_DISK_ERROR)
         guest_disks_retry(r);
     else
         sink_error(&r->sink,
                    "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
                    "QEMU's monitor command 'cont' lets it go on",
-                   r->config.vm_name, run_state);
+                   r->config.vm_name, result->words);
 }
 
-static void on_guest_taken_over(struct replicator *r, const char *run_state)
+static void on_guest_taken_over(struct replicator *r, const struct machine_takeover *result)
 {
-    if (!g_str_equal(run_state, "running"))
-        tell_that_it_stands(r, run_state);
-    guest_events_taken_over(r, run_state);
+    if (result->state != MACHINE_RUNS)
+        tell_that_it_stands(r, result);
+    guest_events_taken_over(r, result->state);
 }
 
 /* ---- making them ---- */
@@ -250,7 +241,13 @@ failed:
 void parts_configured(struct replicator *r)
 {
     static const struct guest_observer observer = {
-        .ready = begin, .event = on_guest_event, .taken_over = on_guest_taken_over};
+        .ready = begin,
+        .run_event = guest_events_run,
+        .was_reset = guest_events_reset,
+        .disk_error = guest_disks_io_error,
+        .resumed = guest_disks_io_resumed,
+        .taken_over = on_guest_taken_over,
+    };
     g_autoptr(GError) error = NULL;
     r->guest_observer = &observer;
     r->gate = gate_new(GATE_HOLD_LEN);

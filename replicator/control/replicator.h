@@ -8,10 +8,10 @@
  *   actions.c         the session's actions out to the parts
  *   notes.c           what other threads report
  *   parts.c           makes the parts, connects and closes them
- *   guest.c           QEMU: start, watch, monitor, promotion
+ *   guest.c           its machine: start, promotion, end
  *   guest_disks.c     its disks: modes, release and promotion, which wait for them
  *   guest_events.c    what becomes of the guest, and the user's buttons
- *   guest_nics.c      the sockets of its NICs
+ *   guest_nics.c      its NICs' way to the gate and the input log
  *   standby_trial.c   when a standby's QEMU is tried
  *   heartbeats.c      what the session hears and says of signs of life
  *   channel.c         the daemon: daemon_orders.c its orders, start_order.c the first one, status_report.c
@@ -35,8 +35,7 @@
 #include "heartbeat/paths.h"
 #include "hv-hooks/hypervisor.h"
 #include "hv-hooks/line.h"
-#include "hv-hooks/qemu/qemu_process.h"
-#include "hv-hooks/qemu/qmp.h"
+#include "hv-hooks/machine.h"
 #include "proto/control.pb-c.h"
 #include "proto/epoch_wire.h"
 #include "replicator/control/capture_stop.h"
@@ -89,16 +88,18 @@ struct replicator_config {
 struct channel;
 struct note;
 struct replicator;
-struct standby;
 struct term_file;
 struct trial;
 
-/* What guest.c tells of the guest's QEMU. Control thread. */
+/* What guest.c passes on of what struct machine_observer hears (hv-hooks/machine.h). Control thread. */
 struct guest_observer {
-    void (*ready)(struct replicator *r); /* the hypervisor is there, and its monitor is being opened */
-    void (*event)(struct replicator *r, const char *name, const json_t *data); /* of the monitor */
-    /* The guest came here; it runs if run_state (QEMU's) is "running". The session knows already. */
-    void (*taken_over)(struct replicator *r, const char *run_state);
+    void (*ready)(struct replicator *r); /* its NICs are connected, too */
+    void (*run_event)(struct replicator *r, enum run_event event, const char *reason);
+    void (*was_reset)(struct replicator *r);
+    void (*disk_error)(struct replicator *r, const struct machine_disk_error *error);
+    void (*resumed)(struct replicator *r);
+    /* The guest came here. The session knows already. */
+    void (*taken_over)(struct replicator *r, const struct machine_takeover *result);
 };
 
 /* For the rates that status shows: what the figures were. */
@@ -119,13 +120,9 @@ struct replicator {
     bool ended;
     int exit_status;
 
-    struct hv_fds fds;
-    struct hypervisor *hv; /* the capture thread's while it captures; else control's */
+    struct machine *machine; /* the guest's */
+    struct hypervisor *hv;   /* the machine's; the capture thread's while it captures, else control's */
     const struct guest_observer *guest_observer;
-    struct child_process *qemu;
-    struct qmp *qmp;
-    struct standby *standby; /* a takeover under way */
-    GThread *ready_thread;
     uint64_t promote_term;
     bool hv_ready, qemu_gone, quitting, guest_runs_here;
     bool session_begun;                 /* before, session is all zero and says nothing */
@@ -145,7 +142,6 @@ struct replicator {
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
-    unsigned chardev_questions;  /* asked until QEMU has accepted the NICs' sockets */
 
     struct staging *staging;
     struct image *image;     /* secondary */
@@ -229,23 +225,23 @@ void daemon_orders_open(struct replicator *r, int fd);
 void status_report(struct replicator *r);
 
 /* guest.c */
-void guest_ready(struct replicator *r, const struct note *note);
 bool guest_start(struct replicator *r, GError **error);
 void guest_promote(struct replicator *r, uint64_t term);
 void guest_quit(struct replicator *r);
 void guest_fence(struct replicator *r);
 /* Asks the guest itself (ACPI). */
 void guest_power_down(struct replicator *r);
-
-/* guest_events.c: what QEMU tells of the guest's life, and the user's buttons */
-void guest_events_heard(struct replicator *r, const char *name, const json_t *data);
-void guest_button(struct replicator *r, Understudy__PowerAction action);
-/* QEMU's run state after a takeover: the guest goes on, or stands still as it did on the other host. */
-void guest_events_taken_over(struct replicator *r, const char *run_state);
 void guest_resume(struct replicator *r);
 void guest_close(struct replicator *r);
 
-/* guest_nics.c: once the monitor is being opened. False: last_error says why. */
+/* guest_events.c: what the machine tells of the guest's life, and the user's buttons */
+void guest_events_run(struct replicator *r, enum run_event event, const char *reason);
+void guest_events_reset(struct replicator *r);
+/* After a takeover: the guest goes on, or stands still as it did on the other host. */
+void guest_events_taken_over(struct replicator *r, enum machine_state state);
+void guest_button(struct replicator *r, Understudy__PowerAction action);
+
+/* guest_nics.c: once the machine is ready. False: last_error says why. */
 bool guest_nics_connect(struct replicator *r);
 
 /* guest_disks.c */
@@ -267,8 +263,8 @@ void guest_disks_release(struct replicator *r, uint64_t epoch);
 void guest_disks_fence(struct replicator *r);
 /* The applier has emptied the journal, or could not. */
 void guest_disks_standby_ended(struct replicator *r, int status);
-/* QEMU's events BLOCK_IO_ERROR and RESUME. */
-void guest_disks_io_error(struct replicator *r, const json_t *data);
+/* As struct guest_observer has them. */
+void guest_disks_io_error(struct replicator *r, const struct machine_disk_error *error);
 void guest_disks_io_resumed(struct replicator *r);
 /* The guest came here standing still, with a request to a disk that the other host's disk had refused. */
 void guest_disks_retry(struct replicator *r);

@@ -44,12 +44,8 @@ void standby_trial_consider(struct replicator *r)
         g_get_monotonic_time() < r->trial_due_us)
         return;
     const struct trial_config config = {
-        .vm_name = r->config.vm_name,
-        .vm_dir = r->config.vm_dir,
+        .machine = r->machine,
         .argv = (const char *const *)r->config.trial_argv,
-        .hook_path = r->config.hook_path,
-        .ram_len = r->config.ram_bytes,
-        .ram_fd = r->fds.ram,
         .image = r->image,
         .applier = r->applier,
         .control = &r->box,

@@ -172,6 +172,6 @@ void status_report(struct replicator *r)
     fill_disks(r, &status, disks, disk_pointers);
     Understudy__HeartbeatStatus paths[1 + HEARTBEAT_PATHS_MAX], *path_pointers[1 + HEARTBEAT_PATHS_MAX];
     fill_heartbeats(r, &status, paths, path_pointers);
-    status.qemu_pid = r->qemu && !r->qemu_gone ? child_process_pid(r->qemu) : 0;
+    status.qemu_pid = r->machine ? machine_pid(r->machine) : 0;
     channel_status(r->channel, &status);
 }

@@ -8,13 +8,13 @@
 
 struct trial {
     struct trial_config config;
-    struct trial_load_config load_config;
-    struct trial_load *load;
+    struct trial_source source;
+    struct machine_trial *trial;
     GThread *thread;
     uint64_t epoch; /* the thread's */
 };
 
-static bool hold(struct hypervisor *hv, struct trial_image *image, char **why, void *opaque)
+static bool hold(struct hypervisor *hv, struct machine_image *image, char **why, void *opaque)
 {
     struct trial *trial = opaque;
     const struct image *from = trial->config.image;
@@ -43,7 +43,7 @@ static gpointer run(gpointer opaque)
 {
     struct trial *trial = opaque;
     struct trial_report report;
-    trial_load_run(trial->load, &report);
+    machine_trial_run(trial->trial, &report);
     struct note *note = note_new(NOTE_TRIED, report.why, report.why ? strlen(report.why) : 0);
     note->arg = report.verdict;
     note->epoch = trial->epoch;
@@ -57,31 +57,23 @@ struct trial *trial_begin(const struct trial_config *config, GError **error)
 {
     struct trial *trial = g_new0(struct trial, 1);
     trial->config = *config;
-    trial->load_config = (struct trial_load_config){
-        .argv = config->argv,
-        .hook_path = config->hook_path,
-        .vm_name = config->vm_name,
-        .dir = config->vm_dir,
-        .ram_len = config->ram_len,
-        .ram_fd = config->ram_fd,
-        .source = {.hold = hold, .let_go = let_go, .opaque = trial},
-    };
-    trial->load = trial_load_new(&trial->load_config, error);
-    if (!trial->load) {
+    trial->source = (struct trial_source){.hold = hold, .let_go = let_go, .opaque = trial};
+    trial->trial = machine_trial_new(config->machine, config->argv, &trial->source, error);
+    if (!trial->trial) {
         g_free(trial);
         return NULL;
     }
     trial->thread = g_thread_try_new("trial", run, trial, error);
     if (trial->thread)
         return trial;
-    trial_load_free(trial->load);
+    machine_trial_free(trial->trial);
     g_free(trial);
     return NULL;
 }
 
 void trial_cancel(struct trial *trial)
 {
-    trial_load_cancel(trial->load);
+    machine_trial_cancel(trial->trial);
     applier_cancel_park(trial->config.applier);
 }
 
@@ -91,6 +83,6 @@ void trial_end(struct trial *trial)
         return;
     trial_cancel(trial);
     g_thread_join(trial->thread);
-    trial_load_free(trial->load);
+    machine_trial_free(trial->trial);
     g_free(trial);
 }

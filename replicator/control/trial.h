@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The trial of a standby: before its VM counts as protected, a throw-away QEMU loads the first whole image's
- * device state (hv-hooks/qemu/trial_load.h). Epochs go on being received and acked meanwhile; the applier
+ * device state (hv-hooks/machine_trial.h). Epochs go on being received and acked meanwhile; the applier
  * stands still for the milliseconds of the load itself. Once for each standby whose QEMU is not the
  * primary's.
  *
@@ -12,18 +12,15 @@
 
 #include "checkpoint/image.h"
 #include "common/mailbox.h"
-#include "hv-hooks/qemu/trial_load.h"
+#include "hv-hooks/machine_trial.h"
 #include "replicator/pipeline/applier.h"
 
 struct trial;
 
 /* What it points at stays the caller's until trial_end. */
 struct trial_config {
-    const char *vm_name, *vm_dir;
+    struct machine *machine; /* the standby's */
     const char *const *argv; /* line_build_trial's */
-    const char *hook_path;
-    uint64_t ram_len;
-    int ram_fd;
     struct image *image;
     struct applier *applier;
     struct mailbox *control; /* gets one NOTE_TRIED */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What QEMU tells of the guest, and the user's buttons: what the session, the administrator and QEMU hear of
- * it. QEMU's monitor and the guest's run are written down here.
+ * What the machine tells of the guest, and the user's buttons: what the session, the administrator and the
+ * machine hear of it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,12 +13,11 @@
 
 #include "replicator/control/replicator.h"
 #include "tests/control/fake_core.h"
+#include "tests/fakevm/fake_machine.h"
 
 /* ---- what guest_events.c calls ---- */
 
-static unsigned nresumed, nkilled, ncommands;
-static const char *command;
-static qmp_reply command_reply;
+static unsigned nresumed;
 
 void guest_resume(struct replicator *r)
 {
@@ -26,27 +25,11 @@ void guest_resume(struct replicator *r)
     nresumed++;
 }
 
-void child_process_kill(struct child_process *process)
-{
-    (void)process;
-    nkilled++;
-}
-
-void qmp_execute(struct qmp *qmp, const char *name, json_t *arguments, int fd, qmp_reply reply, void *opaque)
-{
-    (void)qmp;
-    (void)arguments;
-    (void)fd;
-    (void)opaque;
-    ncommands++;
-    command = name;
-    command_reply = reply;
-}
-
 /* ---- a primary whose guest runs here ---- */
 
 static struct replicator r;
 static struct fake_core core;
+static struct fake_machine machine;
 
 static int set_up(void **state)
 {
@@ -57,8 +40,9 @@ static int set_up(void **state)
     r.session.state = SESSION_PROTECTED;
     r.hv_ready = true;
     fake_core_open(&core, &r.sink);
-    nresumed = nkilled = ncommands = 0;
-    command = NULL;
+    machine = (struct fake_machine){.base = {.ops = &machine_ops_fakevm}, .ready = true};
+    r.machine = &machine.base;
+    nresumed = 0;
     return 0;
 }
 
@@ -70,64 +54,77 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void hear(const char *name, const char *data)
+static void assert_newest_order_is(enum machine_order order)
 {
-    json_t *json = data ? json_loads(data, 0, NULL) : NULL;
-    guest_events_heard(&r, name, json);
-    json_decref(json);
+    assert_true(machine.norders > 0);
+    assert_int_equal(machine.orders[machine.norders - 1], order);
 }
 
 static void test_a_guest_that_shuts_down_ends_the_vm(void **state)
 {
     (void)state;
-    hear("SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    guest_events_run(&r, RUN_EVENT_SHUTDOWN, "guest-shutdown");
     assert_int_equal(core.nevents, 1);
     assert_int_equal(core.events[0].type, SESSION_EVENT_GUEST_SHUTDOWN);
     assert_int_equal(core.events[0].reason, SESSION_END_GUEST_SHUTDOWN);
     assert_non_null(strstr(r.guest_event, "guest-shutdown"));
     assert_int_equal(core.nchanged, 1);
-    assert_int_equal(nkilled, 0);
+    assert_false(machine.was_killed);
 }
 
 static void test_a_guest_whose_line_says_pause_stands_still_and_the_session_hears_nothing(void **state)
 {
     (void)state;
     r.actions.shutdown_pauses = true;
-    hear("SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    guest_events_run(&r, RUN_EVENT_SHUTDOWN, "guest-shutdown");
     assert_int_equal(core.nevents, 0);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_SHUT_OFF);
 }
 
 /* Nobody wanted the guest to end: the standby goes on with it. */
-static void test_a_qemu_that_was_told_to_quit_is_lost_and_no_end_of_the_vm(void **state)
+static void test_a_machine_that_was_told_to_quit_is_lost_and_no_end_of_the_vm(void **state)
 {
     (void)state;
-    hear("SHUTDOWN", "{\"guest\": false, \"reason\": \"host-signal\"}");
+    guest_events_run(&r, RUN_EVENT_QUIT, "host-signal");
     assert_int_equal(core.nevents, 0);
-    assert_int_equal(nkilled, 1);
+    assert_true(machine.was_killed);
     assert_non_null(strstr(sink_last_error(&r.sink), "host-signal"));
 }
 
 static void test_a_panic_ends_the_vm_or_pauses_it_as_the_line_says(void **state)
 {
     (void)state;
-    hear("GUEST_PANICKED", NULL);
+    guest_events_run(&r, RUN_EVENT_PANICKED, NULL);
     assert_int_equal(core.nevents, 1);
     assert_int_equal(core.events[0].reason, SESSION_END_PANICKED);
     r.actions.panic_pauses = true;
-    hear("GUEST_PANICKED", NULL);
+    guest_events_run(&r, RUN_EVENT_PANICKED, NULL);
     assert_int_equal(core.nevents, 1);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PANICKED);
 }
 
-static void test_a_standbys_qemu_tells_nothing(void **state)
+static void test_a_watchdog_pauses_the_guest_or_ends_the_vm_or_is_only_told(void **state)
+{
+    (void)state;
+    guest_events_run(&r, RUN_EVENT_WATCHDOG_DONE, "reset");
+    assert_non_null(strstr(r.guest_event, "reset"));
+    assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS);
+    guest_events_run(&r, RUN_EVENT_WATCHDOG, "pause");
+    assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_WATCHDOG);
+    assert_int_equal(core.nevents, 0);
+    r.actions.watchdog_ends = true;
+    guest_events_run(&r, RUN_EVENT_WATCHDOG, "pause");
+    assert_int_equal(core.nevents, 1);
+}
+
+static void test_a_standbys_machine_tells_nothing(void **state)
 {
     (void)state;
     r.session.role = SESSION_SECONDARY;
-    hear("SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    guest_events_run(&r, RUN_EVENT_SHUTDOWN, "guest-shutdown");
     r.session.role = SESSION_PRIMARY;
     r.quitting = true;
-    hear("SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    guest_events_run(&r, RUN_EVENT_SHUTDOWN, "guest-shutdown");
     assert_int_equal(core.nevents, 0);
     assert_null(r.guest_event);
 }
@@ -135,7 +132,7 @@ static void test_a_standbys_qemu_tells_nothing(void **state)
 static void test_a_guest_that_was_paused_there_is_paused_here(void **state)
 {
     (void)state;
-    guest_events_taken_over(&r, "paused");
+    guest_events_taken_over(&r, MACHINE_PAUSED);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED);
     assert_int_equal(core.nevents, 0);
 }
@@ -144,21 +141,21 @@ static void test_a_guest_that_was_paused_there_is_paused_here(void **state)
 static void test_a_guest_that_had_shut_down_there_ends_here(void **state)
 {
     (void)state;
-    guest_events_taken_over(&r, "shutdown");
+    guest_events_taken_over(&r, MACHINE_SHUT_OFF);
     assert_int_equal(core.nevents, 1);
     assert_int_equal(core.events[0].type, SESSION_EVENT_GUEST_SHUTDOWN);
-    guest_events_taken_over(&r, "running");
+    guest_events_taken_over(&r, MACHINE_RUNS);
     assert_int_equal(core.nevents, 1);
 }
 
-static void test_pause_and_resume_reach_qemu(void **state)
+static void test_pause_and_resume_reach_the_machine(void **state)
 {
     (void)state;
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_PAUSE);
-    assert_string_equal(command, "stop");
+    assert_newest_order_is(MACHINE_PAUSE);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED);
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_PAUSE); /* it stands still already */
-    assert_int_equal(ncommands, 1);
+    assert_int_equal(machine.norders, 1);
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_RESUME);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS);
     assert_int_equal(nresumed, 1);
@@ -169,17 +166,17 @@ static void test_a_panicked_guest_is_not_resumed_but_goes_on_after_a_reset(void 
 {
     (void)state;
     r.actions.panic_pauses = true;
-    hear("GUEST_PANICKED", NULL);
+    guest_events_run(&r, RUN_EVENT_PANICKED, NULL);
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_RESUME);
     assert_int_equal(nresumed, 0);
     assert_non_null(strstr(sink_last_error(&r.sink), "cannot be resumed"));
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_RESET);
-    assert_string_equal(command, "system_reset");
-    assert_int_equal(nresumed, 0); /* QEMU has yet to say that it was reset */
-    hear("RESET", NULL);
+    assert_newest_order_is(MACHINE_RESET);
+    assert_int_equal(nresumed, 0); /* the machine has yet to say that it was reset */
+    guest_events_reset(&r);
     assert_int_equal(nresumed, 1);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_RUNS);
-    hear("RESET", NULL); /* the guest's own */
+    guest_events_reset(&r); /* the guest's own */
     assert_int_equal(nresumed, 1);
 }
 
@@ -188,7 +185,7 @@ static void test_a_paused_guest_stays_paused_after_a_reset(void **state)
     (void)state;
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_PAUSE);
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_RESET);
-    hear("RESET", NULL);
+    guest_events_reset(&r);
     assert_int_equal(nresumed, 0);
     assert_int_equal(r.guest_state, UNDERSTUDY__GUEST_STATE__GUEST_STATE_PAUSED);
 }
@@ -203,19 +200,21 @@ static void test_buttons_do_nothing_where_the_guest_is_not(void **state)
     r.session.state = SESSION_PROTECTED;
     r.qemu_gone = true;
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN);
-    assert_int_equal(ncommands, 0);
+    assert_int_equal(machine.norders, 0);
     assert_int_equal(core.nchanged, 0);
 }
 
-static void test_an_order_that_qemu_refuses_is_an_error(void **state)
+static void test_an_order_that_the_machine_refuses_is_an_error(void **state)
 {
-    g_autoptr(GError) error = g_error_new_literal(g_quark_from_static_string("test"), 1, "not now");
     (void)state;
     guest_button(&r, UNDERSTUDY__POWER_ACTION__POWER_SHUTDOWN);
-    assert_string_equal(command, "system_powerdown");
-    command_reply(NULL, NULL, NULL, &r);
+    assert_newest_order_is(MACHINE_POWER_DOWN);
     assert_null(sink_last_error(&r.sink));
-    command_reply(NULL, NULL, error, &r);
+    r.quitting = true;
+    machine.refused(machine.refused_opaque, "not now");
+    assert_null(sink_last_error(&r.sink));
+    r.quitting = false;
+    machine.refused(machine.refused_opaque, "not now");
     assert_non_null(strstr(sink_last_error(&r.sink), "not now"));
 }
 
@@ -225,16 +224,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_guest_that_shuts_down_ends_the_vm),
         TEST(test_a_guest_whose_line_says_pause_stands_still_and_the_session_hears_nothing),
-        TEST(test_a_qemu_that_was_told_to_quit_is_lost_and_no_end_of_the_vm),
+        TEST(test_a_machine_that_was_told_to_quit_is_lost_and_no_end_of_the_vm),
         TEST(test_a_panic_ends_the_vm_or_pauses_it_as_the_line_says),
-        TEST(test_a_standbys_qemu_tells_nothing),
+        TEST(test_a_watchdog_pauses_the_guest_or_ends_the_vm_or_is_only_told),
+        TEST(test_a_standbys_machine_tells_nothing),
         TEST(test_a_guest_that_was_paused_there_is_paused_here),
         TEST(test_a_guest_that_had_shut_down_there_ends_here),
-        TEST(test_pause_and_resume_reach_qemu),
+        TEST(test_pause_and_resume_reach_the_machine),
         TEST(test_a_panicked_guest_is_not_resumed_but_goes_on_after_a_reset),
         TEST(test_a_paused_guest_stays_paused_after_a_reset),
         TEST(test_buttons_do_nothing_where_the_guest_is_not),
-        TEST(test_an_order_that_qemu_refuses_is_an_error),
+        TEST(test_an_order_that_the_machine_refuses_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

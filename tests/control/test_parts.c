@@ -54,20 +54,25 @@ static bool is_refused(const char *part, GError **error)
 
 /* ---- the guest and its disks ---- */
 
-void guest_events_heard(struct replicator *of, const char *name, const json_t *data)
+void guest_events_run(struct replicator *of, enum run_event event, const char *reason)
 {
     (void)of;
-    called("heard %s%s", name, data ? " with data" : "");
+    called("run event %d %s", event, reason);
 }
-void guest_events_taken_over(struct replicator *of, const char *run_state)
+void guest_events_reset(struct replicator *of)
 {
     (void)of;
-    called("taken over %s", run_state);
+    called("reset");
 }
-void guest_disks_io_error(struct replicator *of, const json_t *data)
+void guest_events_taken_over(struct replicator *of, enum machine_state state)
 {
     (void)of;
-    called("io error%s", data ? " with data" : "");
+    called("taken over %d", state);
+}
+void guest_disks_io_error(struct replicator *of, const struct machine_disk_error *error)
+{
+    (void)of;
+    called("io error %s", error->disk);
 }
 void guest_disks_io_resumed(struct replicator *of)
 {
@@ -500,7 +505,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* QEMU's hook has answered. */
+/* The guest's machine is ready. */
 static void configure_and_begin(void)
 {
     parts_configured(&r);
@@ -789,26 +794,31 @@ static void test_a_peer_that_moves_is_dialled_there(void **state)
     assert_calls("link to 192.0.2.9 91; ");
 }
 
-/* ---- what QEMU tells, and the frames ---- */
+/* ---- what the machine tells, and the frames ---- */
 
-static void hear(const char *name)
+static void test_what_the_machine_tells_goes_to_the_parts_that_it_concerns(void **state)
 {
-    json_t *data = json_object();
-    r.guest_observer->event(&r, name, data);
-    json_decref(data);
-}
-
-static void test_what_qemu_tells_goes_to_the_parts_that_it_concerns(void **state)
-{
+    const struct machine_disk_error error = {.disk = "vda", .reason = "", .stops = true};
+    g_autofree char *run_event = g_strdup_printf("run event %d guest-shutdown; ", RUN_EVENT_SHUTDOWN);
     (void)state;
     parts_configured(&r);
     g_string_truncate(calls, 0);
-    hear("SHUTDOWN");
-    assert_calls("heard SHUTDOWN with data; ");
-    hear("BLOCK_IO_ERROR");
-    assert_calls("heard BLOCK_IO_ERROR with data; io error with data; ");
-    hear("RESUME");
-    assert_calls("heard RESUME with data; io resumed; ");
+    r.guest_observer->run_event(&r, RUN_EVENT_SHUTDOWN, "guest-shutdown");
+    assert_calls(run_event);
+    r.guest_observer->was_reset(&r);
+    assert_calls("reset; ");
+    r.guest_observer->disk_error(&r, &error);
+    assert_calls("io error vda; ");
+    r.guest_observer->resumed(&r);
+    assert_calls("io resumed; ");
+}
+
+static void take_over(enum machine_state state, const char *words, const char *expected)
+{
+    const struct machine_takeover result = {.ok = true, .state = state, .words = words};
+    g_autofree char *all = g_strdup_printf("%staken over %d; ", expected, state);
+    r.guest_observer->taken_over(&r, &result);
+    assert_calls(all);
 }
 
 static void test_a_guest_that_stood_still_there_does_so_here(void **state)
@@ -816,13 +826,10 @@ static void test_a_guest_that_stood_still_there_does_so_here(void **state)
     (void)state;
     parts_configured(&r);
     g_string_truncate(calls, 0);
-    r.guest_observer->taken_over(&r, "running");
-    assert_calls("taken over running; ");
-    r.guest_observer->taken_over(&r, "io-error");
-    assert_calls("retry; taken over io-error; ");
+    take_over(MACHINE_RUNS, "running", "");
+    take_over(MACHINE_DISK_ERROR, "io-error", "retry; ");
     assert_null(sink_last_error(&r.sink));
-    r.guest_observer->taken_over(&r, "paused");
-    assert_calls("taken over paused; ");
+    take_over(MACHINE_PAUSED, "paused", "");
     assert_non_null(strstr(sink_last_error(&r.sink), "(QEMU's run state: paused)"));
 }
 
@@ -948,7 +955,7 @@ int main(void)
         TEST(test_acks_of_a_vm_without_disks_are_never_durable),
         TEST(test_a_peer_that_moves_before_there_is_a_link_is_remembered),
         TEST(test_a_peer_that_moves_is_dialled_there),
-        TEST(test_what_qemu_tells_goes_to_the_parts_that_it_concerns),
+        TEST(test_what_the_machine_tells_goes_to_the_parts_that_it_concerns),
         TEST(test_a_guest_that_stood_still_there_does_so_here),
         TEST(test_a_frame_that_the_guest_received_is_copied_to_the_peer),
         TEST(test_a_part_is_closed_when_no_other_needs_it),

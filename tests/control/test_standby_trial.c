@@ -55,13 +55,10 @@ static int set_up(void **state)
     memset(&r, 0, sizeof r);
     refusal = NULL;
     r.config.vm_name = (char *)"web";
-    r.config.vm_dir = (char *)"/run/web";
-    r.config.hook_path = (char *)"hook.so";
     r.config.qemu_version = (char *)"10.0.2";
     r.config.tried_for = (char *)"7.2.22";
     r.config.trial_argv = argv;
-    r.config.ram_bytes = 4096;
-    r.fds.ram = 33;
+    r.machine = (struct machine *)&refusal;
     r.image = (struct image *)&r;
     r.applier = (struct applier *)&core;
     r.session.role = SESSION_SECONDARY;
@@ -104,12 +101,8 @@ static void test_the_first_whole_image_is_tried_with_what_this_standby_has(void 
     standby_trial_consider(&r);
     assert_calls("begin; ");
     assert_ptr_equal(r.trial, &config);
-    assert_string_equal(config.vm_name, "web");
-    assert_string_equal(config.vm_dir, "/run/web");
+    assert_ptr_equal(config.machine, r.machine);
     assert_string_equal(config.argv[0], "qemu");
-    assert_string_equal(config.hook_path, "hook.so");
-    assert_int_equal(config.ram_len, 4096);
-    assert_int_equal(config.ram_fd, 33);
     assert_ptr_equal(config.image, r.image);
     assert_ptr_equal(config.applier, r.applier);
     assert_ptr_equal(config.control, &r.box);

@@ -39,6 +39,7 @@ struct hypervisor {
     pthread_cond_t answers;
     bool stands_still, interrupted, waited_for;
     bool fail_discard, listed;
+    uint64_t clock_advanced_ns;
     uint8_t devstate[FAKE_DEVSTATE_LEN];
     void (*in_pause)(void *opaque);
     void *opaque;
@@ -226,6 +227,11 @@ bool fake_is_waited_for(struct hypervisor *hv)
     return is;
 }
 
+uint64_t fake_clock_advanced_ns(const struct hypervisor *hv)
+{
+    return hv->clock_advanced_ns;
+}
+
 /* Guest standing still. The log goes to the bitmaps, dirty aux pages to the mirror. */
 static void harvest(struct hypervisor *hv)
 {
@@ -407,5 +413,17 @@ int hypervisor_next_present(const struct hypervisor *hv, uint64_t *first, uint64
         return -ENXIO;
     *first = (uint64_t)begin / HV_PAGE_LEN;
     *npages = (uint64_t)end / HV_PAGE_LEN - *first;
+    return 0;
+}
+
+const char *hypervisor_version(const struct hypervisor *hv)
+{
+    (void)hv;
+    return "1";
+}
+
+int hypervisor_advance_clock(struct hypervisor *hv, uint64_t ns)
+{
+    hv->clock_advanced_ns += ns;
     return 0;
 }

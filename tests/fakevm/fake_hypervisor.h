@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A hypervisor made of memory: implements hv-hooks/hypervisor.h for tests of the engine, with a guest that
- * any thread may play. It keeps the promises that QEMU with the hook keeps, and no others:
+ * A hypervisor made of memory: implements the whole of hv-hooks/hypervisor.h, with a guest that any thread
+ * may play; fake_machine.h is the other half. It keeps the promises that QEMU with the hook keeps, and no
+ * others:
  *
  *   - guest_write marks the page in the log and stores, as one step that a harvest or a pause cannot split;
  *   - main RAM is seen directly, aux blocks through a mirror that only a harvest brings up to date;
@@ -58,5 +59,7 @@ unsigned fake_tracks_begun(const struct hypervisor *hv);
 void fake_stand_still(struct hypervisor *hv, bool still);
 /* Whether one hangs. */
 bool fake_is_waited_for(struct hypervisor *hv);
+/* What hypervisor_advance_clock has added. */
+uint64_t fake_clock_advanced_ns(const struct hypervisor *hv);
 
 #endif

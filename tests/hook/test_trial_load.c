@@ -104,7 +104,7 @@ static void look_at_network(pid_t pid)
     t.shares_network = strcmp(theirs, ours) == 0;
 }
 
-static bool hold(struct hypervisor *hv, struct trial_image *image, char **why, void *opaque)
+static bool hold(struct hypervisor *hv, struct machine_image *image, char **why, void *opaque)
 {
     (void)why;
     (void)opaque;
@@ -122,10 +122,10 @@ static bool hold(struct hypervisor *hv, struct trial_image *image, char **why, v
         if (block->aux)
             memcpy(block->bytes, t.shadow.bytes[i], t.used_len[i]);
     }
-    *image = (struct trial_image){.devstate = t.devstate,
-                                  .devstate_len = t.devstate_len,
-                                  .used_len = t.used_len,
-                                  .nblocks = hypervisor_nblocks(hv)};
+    *image = (struct machine_image){.devstate = t.devstate,
+                                    .devstate_len = t.devstate_len,
+                                    .used_len = t.used_len,
+                                    .nblocks = hypervisor_nblocks(hv)};
     return true;
 }
 
