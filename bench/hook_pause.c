@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_client.h"
 
 enum { CHILD_SHM = 60, CHILD_DEVSTATE, CHILD_KICK, CHILD_RAM };
 

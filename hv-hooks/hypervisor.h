@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's interface to a hypervisor. One implementation: hv-hooks/qemu/hook_client.c, over hook_shm.h.
+ * The engine's interface to a hypervisor: the guest's memory and state. machine.h is the other half of the
+ * seam: the process that has them. One implementation is linked: hv-hooks/qemu/hook_client.c, over
+ * hook_shm.h; tests/fakevm/ has another one.
  *
  * A struct hypervisor is used by one thread at a time (the capture thread, once capturing has begun). Every
  * call is bounded in time: a hypervisor that does not answer costs -ETIMEDOUT, one that died -ENOTCONN, one
@@ -21,12 +23,6 @@
 struct hypervisor;
 
 enum hv_tracker { HV_TRACKER_QEMU_LOG = 0, HV_TRACKER_UFFD = 1 };
-
-/* The memfds and the eventfd that one QEMU process shares with the engine. The caller of hv_fds_create owns
- * them. */
-struct hv_fds {
-    int shm, devstate, ram, kick;
-};
 
 /* One block of guest RAM, main or aux, as the engine sees it: bytes and a dirty bitmap, both mapped. */
 struct hv_block {
@@ -51,31 +47,9 @@ struct hv_checkpoint {
     bool blocks_changed;
 };
 
-/* Makes the memfds (sealed) and the eventfd for a guest with ram_len bytes of main RAM. Returns 0 or -errno.
- */
-int hv_fds_create(struct hv_fds *fds, const char *vm_name, uint64_t ram_len);
-/* Does the same for a temporary process that maps another one's main RAM: duplicates the descriptor ram. */
-int hv_fds_create_beside(struct hv_fds *fds, const char *vm_name, uint64_t ram_len, int ram);
-/* Closes the descriptors. */
-void hv_fds_close(struct hv_fds *fds);
-/* Returns the value of UNDERSTUDY_HOOK for these fds. GLib string. */
-char *hv_fds_environment(const struct hv_fds *fds);
-
-/* Maps the memfds, which stay the caller's. Returns 0 or -errno. */
-int hypervisor_open(struct hypervisor **out, const struct hv_fds *fds, uint64_t ram_len);
-/* Unmaps everything. NULL is allowed. */
-void hypervisor_close(struct hypervisor *hv);
-/* Sets the hypervisor's process, once it is known. Returns 0, or -errno if its end could not be noticed. */
-int hypervisor_set_pid(struct hypervisor *hv, pid_t pid);
 /* Returns the process; 0: not known yet. */
 pid_t hypervisor_pid(const struct hypervisor *hv);
 
-/*
- * Waits until the hook is ready. Returns 0 or -errno. -ENOEXEC: the hook refused (hypervisor_last_message
- * says why). -ECANCELED: see hypervisor_interrupt. After 0 the last message is empty, or says what the hook
- * cannot do with this QEMU (add the lost time to the guest's clock).
- */
-int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms);
 /* Returns the hypervisor's version, for example "7.2.22". */
 const char *hypervisor_version(const struct hypervisor *hv);
 /* Returns the sentence of the last error; never NULL. Valid until the next call. */
@@ -109,15 +83,6 @@ int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, boo
 int hypervisor_checkpoint_copied(struct hypervisor *hv);
 int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *out);
 
-/* Pauses the guest and leaves it paused. Returns 0 or -errno. */
-int hypervisor_pause(struct hypervisor *hv);
-/* Lets the guest run. Returns 0 or -errno. */
-int hypervisor_resume(struct hypervisor *hv);
-/*
- * On the standby, before the device state is loaded: gives each of the nblocks blocks the used length that it
- * had in the epoch, and copies the aux mirror into the hypervisor's own blocks. Returns 0 or -errno.
- */
-int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
 /* On the standby: returns main RAM to the kernel, so that it reads as zero. Returns 0 or -errno. */
 int hypervisor_discard_ram(struct hypervisor *hv);
 /*

@@ -6,6 +6,8 @@
  *
  * Waiting is by futex on the hook's sequence words, in slices, with a look at whether QEMU still lives.
  */
+#include "hv-hooks/qemu/hook_client.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -20,7 +22,6 @@
 #include <unistd.h>
 
 #include "common/words.h"
-#include "hv-hooks/hypervisor.h"
 #include "hv-hooks/qemu/hook_shm.h"
 
 #define REQUEST_TIMEOUT_MS 5000

@@ -16,6 +16,7 @@
 
 #include "common/words.h"
 #include "hv-hooks/machine_ops.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "hv-hooks/qemu/nics.h"
 #include "hv-hooks/qemu/qemu_events.h"
 #include "hv-hooks/qemu/qemu_line.h"

@@ -6,7 +6,7 @@
 #include <glib.h>
 
 #include "common/child_process.h"
-#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_client.h"
 
 /* The numbers the engine's fds have inside QEMU. High, so that nothing of QEMU's start-up collides with them.
  */

@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "hv-hooks/qemu/hook_client.h"
+
 #define INCOMING_FD_NAME "understudy-incoming"
 
 struct standby {

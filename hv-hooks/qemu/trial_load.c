@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/words.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "hv-hooks/qemu/qemu_process.h"
 #include "hv-hooks/qemu/qmp.h"
 #include "hv-hooks/qemu/takeover.h"

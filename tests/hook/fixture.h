@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "hv-hooks/qemu/qmp.h"
 
 #define GUEST_RAM_LEN    (64ull << 20)

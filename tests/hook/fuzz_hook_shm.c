@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "hv-hooks/qemu/hook_shm.h"
 
 #define RAM_LEN (4ull << 20)

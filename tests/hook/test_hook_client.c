@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "hv-hooks/hypervisor.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "hv-hooks/qemu/hook_shm.h"
 
 #define RAM_LEN (4ull << 20)

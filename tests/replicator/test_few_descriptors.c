@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "common/child_process.h"
+#include "hv-hooks/qemu/hook_client.h"
 #include "replicator/disk/disks.h"
 #include "replicator/pipeline/applier.h"
 #include "replicator/pipeline/capture_thread.h"

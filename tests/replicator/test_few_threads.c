@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "hv-hooks/qemu/hook_client.h"
 #include "replicator/control/term_file.h"
 #include "replicator/pipeline/applier.h"
 #include "replicator/pipeline/capture_thread.h"
