@@ -207,16 +207,8 @@ the_run_folder_is_full() {
     end
 }
 
-the_standbys_image_is_missing() {
-    begin || return 0
-    spoil() { rm "$(disk_path b)"; }
-    start_disk_pair
-    start_disk_client
-    survives
-    end
-}
-# One after the other, of one guest.
-the_standbys_image_is_too_small_or_locked_by_another_process() {
+# One after the other, of one guest. One that is missing is made.
+the_standbys_image_is_too_small_or_locked_by_another_process_or_missing() {
     begin || return 0
     start_disk_pair
     start_disk_client
@@ -224,6 +216,11 @@ the_standbys_image_is_too_small_or_locked_by_another_process() {
     returns_unfit "has 1048576 bytes, the disk $((disk_mib << 20)): remove it, resize it" truncate -s "${disk_mib}M" "/run/us-$prefix/b-disks/disk.raw"
     spoil_b() { lock_image b; }
     returns_unfit "in use by another process" helpers_end
+    await_operations "under protection"
+    kill_host b
+    await 20 "host a to notice" field_is a state connecting
+    rm "$(disk_path b)"
+    revive b
     survives
     end
 }
@@ -350,8 +347,7 @@ the_image_is_in_a_read_only_file_system
 the_image_is_locked_by_another_process
 a_state_folder_is_full
 the_run_folder_is_full
-the_standbys_image_is_missing
-the_standbys_image_is_too_small_or_locked_by_another_process
+the_standbys_image_is_too_small_or_locked_by_another_process_or_missing
 the_primary_has_no_space_left
 the_standby_has_no_space_left
 the_primarys_disk_fails
