@@ -16,5 +16,5 @@ done
 [ $install -eq 0 ] || scripts/install-deps.sh
 cmake --preset release -DUNDERSTUDY_SOAK=$soak >/dev/null
 cmake --build --preset release -- --quiet
-# Tests with real guests run alone (RUN_SERIAL), the others side by side.
+# Tests in which a host may be taken for dead run alone (RUN_SERIAL), the others side by side.
 exec ctest --test-dir build/release --output-on-failure -j "$(nproc)" "$@"
