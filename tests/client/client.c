@@ -4,7 +4,7 @@
  * checks that every answer is the last one plus one, and that the guest remembers the word that it sent with
  * the last. It never connects again: a failover must be invisible to it.
  *
- *   understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE]
+ *   understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE] [--patience-s N]
  *   understudy-test-client HOST PORT --ask LINE
  *
  * SECONDS 0: until SIGTERM. --think-us: before each request it waits a random time up to MAX, so that
@@ -13,8 +13,8 @@
  * gap, and ends the clock measurement. A second connection samples the guest's clock ten times a second.
  * Requests reach the guest at once (only its output is held), so the smallest guest-time-minus-send-time of a
  * window is a good reading of its clock.
- * Told to stop, it waits for the answer that it is owed: one that never comes is lost. --progress keeps the
- * number of answers so far in a file.
+ * Told to stop, it waits for the answer that it is owed: one that does not come within --patience-s (30) is
+ * lost. --progress keeps the number of answers so far in a file.
  * --ask LINE: sends one line, prints the answer, exits.
  *
  * Prints JSON. Exit status 0 only if nothing was lost, repeated, out of order or reset.
@@ -38,7 +38,7 @@
 
 #include "common/histogram.h"
 
-#define GIVE_UP_NS   (30ull * 1000000000ull) /* a silence after which the connection counts as lost */
+#define PATIENCE_S   30 /* a longer silence, and the connection counts as lost */
 #define ASK_MS       20000
 #define LAST_WORD_MS 500
 #define SAMPLE_NS    100000000ull
@@ -64,6 +64,7 @@ struct play {
     int fd;
     uint64_t sent_ns, heard_ns, ask_ns, last_value;
     uint64_t think_ns; /* longest pause before a request */
+    uint64_t patience_ns;
     uint64_t answers, lost, out_of_order, resets;
     uint64_t word; /* came with the last answer */
     uint64_t gap_ns, failover_gap_ns, rtt_sum_ns;
@@ -283,7 +284,7 @@ static void run(struct play *play, struct clock_log *log, double seconds)
         if (fds[1].revents && log->fd >= 0)
             hear_clock(log);
         broken = broken || (fds[0].revents && !hear(play));
-        if (!broken && play->waiting && now_ns() - play->sent_ns > GIVE_UP_NS) {
+        if (!broken && play->waiting && now_ns() - play->sent_ns > play->patience_ns) {
             play->lost++;
             break;
         }
@@ -298,9 +299,12 @@ static void run(struct play *play, struct clock_log *log, double seconds)
 static bool take_options(struct play *play, int argc, char **argv)
 {
     play->progress_fd = -1;
+    play->patience_ns = PATIENCE_S * 1000000000ull;
     for (int i = 4; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--think-us") == 0)
             play->think_ns = strtoull(argv[i + 1], NULL, 10) * 1000;
+        else if (strcmp(argv[i], "--patience-s") == 0)
+            play->patience_ns = strtoull(argv[i + 1], NULL, 10) * 1000000000ull;
         else if (strcmp(argv[i], "--progress") == 0)
             play->progress_fd = open(argv[i + 1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
         else
@@ -317,7 +321,8 @@ int main(int argc, char **argv)
     if (argc == 5 && strcmp(argv[3], "--ask") == 0)
         return ask_once(argv[1], argv[2], argv[4]);
     if (!take_options(&play, argc, argv)) {
-        fprintf(stderr, "usage: understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE]\n"
+        fprintf(stderr, "usage: understudy-test-client HOST PORT SECONDS [--think-us MAX] [--progress FILE] "
+                        "[--patience-s N]\n"
                         "       understudy-test-client HOST PORT --ask LINE\n");
         return 2;
     }

@@ -4,13 +4,14 @@
  * and writes down what it heard, for the checker (disk_check.c). tests/guest/disk_model.h says what the
  * operations are.
  *
- *   understudy-disk-client HOST LOG [--progress FILE]    until SIGTERM
+ *   understudy-disk-client HOST LOG [--progress FILE] [--patience-s N]    until SIGTERM
  *   understudy-disk-client HOST --ask LINE               sends one line, prints the answer; exit status 1 for
  * a "bad" one
  *
  * It never connects again: a failover must be invisible to it. SIGTERM: the guest is told to stop and to
  * unmount, and what it then says of each stream must be what was heard, to the last accident. SIGINT: ends at
- * once, as if the guest had died. --progress keeps the number of operations heard so far in a file.
+ * once, as if the guest had died. --progress keeps the number of operations heard so far in a file. A silence
+ * longer than --patience-s (60) is the end of the connection.
  *
  * LOG: the guest's first line, then an operation a line, "t s accident", as heard. Prints JSON. Exit status 0
  * only if no operation was missing, repeated or refused by the disk, and the guest's last word agreed.
@@ -31,7 +32,7 @@
 
 #include "tests/guest/disk_model.h"
 
-#define GIVE_UP_NS (60ull * 1000000000ull) /* a silence after which the connection counts as lost */
+#define PATIENCE_S 60 /* a longer silence, and the connection counts as lost */
 #define ASK_S      120
 
 static volatile sig_atomic_t stop_asked, end_asked;
@@ -41,7 +42,7 @@ struct heard {
     int fd, progress_fd; /* progress_fd: or -1 */
     unsigned streams;
     uint64_t seq[MODEL_MAX_STREAMS], chain[MODEL_MAX_STREAMS];
-    uint64_t operations, missing, repeated, refused, disagreed, resets, gap_ns, heard_ns;
+    uint64_t operations, missing, repeated, refused, disagreed, resets, gap_ns, heard_ns, patience_ns;
     unsigned ends;
     bool begun, stopped;
     char complaint[256]; /* the first thing that was wrong */
@@ -202,29 +203,40 @@ static void listen_to(struct heard *heard)
         int ready = poll(&poll_fd, 1, 50);
         if (ready > 0)
             alive = hear(heard) && alive;
-        if (now_ns() - heard->heard_ns > GIVE_UP_NS)
+        if (now_ns() - heard->heard_ns > heard->patience_ns)
             alive = false;
     }
     note_gap(heard);
     if (!alive)
-        complain(heard, &heard->resets, "the connection broke, or nothing came for a minute");
+        complain(heard, &heard->resets, "the connection broke, or nothing came for too long");
     if (heard->stopped && heard->ends != heard->streams)
         complain(heard, &heard->disagreed, "the guest stopped without a last word on each stream");
 }
 
+static bool take_options(struct heard *heard, int argc, char **argv)
+{
+    for (int i = 3; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--progress") == 0)
+            heard->progress_fd = open(argv[i + 1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        else if (strcmp(argv[i], "--patience-s") == 0)
+            heard->patience_ns = strtoull(argv[i + 1], NULL, 10) * 1000000000ull;
+        else
+            return false;
+    }
+    return argc >= 3 && argc % 2 == 1;
+}
+
 int main(int argc, char **argv)
 {
-    struct heard heard = {.progress_fd = -1};
+    struct heard heard = {.progress_fd = -1, .patience_ns = PATIENCE_S * 1000000000ull};
     struct sigaction action = {.sa_handler = on_signal};
     if (argc == 4 && strcmp(argv[2], "--ask") == 0)
         return ask_once(argv[1], argv[3]);
-    if (argc != 3 && !(argc == 5 && strcmp(argv[3], "--progress") == 0)) {
-        fprintf(stderr, "usage: understudy-disk-client HOST LOG [--progress FILE]\n"
+    if (!take_options(&heard, argc, argv)) {
+        fprintf(stderr, "usage: understudy-disk-client HOST LOG [--progress FILE] [--patience-s N]\n"
                         "       understudy-disk-client HOST --ask LINE\n");
         return 2;
     }
-    if (argc == 5)
-        heard.progress_fd = open(argv[4], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);

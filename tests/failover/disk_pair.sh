@@ -77,7 +77,7 @@ start_disk_pair() {
 disk_client() { hosts_exec "$prefix" client "$BUILD/tests/client/understudy-disk-client" $guest_address "$@"; }
 start_disk_client() {
     rm -f "$work/progress"
-    disk_client "$work/log" --progress "$work/progress" >"$work/client.json" 2>"$work/client.err" &
+    disk_client "$work/log" --progress "$work/progress" ${CLIENT_PATIENCE_S:+--patience-s "$CLIENT_PATIENCE_S"} >"$work/client.json" 2>"$work/client.err" &
     client=$!
     await 10 "the client" disk_client_pid_known
     answers=0

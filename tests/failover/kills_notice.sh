@@ -6,7 +6,8 @@
 set -euo pipefail
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-if REPLICATOR="$1/replicator/understudy-replicator-chaos" FORCE_MOMENT=50 "$(dirname "$0")/kills.sh" "$1" "$2" 1 >"$out" 2>&1; then
+# Its TCP may stand still for good, for it hears of bytes that it has not sent: many times a takeover is enough to know that.
+if REPLICATOR="$1/replicator/understudy-replicator-chaos" FORCE_MOMENT=50 CLIENT_PATIENCE_S=8 "$(dirname "$0")/kills.sh" "$1" "$2" 1 >"$out" 2>&1; then
     cat "$out"
     echo "FAILED: output went out early, and nobody noticed" >&2
     exit 1

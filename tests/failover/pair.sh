@@ -118,10 +118,11 @@ start_pair() {
     await "${READY_S:-60}" "the guest to come up" guest_ready
 }
 
-# More options for the client as arguments.
+# More options for the client as arguments. From the environment: CLIENT_PATIENCE_S, after which it gives up, for a test that is to end with a
+# connection that stands still.
 start_client() {
     hosts_exec "$prefix" client "$BUILD/tests/client/understudy-test-client" $guest_address 7000 0 \
-        --progress "$work/progress" "$@" \
+        --progress "$work/progress" ${CLIENT_PATIENCE_S:+--patience-s "$CLIENT_PATIENCE_S"} "$@" \
         >"$work/client.json" 2>"$work/client.err" &
     client=$!
     await 5 "the client" client_pid_known
