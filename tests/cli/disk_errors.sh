@@ -69,7 +69,7 @@ mount -o remount,rw "$B"
 echo "-- four disks, each given in another way"
 cp "$A/raw" "$A/second"
 qemu-img create -q -f vpc -o subformat=fixed,force_size=on "$A/vpc" 8M
-understudy a run --name web --peer 10.77.0.2 --wait-s 60 --peer-disk root=/srv/elsewhere --durability=disk -- "${vm[@]}" "${raw[@]}" \
+understudy a run --name web --peer 10.77.0.2 --wait-s 60 --silence-ms 2000 --peer-disk root=/srv/elsewhere --durability=disk -- "${vm[@]}" "${raw[@]}" \
     -hdb /srv/second -drive file=/srv/vpc,format=vpc,if=virtio \
     -blockdev '{"driver":"qcow2","node-name":"data","file":{"driver":"file","filename":"/srv/qcow2"}}' -device virtio-blk-pci,drive=data \
     >"$work/run.log" 2>&1 || fail "a VM with disks could not be protected: $(cat "$work/run.log")"

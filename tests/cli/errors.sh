@@ -153,7 +153,7 @@ got=0
 timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" --run-dir "$work/second" --listen 10.77.0.1:7070 2>"$work/err.txt" || got=$?
 [ $got -eq 1 ] && grep -q "7070" "$work/err.txt" || fail "a second daemon on one port: $got: $(cat "$work/err.txt")"
 echo "ok: $(cat "$work/err.txt")"
-understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a plain VM could not be protected"
+understudy a run --name web --peer 10.77.0.2 --wait-s 30 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a plain VM could not be protected"
 echo "-- status for people, scripts and monitors"
 says "VM web is protected" understudy a status web --check
 says "VM web is protected" understudy b status --check
@@ -251,7 +251,7 @@ daemon_where b 'mount --bind "$0/meminfo" /proc/meminfo; mount -t tmpfs -o size=
 run_refused "memory" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 24G -nodefaults -display none
 end_daemon a "$(daemon_of a)"
 daemon_where a 'mount -t tmpfs -o size=4k tmpfs /dev/shm; head -c 4096 /dev/zero >/dev/shm/full'
-understudy a run --name web --peer 10.77.0.2 --wait-s 30 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a VM needs /dev/shm: $(cat "$work/run.log")"
+understudy a run --name web --peer 10.77.0.2 --wait-s 30 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a VM needs /dev/shm: $(cat "$work/run.log")"
 echo "ok: guest memory does not come from /dev/shm"
 understudy a stop web
 await 10 "host a to be clean" no_vm a

@@ -67,7 +67,7 @@ on_a link set tap0 up
 
 echo "-- nothing is wrong"
 doctor_says ok "NIC n0: frames of 1514 bytes pass from the bridge br0 of this host to br0 of 10.77.0.2"
-understudy a run --name web --peer 10.77.0.2 --wait-s 60 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+understudy a run --name web --peer 10.77.0.2 --wait-s 60 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
 await 10 "a quiet status" is_quiet a protected
 
 echo "-- it comes to that while the VM is protected"
@@ -99,7 +99,7 @@ await 10 "host b to be clean" no_vm b
 
 echo "-- who knows better may start it"
 on_b link set tap0 down
-understudy a run --name web --no-network-check --peer 10.77.0.2 --wait-s 60 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+understudy a run --name web --no-network-check --peer 10.77.0.2 --wait-s 60 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
 await 20 "host a to warn" warns a "tap0 is down on 10.77.0.2"
 pair_leftovers
 echo "black_hole: nobody is sent where nobody hears"

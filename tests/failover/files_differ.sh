@@ -44,7 +44,7 @@ copy_all
 
 echo "-- the same"
 doctor_says ok "4 files are the same on both hosts"
-understudy a run --name web --peer 10.77.0.2 --wait-s 60 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
+understudy a run --name web --peer 10.77.0.2 --wait-s 60 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "the VM could not be protected"
 
 echo "-- another one when the standby is renewed"
 hosts_kill "$prefix" b quiet 2>/dev/null
