@@ -53,5 +53,9 @@ kill -TERM "$(daemon_of b)"
 await 20 "host a to run the guest" field_is a guest_here true
 await 20 "host b's daemon to end" eval '[ -z "$(daemon_of b)" ]'
 finish_client
+
+echo "-- and stands by again when it is started"
+start_daemon b
+await 60 "protection by host b" field_is a state protected
 pair_leftovers
 echo "drain: all as documented"

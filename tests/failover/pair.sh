@@ -7,11 +7,14 @@
 # A lock that the caller holds must not live on in what is started here.
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 
-prefix=us$$
-work=$(mktemp -d)
+# Of together.sh: PAIR_PREFIX and PAIR_WORK, which its tests have in common; PAIR_STARTED 1: the test before this one has left its pair;
+# PAIR_STAYS 1: this one's stays for the next.
+prefix=${PAIR_PREFIX:-us$$}
+work=${PAIR_WORK:-$(mktemp -d)}
 guest_address=10.77.0.10
 
 pair_cleanup() {
+    [ "${PAIR_STAYS:-0}" -eq 0 ] || return 0
     hosts_down "$prefix" 2>/dev/null || true
     rm -rf "$work"
 }
@@ -106,16 +109,36 @@ start_pair() {
         [ "$word" = -- ] && break
         options+=("$word")
     done
+    guest_command
+    word="${options[*]} -- ${qemu[*]} $* ${DAEMON_OPTIONS:-}"
+    if [ "${PAIR_STARTED:-0}" -eq 1 ]; then
+        PAIR_STARTED=0
+        take_pair "$word"
+        return
+    fi
     build_guest
     hosts_up "$prefix"
     pair_prepare
     start_daemon b
     start_daemon a
     rm -f "$work/serial"
-    guest_command
     understudy a run --name web --peer 10.77.0.2 --wait-s "${WAIT_S:-60}" "${options[@]}" -- "${qemu[@]}" "$@" \
         >"$work/run.log" 2>&1 || fail "the VM could not be protected"
     await "${READY_S:-60}" "the guest to come up" guest_ready
+    echo "$word" >"$work/pair"
+}
+# The pair of the test before, which must have been started like this one, and be whole. What its logs say was that test's.
+take_pair() {
+    [ "$(cat "$work/pair")" = "$1" ] || fail "this test starts another pair, '$1', than the one before it, '$(cat "$work/pair")'"
+    if field_is b guest_here true; then
+        await 60 "protection by host a" field_is b state protected
+        understudy b failover web --planned || fail "the guest does not come back to host a"
+    fi
+    await 60 "protection by host b" field_is a state protected
+    await 10 "host b to stand by" field_is b state standby
+    ask_guest next >/dev/null || fail "the guest that the test before has left does not answer"
+    : >"$work/a.log"
+    : >"$work/b.log"
 }
 
 # More options for the client as arguments. From the environment: CLIENT_PATIENCE_S, after which it gives up, for a test that is to end with a
@@ -182,6 +205,10 @@ revive() {
 
 # After everything was removed: nothing may be left.
 pair_leftovers() {
+    if [ "${PAIR_STAYS:-0}" -eq 1 ]; then
+        trap - EXIT
+        return
+    fi
     pair_cleanup
     trap - EXIT
     ! ip netns list | grep -q "^$prefix-" || fail "network namespaces are left"
