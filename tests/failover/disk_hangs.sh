@@ -41,19 +41,21 @@ rm "$hang.on"
 await 120 "protection when the storage answers" field_is a state protected
 guest_verifies "at the end"
 await_operations "under protection"
-stop_disk_guest
 
 # A VM is ended while the storage hangs: its processes do not stay for ever. (The limit is a minute; here it is a tenth, see hang_reads.c.)
 touch "$hang.on"
 rm -f "$hang.hung"
 kill_host b quiet
 await 30 "host a to run alone" field_is a state connecting
+await_operations "that the new standby does not have" # so there is something to read
 revive b
 await 120 "a read of host a's image to hang again" test -e "$hang.hung"
 understudy a stop web >"$work/stop.log" 2>&1 || true
 await 120 "host a's processes to end" gone a
 grep -q "the storage of its disks does not answer: this process ends all the same" "$work/a.log" || fail "host a ended by something else"
 await 30 "host b to end" gone b
+kill -INT "$client_pid"
+wait $client || fail "the client: $(cat "$work/client.json")"
 check_images a
 disk_leftovers
 echo "a disk that hangs: the guest went on, and protection came back"

@@ -100,9 +100,12 @@ guest_ready() { grep -q 'understudy-guest: ready' "$work/serial" 2>/dev/null; }
 # To be replaced by a test that puts something on the hosts before their daemons start.
 pair_prepare() { :; }
 
-# The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU.
+# The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU. From the environment: RUN_OPTIONS, a list
+# of words, more for `understudy run` too.
 start_pair() {
     local options=() word
+    # shellcheck disable=SC2206 # a list of words
+    options=(${RUN_OPTIONS:-})
     while [ $# -gt 0 ]; do
         word=$1
         shift
