@@ -24,5 +24,5 @@ prepare_pair() {
     . tests/failover/pair.sh
     # --against may name a build from before this option.
     # shellcheck disable=SC2034 # pair.sh's
-    "$BUILD/daemon/understudyd" --help | grep -q -e --qemu || daemon_qemus=()
+    grep -q -e --qemu <<<"$("$BUILD/daemon/understudyd" --help)" || daemon_qemus=()
 }

@@ -39,7 +39,7 @@ check_links() {
         to=${to:-$1}
         if [ ! -e "$to" ]; then
             complain "$1 links to $link, which does not exist"
-        elif [ -n "$anchor" ] && ! anchors "$to" | grep -qxF -- "$anchor"; then
+        elif [ -n "$anchor" ] && ! grep -qxF -- "$anchor" <<<"$(anchors "$to")"; then
             complain "$1 links to $link, but $to has no such heading"
         fi
     done < <(grep -oE '\]\([^)]+\)' "$1" | sed 's/^](//; s/)$//' | grep -vE '^[a-z]+:' || true)

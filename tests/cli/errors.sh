@@ -176,7 +176,7 @@ for p in $(ip netns pids "$prefix-b"); do
     ! grep -qx understudy-repl "/proc/$p/comm" 2>/dev/null || kill -KILL "$p"
 done
 kill -STOP "$stopped"
-unprotected() { understudy a status | grep -q "^web .*UNPROTECTED (connecting)"; }
+unprotected() { grep -q "^web .*UNPROTECTED (connecting)" <<<"$(understudy a status)"; }
 await 20 "host a to say UNPROTECTED" unprotected
 refused 3 "VM web is NOT PROTECTED .connecting" a status web --check
 refused 3 "VM web is NOT PROTECTED .connecting" a status --check
@@ -193,7 +193,7 @@ await 10 "host a to be clean" no_vm a
 # Host a may have asked for a new standby before it was stopped.
 b_clean() { no_vm b || { understudy b stop web >/dev/null 2>&1 || true; no_vm b; }; }
 await 30 "host b to be clean" b_clean
-ended() { understudy "$1" status web --all 2>/dev/null | grep -qE "web  $2: $3"; }
+ended() { grep -qE "web  $2: $3" <<<"$(understudy "$1" status web --all 2>/dev/null)"; }
 await 10 "host a to tell how the VM ended" ended a primary "stopped by 'understudy stop'"
 ended b "[a-z]*" "its replicator died, and its QEMU was stopped" || fail "host b does not tell how the VM ended: $(understudy b status --all)"
 says "stopped by" understudy a status --all --json

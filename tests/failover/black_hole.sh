@@ -28,8 +28,8 @@ both_say() {
     run_refused "$1" --peer 10.77.0.2 -- "${vm[@]}"
     doctor_says FAIL "$1"
 }
-warns() { understudy "$1" status web 2>/dev/null | grep -qE "warning: .*$2"; }
-is_quiet() { field_is "$1" state "$2" && ! understudy "$1" status web | grep -q warning; }
+warns() { grep -qE "warning: .*$2" <<<"$(understudy "$1" status web 2>/dev/null)"; }
+is_quiet() { field_is "$1" state "$2" && ! grep -q warning <<<"$(understudy "$1" status web)"; }
 
 hosts_up "$prefix"
 # Of its own: a bridge takes the lowest address of its ports, and another one with each change, which other hosts hear of late.

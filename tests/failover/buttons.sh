@@ -75,7 +75,7 @@ run_again -- "${qemu[@]}" -device pvpanic -action panic=pause
 await 90 "the guest to come up" guest_ready
 ask_guest panic || true
 await 20 "the panic to be shown" field_is a guest_state panicked
-understudy a status web | grep -q "panicked and stands still, as its QEMU line says" || fail "status does not say so: $(understudy a status web)"
+status_says a "panicked and stands still, as its QEMU line says" || fail "status does not say so: $(understudy a status web)"
 await 20 "protection" field_is a state protected
 understudy a failover web --planned
 await 10 "host b to know of the panic" field_is b guest_state panicked

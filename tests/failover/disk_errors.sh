@@ -232,7 +232,7 @@ the_primary_has_no_space_left() {
     start_disk_pair
     start_disk_client
     await_words a "no space left on device: make room there"
-    understudy a status web --json | grep -q "the guest stands still" || fail "status does not say that the guest stands still"
+    status_says a "the guest stands still" || fail "status does not say that the guest stands still"
     field_is a guest_here true && field_is a state protected || fail "protection has ended: $(understudy a status web --json)"
     more_room a
     await_operations "with space again"

@@ -29,7 +29,7 @@ disk_drives() {
     drives=(-drive "file=/srv/$(disk_name),if=none,id=d0,format=$format,discard=$discard"
         -device "virtio-blk-pci,drive=d0,packed=$packed")
 }
-stands_still() { understudy a status web --json 2>/dev/null | grep -q "the guest stands still"; }
+stands_still() { status_says a "the guest stands still"; }
 begin() {
     start_disk_pair
     start_disk_client

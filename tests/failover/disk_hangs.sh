@@ -19,7 +19,6 @@ chmod +x "$work/replicator"
 REPLICATOR=$work/replicator
 # shellcheck disable=SC2034 # used by name
 in_daemon_a=(env "UNDERSTUDY_HANG_READS=$hang")
-status_says() { understudy "$1" status web --json 2>/dev/null | grep -q "$2"; }
 
 start_disk_pair
 start_disk_client

@@ -48,7 +48,6 @@ await_writes() {
     logged=$(disk_field "$1" 0 log_bytes)
     await 60 "the guest to write" log_grew "$1"
 }
-status_says() { understudy "$1" status web --json 2>/dev/null | grep -q "$2"; }
 image_written() { stat --format=%y "$(shared_path)"; }
 # The log's bytes; "full": the guest stands still.
 log_or_full() {

@@ -22,7 +22,7 @@ grep -q "^web .*gone" "$work/drain.out" || fail "drain shows no progress: $(cat 
 field_is b guest_here true || fail "host b does not run the guest"
 gone a || fail "the VM is left on host a"
 await 20 "host b to say why it has no standby" eval '[[ "$(field b unprotected_why)" == *"drained"* ]]'
-understudy a status | grep -q "this host is drained" || fail "status does not say so"
+grep -q "this host is drained" <<<"$(understudy a status)" || fail "status does not say so"
 guest_command
 ! understudy a run --name other --peer 10.77.0.2 -- "${qemu[@]}" 2>"$work/refused" || fail "a drained host ran a VM"
 grep -q "undrain" "$work/refused" || fail "unclear: $(cat "$work/refused")"
@@ -30,7 +30,7 @@ grep -q "undrain" "$work/refused" || fail "unclear: $(cat "$work/refused")"
 echo "-- a daemon that is started anew knows that the host is drained"
 kill -KILL "$(daemon_of a)"
 start_daemon a
-understudy a status | grep -q "this host is drained" || fail "the new daemon has forgotten it"
+grep -q "this host is drained" <<<"$(understudy a status)" || fail "the new daemon has forgotten it"
 
 echo "-- the host where the VM runs unprotected cannot be emptied, and says why"
 ! understudy b drain --timeout-s 2 >"$work/drain.out" 2>"$work/drain.err" || fail "drain of the only host succeeded"

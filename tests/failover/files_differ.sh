@@ -17,7 +17,7 @@ doctor_says() {
     understudy a doctor --peer 10.77.0.2 -- "${vm[@]}" >"$work/doctor" 2>&1 || true
     grep -qE -- "^$1 .*$2" "$work/doctor" || fail "doctor does not say '$1 $2': $(cat "$work/doctor")"
 }
-why_is() { understudy a status web 2>/dev/null | grep -q "not protected: .*$1"; }
+why_is() { status_says a "not protected: .*$1"; }
 
 hosts_up "$prefix"
 head -c 3000000 /dev/urandom >"$(there a)/medium.iso"

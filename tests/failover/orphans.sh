@@ -11,7 +11,7 @@ ballast_mib=8 disk_mib=96 nblocks=1024
 pid_of() { for p in $(ip netns pids "$prefix-$1"); do ! grep -qx "$2" "/proc/$p/comm" 2>/dev/null || echo "$p"; done | head -n 1; }
 runs() { ip netns pids "$prefix-$1" | xargs -r -I{} cat /proc/{}/comm 2>/dev/null | grep -E 'qemu|nbdkit|understudy-repl'; }
 nothing_runs() { ! runs "$1" >/dev/null; }
-tells_the_end() { understudy "$1" status --all 2>/dev/null | grep -q "its replicator died, and its QEMU was stopped"; }
+tells_the_end() { grep -q "its replicator died, and its QEMU was stopped" <<<"$(understudy "$1" status --all 2>/dev/null)"; }
 # without_its_replicator HOST: the replicator is killed, and what it ran is gone with it.
 without_its_replicator() {
     local replicator

@@ -54,6 +54,13 @@ await() {
 }
 
 field_is() { [ "$(field "$1" "$2")" = "$3" ]; }
+# status_says HOST PATTERN: whether a line of its status matches, for people or in JSON. The whole answer is read before it is looked at:
+# "| grep -q" would end the command in the middle of it now and then, and the pipe would count as failed.
+status_says() {
+    local said
+    said=$(understudy "$1" status web 2>/dev/null && understudy "$1" status web --json 2>/dev/null) || true
+    grep -q "$2" <<<"$said"
+}
 gone() { [ -z "$(field "$1" state)" ]; }
 
 # The programs that a daemon starts for its peer: the usual ones, those that the environment names (now: a test may unset that later), and

@@ -30,7 +30,7 @@ in_daemon_a=(env "PATH=$work/bin-a:$PATH") in_daemon_b=(env "PATH=$work/bin-b:$P
 unset UNDERSTUDY_QEMU
 
 warning() { understudy "$1" status web --json | jq -r '.warnings[]'; }
-is_refused() { understudy b status web --json | grep -q '"unprotected_why": .*earlier QEMU'; }
+is_refused() { status_says b '"unprotected_why": .*earlier QEMU'; }
 is_warned() { field_is a state protected && [[ $(warning a) == *"$to_version"*"cannot come back"* ]]; }
 guest_here() { [ "$(field "$1" guest_here)" = true ]; }
 answers_go_on() {

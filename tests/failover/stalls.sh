@@ -79,7 +79,7 @@ mend() {
 }
 gone_alone() { field_is "$1" state connecting && runs_on "$1"; }
 both_alone() { gone_alone a && gone_alone b; }
-split_is_told() { understudy "$1" status web | grep -q "ran on both hosts"; }
+split_is_told() { status_says "$1" "ran on both hosts"; }
 
 # A cable out, both ways: both hosts come to run the guest. In again: one is fenced, and says what was let out.
 cut_both_ways() {
@@ -94,7 +94,7 @@ cut_both_ways() {
     for host in a b; do
         await 10 "host $host to tell of the split" split_is_told $host
     done
-    understudy "$(other "$here")" status web | grep -q "had let out [0-9]* frames" || fail "nobody says what was let out"
+    status_says "$(other "$here")" "had let out [0-9]* frames" || fail "nobody says what was let out"
     echo "both ran the guest: host $here goes on, and both tell"
 }
 
