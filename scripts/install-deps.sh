@@ -28,7 +28,7 @@ if [ "${1:-}" = --real ]; then
     packages+=(debootstrap)
 fi
 if [ "${1:-}" = --ci ]; then
-    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck git groff-base systemd)
+    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev mold shellcheck git groff-base systemd)
 fi
 
 missing=()
