@@ -6,6 +6,7 @@
  * A guest that powers itself off leaves its hypervisor there until the last frames are out and the peer knows
  * that there is nothing to take over.
  */
+#include "replicator/control/guest_nics.h"
 #include "replicator/control/replicator.h"
 
 /* ---- what the machine tells ---- */
@@ -13,9 +14,17 @@
 static void on_ready(void *opaque)
 {
     struct replicator *r = opaque;
+    const struct guest_nics nics = {
+        .vm_name = r->config.vm_name,
+        .n = r->config.nnics,
+        .machine = r->machine,
+        .gate = r->gate,
+        .input_log = r->input_log,
+        .sink = &r->sink,
+    };
     r->hv_ready = true;
     r->guest_runs_here = r->config.role == SESSION_PRIMARY;
-    if (!guest_nics_connect(r)) {
+    if (!guest_nics_connect(&nics)) {
         sink_give_up(&r->sink);
         return;
     }

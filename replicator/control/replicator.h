@@ -241,9 +241,6 @@ void guest_events_reset(struct replicator *r);
 void guest_events_taken_over(struct replicator *r, enum machine_state state);
 void guest_button(struct replicator *r, Understudy__PowerAction action);
 
-/* guest_nics.c: once the machine is ready. False: last_error says why. */
-bool guest_nics_connect(struct replicator *r);
-
 /* guest_disks.c */
 bool guest_disks_open(struct replicator *r, GError **error);
 /* The session's orders. Each is answered with an event that names it, SESSION_EVENT_DISKS_*. */

@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "replicator/control/replicator.h"
+#include "replicator/control/guest_nics.h"
 #include "tests/control/fake_core.h"
 #include "tests/fakevm/fake_machine.h"
 
@@ -53,22 +53,20 @@ int input_log_add_nic(struct input_log *log, int mirror_fd, int inject_fd)
 
 /* ---- a VM with two NICs ---- */
 
-static struct replicator r;
+static struct sink sink;
+static struct guest_nics nics;
 static struct fake_core core;
 static struct fake_machine machine;
 
 static int set_up(void **state)
 {
     (void)state;
-    memset(&r, 0, sizeof r);
     memset(&now, 0, sizeof now);
     fake_machine_faults = (struct fake_machine_faults){0};
     machine =
         (struct fake_machine){.base = {.ops = &machine_ops_fakevm}, .config = {.nnics = NICS}, .ready = true};
-    r.config.vm_name = (char *)"vm";
-    r.config.nnics = NICS;
-    r.machine = &machine.base;
-    fake_core_open(&core, &r.sink);
+    nics = (struct guest_nics){.vm_name = "vm", .n = NICS, .machine = &machine.base, .sink = &sink};
+    fake_core_open(&core, &sink);
     return 0;
 }
 
@@ -92,7 +90,7 @@ static int tear_down(void **state)
                 close(now.fds[nic][kind]);
         }
     }
-    sink_clear(&r.sink);
+    sink_clear(&sink);
     return 0;
 }
 
@@ -114,21 +112,21 @@ static void assert_other_end_is(int fd, unsigned nic, unsigned kind)
 static void test_each_socket_goes_where_it_belongs(void **state)
 {
     (void)state;
-    assert_true(guest_nics_connect(&r));
+    assert_true(guest_nics_connect(&nics));
     assert_int_equal(now.ngate, NICS);
     assert_int_equal(now.nlog, NICS);
     for (unsigned nic = 0; nic < NICS; nic++)
         for (unsigned kind = 0; kind < KINDS; kind++)
             assert_other_end_is(now.fds[nic][kind], nic, kind);
     assert_true(machine.mirrors);
-    assert_null(sink_last_error(&r.sink));
+    assert_null(sink_last_error(&sink));
 }
 
 static void test_a_vm_without_nics_connects_none(void **state)
 {
     (void)state;
-    r.config.nnics = machine.config.nnics = 0;
-    assert_true(guest_nics_connect(&r));
+    nics.n = machine.config.nnics = 0;
+    assert_true(guest_nics_connect(&nics));
     assert_int_equal(now.ngate, 0);
     assert_int_equal(machine.nnics, 0);
 }
@@ -137,8 +135,8 @@ static void test_a_nic_that_is_not_there_is_an_error_in_the_machines_words(void 
 {
     (void)state;
     fake_machine_faults.connect_nic = "the socket of NIC 0 cannot be reached";
-    assert_false(guest_nics_connect(&r));
-    assert_string_equal(sink_last_error(&r.sink), "the socket of NIC 0 cannot be reached");
+    assert_false(guest_nics_connect(&nics));
+    assert_string_equal(sink_last_error(&sink), "the socket of NIC 0 cannot be reached");
     assert_int_equal(now.ngate, 0);
     assert_false(machine.mirrors);
 }
@@ -147,8 +145,8 @@ static void test_the_second_nics_fault_is_the_vms(void **state)
 {
     (void)state;
     now.second_fault = "the socket of NIC 1 cannot be reached";
-    assert_false(guest_nics_connect(&r));
-    assert_non_null(strstr(sink_last_error(&r.sink), "NIC 1"));
+    assert_false(guest_nics_connect(&nics));
+    assert_non_null(strstr(sink_last_error(&sink), "NIC 1"));
     assert_int_equal(now.ngate, 1); /* the first one's sockets are the gate's, and the log's */
     assert_int_equal(now.nlog, 1);
     assert_false(machine.mirrors);
@@ -158,9 +156,9 @@ static void test_too_many_nics_are_an_error_and_nothing_stays_open(void **state)
 {
     (void)state;
     now.gate_status = -E2BIG;
-    assert_false(guest_nics_connect(&r));
-    assert_non_null(strstr(sink_last_error(&r.sink), "network device 0"));
-    assert_non_null(strstr(sink_last_error(&r.sink), "too many"));
+    assert_false(guest_nics_connect(&nics));
+    assert_non_null(strstr(sink_last_error(&sink), "network device 0"));
+    assert_non_null(strstr(sink_last_error(&sink), "too many"));
     for (unsigned kind = 0; kind < KINDS; kind++)
         assert_true(is_closed(0, kind));
 }
@@ -169,8 +167,8 @@ static void test_what_the_gate_has_taken_is_closed_by_nobody_else(void **state)
 {
     (void)state;
     now.log_status = -ENOMEM;
-    assert_false(guest_nics_connect(&r));
-    assert_non_null(strstr(sink_last_error(&r.sink), g_strerror(ENOMEM)));
+    assert_false(guest_nics_connect(&nics));
+    assert_non_null(strstr(sink_last_error(&sink), g_strerror(ENOMEM)));
     assert_false(is_closed(0, 0));
     assert_false(is_closed(0, 1));
     assert_true(is_closed(0, 2));
