@@ -38,6 +38,9 @@ bool __real_disks_prepare_standby(const Understudy__PrepareStandby *request, con
 bool __wrap_disks_prepare_standby(const Understudy__PrepareStandby *request, const char *vm_dir,
                                   GError **error);
 
+GPtrArray *__wrap_pair_network_faults(const Understudy__Protection *protection, const char *host,
+                                      uint16_t port, bool probe, bool moves_only);
+
 static gint hold_requests, hold_disks; /* while they are 1 */
 static gint nrequests, ndisks;         /* that came there */
 
@@ -56,6 +59,25 @@ bool __wrap_disks_prepare_standby(const Understudy__PrepareStandby *request, con
     while (g_atomic_int_get(&hold_disks))
         g_usleep(500);
     return __real_disks_prepare_standby(request, vm_dir, error);
+}
+
+/* A host without taps has no faults. Those of this VM's network are the test's. */
+static struct {
+    const char *unfit_vm; /* or NULL */
+    char host[64];
+    uint16_t port; /* of the peer that the VM was looked at with */
+} network;
+
+GPtrArray *__wrap_pair_network_faults(const Understudy__Protection *protection, const char *host,
+                                      uint16_t port, bool probe, bool moves_only)
+{
+    GPtrArray *faults = g_ptr_array_new_with_free_func(g_free);
+    assert_true(probe && moves_only);
+    g_strlcpy(network.host, host, sizeof network.host);
+    network.port = port;
+    if (g_strcmp0(protection->vm, network.unfit_vm) == 0)
+        g_ptr_array_add(faults, g_strdup("the other host has no bridge br0"));
+    return faults;
 }
 
 static bool has_come(void *counter)
@@ -523,7 +545,8 @@ static void test_a_port_of_the_primary_that_is_none_is_not_called(void **state)
     static const char *const ports[] = {"", "0", "99999", "7070x", "-1"};
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(ports); i++) {
-        Understudy__PrepareStandby *prepare = glue_prepare(glue_protection("web", 1));
+        /* Another run each time: one that failed is not started again at once. */
+        Understudy__PrepareStandby *prepare = glue_prepare(glue_protection("web", (uint8_t)(i + 1)));
         prepare->primary_daemon = (char *)ports[i];
         int client = ask_prepare(prepare);
         int fd = glue_replicator();
@@ -710,6 +733,29 @@ static void test_a_failover_is_ordered_where_it_makes_sense(void **state)
     end(fd, "web");
 }
 
+/* Another VM's network is no reason, and a VM without a standby cannot move anyway. */
+static void test_a_move_is_refused_for_the_network_of_that_vm_alone(void **state)
+{
+    (void)state;
+    int web = run("web", STATE(PROTECTED)), db = run("db", STATE(PROTECTED));
+    network.unfit_vm = "web";
+    glue_expect(ask_failover("web", false, false), false,
+                "VM web stays here: the other host has no bridge br0; or move it nevertheless");
+    assert_string_equal(network.host, glue_config.listen_address);
+    assert_int_equal(network.port, glue_peer_port());
+    assert_true(glue_is_silent(web));
+    glue_expect(ask_failover("db", false, false), true, "");
+    glue_skip(db, BODY(FAILOVER));
+    glue_expect(ask_failover("web", false, true), true, "");
+    glue_skip(web, BODY(FAILOVER));
+    glue_say_status(web, PRIMARY, STATE(PEER_LOST));
+    glue_await_state("web", STATE(PEER_LOST));
+    glue_expect(ask_failover("web", false, false), false, "a planned failover starts on the host");
+    network.unfit_vm = NULL;
+    end(db, "db");
+    end(web, "web");
+}
+
 /* ---- status, events, host, pair ---- */
 
 static void test_status_shows_what_is_asked_for(void **state)
@@ -806,6 +852,22 @@ static void test_a_host_says_what_it_is_to_both(void **state)
     }
 }
 
+/* How many findings of the pair of this host and the peer name the VM. */
+static unsigned findings_of(const char *vm, const char *peer)
+{
+    Understudy__PairRequest body = UNDERSTUDY__PAIR_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PAIR_REQUEST, pair_request, &body);
+    body.peer = (char *)peer;
+    g_autofree char *suffix = g_strconcat(" of ", vm, NULL);
+    Understudy__Envelope *answer = glue_answer_of(glue_ask(&request));
+    assert_int_equal(answer->body_case, BODY(FINDINGS));
+    unsigned n = 0;
+    for (size_t i = 0; i < answer->findings->n_findings; i++)
+        n += g_str_has_suffix(answer->findings->findings[i]->what, suffix);
+    understudy__envelope__free_unpacked(answer, NULL);
+    return n;
+}
+
 static void test_what_a_pair_lacks_is_told_of_the_vms_with_that_peer(void **state)
 {
     Understudy__PairRequest body = UNDERSTUDY__PAIR_REQUEST__INIT;
@@ -814,17 +876,13 @@ static void test_what_a_pair_lacks_is_told_of_the_vms_with_that_peer(void **stat
     int web = run("web", STATE(PROTECTED)), db = stand_by("db", 2, STATE(STANDBY));
     body.peer = (char *)"[";
     glue_expect(glue_ask(&request), false, "is not HOST or HOST:PORT");
-    body.peer = (char *)glue_peer();
-    Understudy__Envelope *answer = glue_answer_of(glue_ask(&request));
-    assert_int_equal(answer->body_case, BODY(FINDINGS));
-    unsigned of_web = 0, of_db = 0;
-    for (size_t i = 0; i < answer->findings->n_findings; i++) {
-        of_web += strcmp(answer->findings->findings[i]->what, "files of web") == 0;
-        of_db += strstr(answer->findings->findings[i]->what, "db") != NULL;
-    }
-    assert_int_equal(of_web, 1);
-    assert_int_equal(of_db, 0);
-    understudy__envelope__free_unpacked(answer, NULL);
+    assert_int_equal(findings_of("web", glue_peer()), 1); /* its files */
+    assert_int_equal(findings_of("db", glue_peer()), 0);  /* it runs there */
+    g_autofree char *other = g_strdup_printf("127.0.0.9:%u", glue_peer_port());
+    assert_int_equal(findings_of("web", other), 0);
+    glue_say_status(web, PRIMARY, STATE(PEER_LOST)); /* it has no standby that could lack anything */
+    glue_await_state("web", STATE(PEER_LOST));
+    assert_int_equal(findings_of("web", glue_peer()), 0);
     end(web, "web");
     end(db, "db");
 }
@@ -1026,6 +1084,7 @@ int main(void)
         SERVED(test_a_wait_that_is_over_is_a_sentence),
         SERVED(test_clients_that_vanish_while_they_wait_keep_nobody_out),
         SERVED(test_a_failover_is_ordered_where_it_makes_sense),
+        SERVED(test_a_move_is_refused_for_the_network_of_that_vm_alone),
         SERVED(test_status_shows_what_is_asked_for),
         SERVED(test_events_come_in_as_many_messages_as_they_take),
         SERVED(test_a_host_says_what_it_is_to_both),

@@ -829,6 +829,32 @@ static void test_a_replicator_that_runs_is_adopted_with_what_it_says(void **stat
     glue_await_state("web", STATE(FAILED));
 }
 
+/* Until then it is not known whose status that is, nor how the VM is protected. */
+static void test_a_status_that_comes_before_adopted_shows_nothing(void **state)
+{
+    Understudy__Status early = UNDERSTUDY__STATUS__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &early);
+    (void)state;
+    int listener = glue_left_vm("web", 2);
+    start_again();
+    int fd = accept(listener, NULL, NULL);
+    early.role = PRIMARY;
+    early.state = STATE(PROTECTED);
+    glue_say(fd, &envelope);
+    glue_settle();
+    assert_int_equal(glue_state("web"), STATE(UNKNOWN));
+    assert_false(vm_failover("web", false, NULL));
+    say_adopted(fd, "web", "peer");
+    glue_settle();
+    assert_int_equal(glue_state("web"), STATE(UNKNOWN)); /* the early one is not kept for later */
+    glue_say_status(fd, PRIMARY, STATE(PROTECTED));
+    glue_await_state("web", STATE(PROTECTED));
+    glue_say_ended(fd, "stopped", "");
+    close(fd);
+    close(listener);
+    glue_await_gone("web");
+}
+
 /* It may be of a version that says less, or be anything. */
 static void test_an_adopted_one_that_does_not_say_what_it_is_can_be_stopped(void **state)
 {
@@ -969,6 +995,7 @@ int main(void)
         WITH_VMS(test_warnings_are_shown_as_many_as_are_kept),
         WITH_VMS(test_a_vm_is_looked_at_while_its_hypervisor_runs),
         WITH_VMS(test_a_replicator_that_runs_is_adopted_with_what_it_says),
+        WITH_VMS(test_a_status_that_comes_before_adopted_shows_nothing),
         WITH_VMS(test_an_adopted_one_that_does_not_say_what_it_is_can_be_stopped),
         WITH_VMS(test_what_ended_unattended_keeps_its_log_and_loses_its_sockets),
         WITH_VMS(test_a_replicator_that_does_not_answer_yet_is_adopted_later),
