@@ -22,7 +22,10 @@ static const struct {
                                   true},
     [SESSION_END_PANICKED] = {"guest-panicked", "the guest's kernel panicked", false},
     [SESSION_END_LEFT] = {"left", "its host, or its QEMU, was told to go down", false},
-    [SESSION_END_BUG] = {"bug", "understudy itself went wrong", true},
+    [SESSION_END_BUG] = {"bug",
+                         "understudy found an error in its own state and stopped the VM here; the log of "
+                         "understudyd on this host has the details",
+                         true},
     [SESSION_END_TRIAL_FAILED] = {"trial-failed", "this host's QEMU cannot take the VM over", true},
     [SESSION_END_UNCONFIRMED] = {"unconfirmed",
                                  "ended here; the other host, which could take it over, did "

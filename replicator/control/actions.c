@@ -126,9 +126,10 @@ static void do_end(struct replicator *r, enum session_end_reason reason)
     if (reason == SESSION_END_BUG)
         sink_error(
             &r->sink,
-            "VM %s ended here because understudy itself went wrong: its session was %s and would have "
-            "become %s. Nothing of that was done; the other host goes on as after a crash of this one. "
-            "Please report this sentence",
+            "VM %s was stopped here because understudy found an error in its own state: its session was %s "
+            "and would have become %s, which is no valid step. The step was not taken; the other host goes "
+            "on as after a crash of this one. Please report this sentence and the log (journalctl -u "
+            "understudyd)",
             r->config.vm_name, session_state_name(r->session.bug_from),
             session_state_name(r->session.bug_to));
     channel_ended(r->channel, reason, sink_last_error(&r->sink));

@@ -495,6 +495,7 @@ static void test_a_bug_says_what_the_session_was_about_to_do(void **state)
     r.session.bug_to = SESSION_LEAVING;
     carry_out_with(&action, false, &offered);
     assert_non_null(strstr(last_word, "its session was standby and would have become leaving"));
+    assert_non_null(strstr(last_word, "journalctl -u understudyd"));
 }
 
 static void test_messages_have_their_arguments(void **state)

@@ -59,6 +59,9 @@ static void test_each_reason_has_a_meaning_of_its_own(void **state)
             assert_string_not_equal(words, session_end_reason_words((enum session_end_reason)k));
     }
     assert_string_equal(session_end_reason_words(SESSION_END_GUEST_SHUTDOWN), "the guest shut down");
+    /* An administrator cannot mend that one, and needs to know where to look. */
+    assert_non_null(strstr(session_end_reason_words(SESSION_END_BUG), "error in its own state"));
+    assert_non_null(strstr(session_end_reason_words(SESSION_END_BUG), "the log of understudyd on this host"));
 }
 
 static void test_a_failure_is_a_state_of_its_own_where_there_is_one(void **state)
