@@ -50,7 +50,11 @@ static bool read_since(const char *text, uint64_t *since_us)
         cli_wrong("--since %s: give 30s, 10m, 2h or 3d, or a time like 2026-02-28T09:30", text);
         return false;
     }
-    *since_us = seconds ? now_us - seconds * G_USEC_PER_SEC : (uint64_t)at_s * G_USEC_PER_SEC;
+    uint64_t ago_us = seconds * G_USEC_PER_SEC;
+    if (!seconds)
+        *since_us = (uint64_t)at_s * G_USEC_PER_SEC;
+    else
+        *since_us = ago_us < now_us ? now_us - ago_us : 0; /* 0: all events; nothing is older than 1970 */
     return true;
 }
 
