@@ -511,29 +511,46 @@ static bool spawn_replicator(struct vm *vm, GError **error)
     return true;
 }
 
-static void send_start(struct vm *vm, Understudy__Role role, char **argv, char **trial_argv,
+/* Fills the order that starts the VM. What it points to stays its owner's. */
+static void fill_start(Understudy__Start *start, const struct vm *vm, char **argv, char **trial_argv,
                        const struct peer_standby *standby)
 {
-    Understudy__Start start = UNDERSTUDY__START__INIT;
-    start.role = role;
-    start.protection = vm->protection;
-    start.argv = argv;
-    start.n_argv = g_strv_length(argv);
-    start.trial_argv = trial_argv;
-    start.n_trial_argv = trial_argv ? g_strv_length(trial_argv) : 0;
-    start.vm_dir = vm->vm_dir;
-    start.hook = config->hook;
-    start.state_dir = vm->state_dir;
-    start.disk_plugin = config->disk_plugin;
-    start.listen_address = config->listen_address ? config->listen_address : (char *)"";
-    start.peer_name = vm->peer_host;
-    start.peer_host = standby ? standby->address : vm->peer_host;
-    start.peer_data_port = standby ? standby->data_port : 0;
-    start.peer_udp_port = standby ? standby->udp_port : 0;
-    start.peer_daemon_port = vm->peer_daemon_port;
-    start.nice = config->nice;
+    understudy__start__init(start);
+    start->role = vm->role;
+    start->protection = vm->protection;
+    start->argv = argv;
+    start->n_argv = g_strv_length(argv);
+    start->trial_argv = trial_argv;
+    start->n_trial_argv = trial_argv ? g_strv_length(trial_argv) : 0;
+    start->vm_dir = vm->vm_dir;
+    start->hook = config->hook;
+    start->state_dir = vm->state_dir;
+    start->disk_plugin = config->disk_plugin;
+    start->listen_address = config->listen_address ? config->listen_address : (char *)"";
+    start->peer_name = vm->peer_host;
+    start->peer_host = standby ? standby->address : vm->peer_host;
+    start->peer_data_port = standby ? standby->data_port : 0;
+    start->peer_udp_port = standby ? standby->udp_port : 0;
+    start->peer_daemon_port = vm->peer_daemon_port;
+    start->nice = config->nice;
+}
+
+/* Starts the replicator and gives it the order. False and error: nothing was started. */
+static bool spawn_with_order(struct vm *vm, char **argv, char **trial_argv,
+                             const struct peer_standby *standby, GError **error)
+{
+    Understudy__Start start;
+    fill_start(&start, vm, argv, trial_argv, standby);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
+    if (!framing_fits(&envelope, error)) {
+        g_prefix_error(error, "VM %s: ", vm->name);
+        return false;
+    }
+    show(vm, UNDERSTUDY__STATE__STATE_STARTING, "");
+    if (!spawn_replicator(vm, error))
+        return false;
     framing_send(vm->framing, &envelope);
+    return true;
 }
 
 static void order_stop(struct vm *vm)
@@ -626,15 +643,11 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
         clear_sockets(vm->vm_dir);
         g_autofree char *log = g_build_filename(vm->vm_dir, "console.log", NULL);
         g_unlink(log);
-        show(vm, UNDERSTUDY__STATE__STATE_STARTING, "");
-        ok = spawn_replicator(vm, error);
-    }
-    if (ok) {
         g_auto(GStrv) argv = line_build(line, vm->vm_dir, role == UNDERSTUDY__ROLE__ROLE_SECONDARY);
-        send_start(vm, role, argv, trial_argv, standby);
-        if (listening)
-            vm->late = g_timeout_add(READY_MS, on_late, vm);
+        ok = spawn_with_order(vm, argv, trial_argv, standby, error);
     }
+    if (ok && listening)
+        vm->late = g_timeout_add(READY_MS, on_late, vm);
     line_free(line);
     return ok;
 }

@@ -226,15 +226,36 @@ void framing_flush(struct framing *framing, unsigned timeout_ms)
         send_blocking(framing->fd, framing->out, g_get_monotonic_time() + (gint64)timeout_ms * 1000);
 }
 
+/* The messages that carry QEMU's command line are the only ones that grow with what a user writes. */
+static bool has_command_line(const Understudy__Envelope *message)
+{
+    return message->body_case == UNDERSTUDY__ENVELOPE__BODY_RUN_REQUEST ||
+           message->body_case == UNDERSTUDY__ENVELOPE__BODY_PAIR_REQUEST ||
+           message->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY ||
+           message->body_case == UNDERSTUDY__ENVELOPE__BODY_START;
+}
+
+gboolean framing_fits(const Understudy__Envelope *message, GError **error)
+{
+    gsize len = understudy__envelope__get_packed_size(message);
+    if (len <= FRAMING_MAX_LEN)
+        return TRUE;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
+                "%s has %" G_GSIZE_FORMAT " bytes, and %u are the limit%s",
+                has_command_line(message) ? "the request with QEMU's command line" : "the message", len,
+                FRAMING_MAX_LEN,
+                has_command_line(message) ? ": shorten the command line, which is in it more than once on "
+                                            "its way to QEMU"
+                                          : "");
+    return FALSE;
+}
+
 gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
-    append(bytes, message);
-    if (bytes->len > HEAD_LEN + FRAMING_MAX_LEN) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
-                    "the message has %u bytes, and %u are the limit", bytes->len - HEAD_LEN, FRAMING_MAX_LEN);
+    if (!framing_fits(message, error))
         return FALSE;
-    }
+    append(bytes, message);
     if (send_blocking(fd, bytes, g_get_monotonic_time() + (gint64)timeout_ms * 1000))
         return TRUE;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the other side closed the connection");

@@ -53,6 +53,9 @@ Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, 
  * that serves one connection.
  */
 Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
+/* Whether a reader would accept the message. FALSE and an error with the limit and what to shorten. Any
+ * thread. */
+gboolean framing_fits(const Understudy__Envelope *message, GError **error);
 /* Writes a message to fd, for at most timeout_ms. FALSE and error; a message that is longer than a reader
  * accepts is not sent. Blocks. */
 gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);

@@ -173,6 +173,26 @@ static void test_a_replicator_that_cannot_be_run_is_a_sentence_and_leaves_nothin
     glue_config.replicator = good;
 }
 
+/* The order has the line of the user and the one that is made of it: it may be too long when neither is. */
+static void test_an_order_too_long_for_the_replicator_is_a_sentence_and_starts_nothing(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *file = g_strnfill(600 << 10, 'x'), *word = g_strconcat("firmware:/", file, ".fw", NULL);
+    char *argv[] = {glue_config.qemu[0], (char *)"memory:64", word};
+    Understudy__Protection *protection = glue_protection("web", 1);
+    (void)state;
+    protection->qemu_argv = argv;
+    protection->n_qemu_argv = G_N_ELEMENTS(argv);
+    assert_true(vm_reserve("web", NULL));
+    assert_false(vm_start(PRIMARY, protection, "peer", 7071, &standby, on_listening, NULL, &error));
+    assert_non_null(error);
+    assert_non_null(strstr(error->message, "VM web: the request with QEMU's command line has 1"));
+    assert_non_null(strstr(error->message, "1048576 are the limit: shorten the command line"));
+    assert_false(vm_is_here("web"));
+    vm_forget("web");
+    assert_int_equal(glue_state("web"), STATE(UNKNOWN));
+}
+
 static void test_a_name_that_is_none_is_refused(void **state)
 {
     static const char *const names[] = {
@@ -968,6 +988,7 @@ int main(void)
         WITH_VMS(test_a_replicator_is_told_what_its_vm_is),
         WITH_VMS(test_a_standby_that_listens_is_told_to_who_asked_for_it_once),
         WITH_VMS(test_a_replicator_that_cannot_be_run_is_a_sentence_and_leaves_nothing),
+        WITH_VMS(test_an_order_too_long_for_the_replicator_is_a_sentence_and_starts_nothing),
         WITH_VMS(test_a_name_that_is_none_is_refused),
         WITH_VMS(test_a_name_is_reserved_once_and_an_order_for_it_waits),
         WITH_VMS(test_a_run_folder_too_long_for_sockets_is_refused),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Control messages: the parser at every length, and the blocking calls against peers that misbehave. */
 #include <errno.h>
+#include <gio/gio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -171,6 +172,35 @@ static void test_a_peer_that_never_reads_ends_a_write(void **state)
     close(fds[1]);
 }
 
+/* What a user writes can make a request too long, so the error says what to shorten. */
+static void test_a_request_that_is_too_long_says_the_limit_and_what_to_shorten(void **state)
+{
+    (void)state;
+    int fds[2];
+    pair(fds);
+    g_autofree char *word = g_strnfill(FRAMING_MAX_LEN, 'x');
+    char *argv[] = {word};
+    Understudy__RunRequest run = UNDERSTUDY__RUN_REQUEST__INIT;
+    run.argv = argv;
+    run.n_argv = 1;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);
+    g_autoptr(GError) error = NULL;
+    assert_false(framing_write(fds[0], &request, 1000, &error));
+    assert_true(g_error_matches(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE));
+    assert_non_null(strstr(error->message, "1048576 are the limit: shorten the command line"));
+    g_clear_error(&error);
+    Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
+    moved.host = word;
+    Understudy__Envelope other = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
+    assert_false(framing_fits(&other, &error));
+    assert_true(g_str_has_suffix(error->message, "1048576 are the limit"));
+    word[100] = 0;
+    assert_true(framing_fits(&request, NULL));
+    assert_true(framing_fits(&other, NULL));
+    close(fds[0]);
+    close(fds[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_a_peer_that_breaks_off_in_the_middle_is_an_error_at_every_length),
         cmocka_unit_test(test_a_silent_peer_costs_no_more_than_the_time_given),
         cmocka_unit_test(test_a_peer_that_never_reads_ends_a_write),
+        cmocka_unit_test(test_a_request_that_is_too_long_says_the_limit_and_what_to_shorten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
