@@ -24,12 +24,14 @@ enum trial_verdict {
     TRIAL_LOADED,
     TRIAL_FAILED,
     TRIAL_UNDECIDED, /* it was cancelled, or there was no whole image */
+    TRIAL_NOT_BEGUN, /* this host lacks something now (memory, a process): no word about the machine */
 };
 
 struct trial_report {
     enum trial_verdict verdict;
     uint64_t load_us, total_us;
-    char *why; /* TRIAL_FAILED: what the hypervisor said, readable; GLib string */
+    char *why; /* TRIAL_FAILED: what the hypervisor said, TRIAL_NOT_BEGUN: what is lacking. Readable; GLib
+                  string */
 };
 
 struct machine_trial;

@@ -154,8 +154,19 @@ static void on_greeted(struct qmp *qmp, json_t *value, const GError *error, void
     *(bool *)opaque = error == NULL;
 }
 
-/* Starts QEMU, and waits until its blocks are known and its monitor answers. False and *why. */
-static bool start(struct trial_load *trial, char **why)
+/* Returns whether the host may have later what it lacks now: memory, processes, descriptors. */
+static bool may_pass(const GError *error)
+{
+    return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK) || /* EAGAIN: too many processes */
+           g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE) ||    /* ENOMEM, ENOSPC */
+           g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TOO_MANY_OPEN_FILES);
+}
+
+/*
+ * Starts QEMU, and waits until its blocks are known and its monitor answers. False, *why and *verdict if
+ * not.
+ */
+static bool start(struct trial_load *trial, enum trial_verdict *verdict, char **why)
 {
     g_autoptr(GError) error = NULL;
     bool greeted = false;
@@ -167,8 +178,10 @@ static bool start(struct trial_load *trial, char **why)
         .nice = NICE,
         .throw_away = true,
     };
+    *verdict = TRIAL_FAILED;
     trial->qemu = qemu_process_start(&qemu, on_exit_of_qemu, trial, &error);
     if (!trial->qemu) {
+        *verdict = may_pass(error) ? TRIAL_NOT_BEGUN : TRIAL_FAILED;
         *why = g_strdup(error->message);
         return false;
     }
@@ -216,13 +229,14 @@ static enum trial_verdict try(struct trial_load *trial, char **why)
 {
     const struct trial_source *source = &trial->config->source;
     struct machine_image image = {0};
-    if (!start(trial, why))
-        return TRIAL_FAILED;
+    enum trial_verdict verdict;
+    if (!start(trial, &verdict, why))
+        return verdict;
     if (atomic_load(&trial->cancelled))
         return TRIAL_UNDECIDED;
     if (!source->hold(trial->hv, &image, why, source->opaque))
         return *why ? TRIAL_FAILED : TRIAL_UNDECIDED;
-    enum trial_verdict verdict = load(trial, &image, why);
+    verdict = load(trial, &image, why);
     source->let_go(source->opaque);
     return verdict;
 }
@@ -278,11 +292,16 @@ void trial_load_run(struct trial_load *trial, struct trial_report *report)
         close(turn);
     if (verdict != TRIAL_LOADED && atomic_load(&trial->cancelled))
         verdict = TRIAL_UNDECIDED;
+    char *said = NULL;
+    if (verdict == TRIAL_FAILED)
+        said = say_why(trial, g_steal_pointer(&why));
+    else if (verdict == TRIAL_NOT_BEGUN)
+        said = words_make_readable(why, WHY_MAX);
     *report = (struct trial_report){
         .verdict = verdict,
         .load_us = trial->load_us,
         .total_us = (uint64_t)(g_get_monotonic_time() - began_us),
-        .why = verdict == TRIAL_FAILED ? say_why(trial, g_steal_pointer(&why)) : NULL,
+        .why = said,
     };
     g_free(why);
     g_unlink(trial->log_path);

@@ -36,6 +36,14 @@ static bool stands_by(const struct replicator *r)
            r->session.state == SESSION_STANDBY;
 }
 
+/* The trial could not begin. That says nothing about this QEMU, and another trial is due later. */
+static void put_off(struct replicator *r, const char *why)
+{
+    r->trial_due_us = g_get_monotonic_time() + AGAIN_S * G_USEC_PER_SEC;
+    say_of_trial(r, g_strdup_printf("QEMU %s could not be started on trial: %s; that is tried again in %d s",
+                                    r->config.qemu_version, why, AGAIN_S));
+}
+
 /* With the first whole image; again if the last trial decided nothing. */
 void standby_trial_consider(struct replicator *r)
 {
@@ -56,10 +64,7 @@ void standby_trial_consider(struct replicator *r)
                                         r->config.qemu_version));
         return;
     }
-    /* That says nothing about this QEMU. */
-    r->trial_due_us = g_get_monotonic_time() + AGAIN_S * G_USEC_PER_SEC;
-    say_of_trial(r, g_strdup_printf("QEMU %s could not be started on trial: %s; that is tried again in %d s",
-                                    r->config.qemu_version, error->message, AGAIN_S));
+    put_off(r, error->message);
 }
 
 void standby_trial_ended(struct replicator *r, const struct note *note)
@@ -68,6 +73,8 @@ void standby_trial_ended(struct replicator *r, const struct note *note)
     g_clear_pointer(&r->trial, trial_end);
     if (note->arg == TRIAL_FAILED && stands_by(r)) {
         fail_trial(r, (const char *)note->payload);
+    } else if (note->arg == TRIAL_NOT_BEGUN && stands_by(r)) {
+        put_off(r, (const char *)note->payload);
     } else if (note->arg == TRIAL_LOADED) {
         say_of_trial(r, g_strdup_printf("QEMU %s loaded the state of the guest's devices on trial in %.0f ms "
                                         "(epoch %" G_GUINT64_FORMAT ")",

@@ -224,6 +224,27 @@ static void test_a_trial_that_cannot_begin_is_no_verdict_and_is_tried_again_late
     assert_ptr_equal(r.trial, &config);
 }
 
+/* The same, when its thread ran already: QEMU could not be forked. */
+static void test_a_qemu_that_could_not_be_forked_is_no_verdict_and_is_tried_again_later(void **state)
+{
+    (void)state;
+    standby_trial_consider(&r);
+    trial_ended(TRIAL_NOT_BEGUN, "qemu could not be started: Resource temporarily unavailable");
+    assert_calls("begin; end; ");
+    assert_int_equal(core.nevents, 0);
+    assert_null(sink_last_error(&r.sink));
+    assert_non_null(strstr(r.trial_text, "Resource temporarily unavailable; that is tried again in 10 s"));
+    standby_trial_consider(&r); /* the next epoch, a few milliseconds later */
+    assert_calls("");
+    assert_in_range(r.trial_due_us - g_get_monotonic_time(), G_USEC_PER_SEC, 60 * G_USEC_PER_SEC);
+    r.trial_due_us = g_get_monotonic_time();
+    standby_trial_consider(&r);
+    assert_calls("begin; ");
+    r.session.state = SESSION_PROMOTING; /* nothing is tried again then */
+    trial_ended(TRIAL_NOT_BEGUN, "qemu could not be started: Cannot allocate memory");
+    assert_null(r.trial_text);
+}
+
 static void test_who_takes_over_or_ends_waits_for_no_trial(void **state)
 {
     (void)state;
@@ -257,6 +278,7 @@ int main(void)
         TEST(test_a_trial_that_fails_while_the_image_is_renewed_counts),
         TEST(test_one_that_decided_nothing_is_followed_by_another),
         TEST(test_a_trial_that_cannot_begin_is_no_verdict_and_is_tried_again_later),
+        TEST(test_a_qemu_that_could_not_be_forked_is_no_verdict_and_is_tried_again_later),
         TEST(test_who_takes_over_or_ends_waits_for_no_trial),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
