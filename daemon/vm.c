@@ -59,7 +59,8 @@ struct vm {
     bool reserved; /* the name is taken for a VM to come; the entry is of the last one, or has nothing yet */
     bool ended, asking;
     bool adopting;    /* its replicator could not be reached yet */
-    bool never_began; /* it ended before its QEMU ran: its caller was told why, and the VM is forgotten */
+    bool never_began; /* it ended before its QEMU ran: its caller was told why, and the VM is not shown */
+    bool hidden;      /* only its backoff is still of use */
     gint64 alone_since_us;
     char *unprotected_why;              /* why the peer did not stand by when it was last asked, or NULL */
     char *split;                        /* both hosts had run it: what the replicator said of that, or NULL */
@@ -280,6 +281,14 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     vm->accel = host_accel_of(vm->protection);
 }
 
+/* A standby has failed here, for this reason: the next attempt of its run has to wait. */
+static void note_failure(struct vm *vm, const char *why, bool unfit)
+{
+    (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
+    g_free(vm->failure);
+    vm->failure = g_strdup(why);
+}
+
 static void on_ended(struct vm *vm, const char *name, const char *said)
 {
     enum session_end_reason reason = session_end_reason_from_name(name);
@@ -294,11 +303,8 @@ static void on_ended(struct vm *vm, const char *name, const char *said)
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
     vm->end_reason = reason;
-    if (as_standby) {
-        (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
-        g_free(vm->failure);
-        vm->failure = g_strdup(said[0] ? said : words);
-    }
+    if (as_standby)
+        note_failure(vm, said[0] ? said : words, unfit);
     answer_listening(vm, false, said[0] ? said : words);
     Understudy__State state = state_of_end(reason);
     if (state == UNDERSTUDY__STATE__STATE_ENDED)
@@ -340,6 +346,21 @@ static void clear_sockets(const char *vm_dir)
         g_dir_close(dir);
 }
 
+/* Keeps the entry for its backoff (look_at_all forgets it), and takes it out of the table that status shows.
+ */
+static void hide(struct vm *vm)
+{
+    vm->hidden = true;
+    vm_table_remove(vm->name);
+}
+
+/* Whether a hidden entry is of no more use. A reserved one is about to be replaced. */
+static bool is_forgotten(const struct vm *vm)
+{
+    return vm->hidden && !vm->reserved &&
+           g_get_monotonic_time() - vm->backoff.failed_us > STANDBY_BACKOFF_FORGET_S * G_USEC_PER_SEC;
+}
+
 static void on_replicator_gone(struct framing *framing, void *opaque)
 {
     struct vm *vm = opaque;
@@ -349,6 +370,8 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
         vm->end_reason = SESSION_END_REPLICATOR_DIED;
         vm_events_lost(vm->events, vm->role, vm->term);
         endings_add(vm->name, vm->role, vm->term, SESSION_END_REPLICATOR_DIED, "", vm->vm_dir);
+        if (vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY)
+            note_failure(vm, "the replicator died", false);
         answer_listening(vm, false, "the replicator died");
         if (vm->qemu_pidfd >= 0)
             syscall(SYS_pidfd_send_signal, vm->qemu_pidfd, SIGKILL, NULL, 0);
@@ -359,11 +382,13 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     if (vm->never_began && vm->ended)
         run_folder_remove(vm->vm_dir); /* what was in console.log was told */
     waiters_tell(vm->name, session_end_reason_name(vm->end_reason));
-    /* A standby that fails repeatedly stays in the table, and is tried again only after a pause. */
+    /* A standby that fails repeatedly stays in the table. Each is tried again only after a pause. */
     bool again = vm->backoff.failures > 1;
-    bool quiet = (vm->never_began && !again) || (vm->ended && vm->state == UNDERSTUDY__STATE__STATE_ENDED);
-    if (quiet)
+    bool went_well = vm->ended && vm->state == UNDERSTUDY__STATE__STATE_ENDED;
+    if (went_well || (vm->never_began && vm->backoff.failures == 0))
         g_hash_table_remove(vms, vm->name);
+    else if (vm->never_began && !again)
+        hide(vm);
 }
 
 /* ---- adopting ---- */
@@ -481,10 +506,21 @@ void vm_forget(const char *name)
         g_hash_table_remove(vms, name);
 }
 
-/* The entry of a VM that starts, instead of the reservation. */
-static struct vm *begin_anew(struct vm *reserved)
+/* Whether the entry is of the same run as the protection. */
+static bool is_of_run(const struct vm *vm, const Understudy__Protection *protection)
 {
-    struct standby_backoff backoff = reserved->backoff;
+    return vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
+           protection->token.len == WIRE_TOKEN_LEN &&
+           wire_token_equal(vm->protection->token.data, protection->token.data);
+}
+
+/* The entry of a VM that starts, instead of the reservation. A failure that was not shown counts for its own
+ * run alone. */
+static struct vm *begin_anew(struct vm *reserved, const Understudy__Protection *protection)
+{
+    struct standby_backoff backoff = {0};
+    if (!reserved->hidden || is_of_run(reserved, protection))
+        backoff = reserved->backoff;
     char *split = g_steal_pointer(&reserved->split);
     struct vm *vm = add_vm(reserved->name, false);
     vm->backoff = backoff;
@@ -620,7 +656,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     }
     if (protection->cpu_enforce)
         line_enforce_cpu(line);
-    vm = begin_anew(vm);
+    vm = begin_anew(vm, protection);
     vm->protection = protection_copy(protection);
     vm->vm_dir = g_build_filename(config->run_dir, protection->vm, NULL);
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
@@ -673,8 +709,7 @@ static bool is_too_soon(const struct vm *vm, const Understudy__Protection *wante
     unsigned wait_s = standby_backoff_wait_s(&vm->backoff, g_get_monotonic_time());
     if (vm->framing || !vm->failure || wait_s == 0 || !vm->protection ||
         (vm->backoff.unfit && strcmp(vm->protection->tried_for, wanted->qemu_version) != 0) ||
-        vm->protection->token.len != WIRE_TOKEN_LEN ||
-        !wire_token_equal(vm->protection->token.data, wanted->token.data))
+        !is_of_run(vm, wanted))
         return false;
     if (vm->backoff.unfit)
         *why =
@@ -734,7 +769,7 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
 static struct vm *lookup_running(const char *name, GError **error)
 {
     struct vm *vm = lookup(name);
-    if (!vm)
+    if (!vm || (vm->hidden && !vm->reserved))
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "there is no VM %s on this host: 'understudy status' lists those there are", name);
     else if (!vm->framing && is_being_started(vm))
@@ -774,7 +809,7 @@ bool vm_failover(const char *name, bool force, GError **error)
 bool vm_stop(const char *name, GError **error)
 {
     struct vm *vm = lookup(name);
-    if (vm && !vm->framing && !is_being_started(vm)) {
+    if (vm && !vm->framing && !is_being_started(vm) && !vm->hidden) {
         g_hash_table_remove(vms, name); /* a failed one: forget it */
         return true;
     }
@@ -954,7 +989,7 @@ static gboolean look_at_all(gpointer opaque)
         struct vm *vm = value;
         if (wants_standby(vm))
             reprotect(vm);
-        else if (vm->adopting && !adopt(vm))
+        else if ((vm->adopting && !adopt(vm)) || is_forgotten(vm))
             g_hash_table_iter_remove(&iter);
     }
     return G_SOURCE_CONTINUE;

@@ -70,13 +70,15 @@ guint __wrap_g_timeout_add(guint interval_ms, GSourceFunc function, gpointer dat
 
 static const struct peer_standby standby = {.address = (char *)"192.0.2.7", .data_port = 11, .udp_port = 12};
 
+static uint8_t token = 1; /* of the run that start is of */
+
 /* The VM "web", started here. Its replicator, which knows what to do. */
 static int start(Understudy__Role role)
 {
     g_autoptr(GError) error = NULL;
     memset(&listening, 0, sizeof listening);
     assert_true(vm_reserve("web", NULL));
-    if (!vm_start(role, glue_protection("web", 1), "peer", 7071, role == PRIMARY ? &standby : NULL,
+    if (!vm_start(role, glue_protection("web", token), "peer", 7071, role == PRIMARY ? &standby : NULL,
                   on_listening, NULL, &error))
         fail_msg("%s", error->message);
     int fd = glue_replicator();
@@ -600,9 +602,9 @@ static enum vm_existing check(Understudy__Protection *wanted, const char *says)
     return existing;
 }
 
-static Understudy__Protection *in_term(uint8_t token, uint64_t term)
+static Understudy__Protection *in_term(uint8_t of_token, uint64_t term)
 {
-    Understudy__Protection *protection = glue_protection("web", token);
+    Understudy__Protection *protection = glue_protection("web", of_token);
     protection->term = term;
     return protection;
 }
@@ -644,18 +646,18 @@ static void test_a_guest_that_runs_here_in_no_older_term_needs_no_standby_here(v
 
 static void test_only_the_standby_of_that_token_is_cancelled(void **state)
 {
-    uint8_t token[16], other[16] = {0};
+    uint8_t its_own[16], other[16] = {0};
     (void)state;
-    memset(token, 1, sizeof token);
-    vm_cancel_standby("nobody", token);
+    memset(its_own, 1, sizeof its_own);
+    vm_cancel_standby("nobody", its_own);
     int fd = start_in(SECONDARY, STATE(LISTENING));
     vm_cancel_standby("web", other);
     assert_true(glue_is_silent(fd));
-    vm_cancel_standby("web", token);
+    vm_cancel_standby("web", its_own);
     glue_skip(fd, UNDERSTUDY__ENVELOPE__BODY_STOP);
     glue_say_status(fd, SECONDARY, STATE(FOLLOWING));
     glue_await_state("web", STATE(FOLLOWING));
-    vm_cancel_standby("web", token); /* it has its primary */
+    vm_cancel_standby("web", its_own); /* it has its primary */
     assert_true(glue_is_silent(fd));
     close(fd);
     glue_await_state("web", STATE(FAILED));
@@ -680,6 +682,58 @@ static void test_a_standby_that_failed_is_not_started_again_at_once(void **state
     assert_int_equal(check(in_term(1, TERM_FIRST), "in 2 s"), VM_REFUSED);
     assert_true(vm_stop("web", NULL));
     assert_int_equal(check(in_term(1, TERM_FIRST), NULL), VM_NONE);
+}
+
+/* A standby that ended before it listened is not shown. It counts for its own run only. */
+static void test_a_standby_that_dies_without_a_word_is_not_started_again_at_once(void **state)
+{
+    (void)state;
+    close(start(SECONDARY));
+    glue_until(was_told, NULL, "the caller is told");
+    glue_await_gone("web");
+    assert_false(vm_stop("web", NULL));
+    assert_int_equal(check(in_term(1, TERM_FIRST), "the replicator died (the next attempt is in 1 s)"),
+                     VM_REFUSED);
+    assert_int_equal(check(in_term(2, TERM_FIRST), NULL), VM_NONE);
+    close(start(SECONDARY));
+    glue_await_state("web", STATE(FAILED));
+    assert_int_equal(check(in_term(1, TERM_FIRST), "in 2 s"), VM_REFUSED);
+    assert_true(vm_stop("web", NULL));
+    assert_int_equal(check(in_term(1, TERM_FIRST), NULL), VM_NONE);
+}
+
+static void test_a_standby_that_fails_before_it_listens_is_not_started_again_at_once(void **state)
+{
+    (void)state;
+    int fd = start(SECONDARY);
+    glue_say_ended(fd, "hypervisor-died", "no such machine");
+    close(fd);
+    glue_until(was_told, NULL, "the caller is told");
+    glue_await_gone("web");
+    assert_int_equal(check(in_term(1, TERM_FIRST), "no such machine (the next attempt is in 1 s)"),
+                     VM_REFUSED);
+}
+
+/* A user who runs the VM again begins another run, and does not wait. */
+static void test_what_failed_before_it_listened_does_not_count_for_another_run(void **state)
+{
+    (void)state;
+    close(start(SECONDARY));
+    glue_await_gone("web");
+    token = 2;
+    close(start(SECONDARY));
+    token = 1;
+    glue_await_gone("web");
+    assert_int_equal(check(in_term(2, TERM_FIRST), "in 1 s"), VM_REFUSED);
+}
+
+static void test_a_standby_that_dies_later_is_not_started_again_at_once(void **state)
+{
+    (void)state;
+    close(start_in(SECONDARY, STATE(FOLLOWING)));
+    glue_await_state("web", STATE(FAILED));
+    assert_int_equal(check(in_term(1, TERM_FIRST), "the replicator died (the next attempt is in 1 s)"),
+                     VM_REFUSED);
 }
 
 static void test_a_standby_that_proved_unfit_waits_until_something_has_changed(void **state)
@@ -1010,6 +1064,10 @@ int main(void)
         WITH_VMS(test_a_guest_that_runs_here_in_no_older_term_needs_no_standby_here),
         WITH_VMS(test_only_the_standby_of_that_token_is_cancelled),
         WITH_VMS(test_a_standby_that_failed_is_not_started_again_at_once),
+        WITH_VMS(test_a_standby_that_dies_without_a_word_is_not_started_again_at_once),
+        WITH_VMS(test_a_standby_that_fails_before_it_listens_is_not_started_again_at_once),
+        WITH_VMS(test_what_failed_before_it_listened_does_not_count_for_another_run),
+        WITH_VMS(test_a_standby_that_dies_later_is_not_started_again_at_once),
         WITH_VMS(test_a_standby_that_proved_unfit_waits_until_something_has_changed),
         WITH_VMS(test_a_split_is_shown_until_the_vm_is_forgotten),
         WITH_VMS(test_a_replicator_speaks_for_its_own_vm_only),
