@@ -17,7 +17,7 @@ static void fill_hello(struct replicator *r, struct wire_hello *hello)
     session_hello(&r->session, &images);
     /* What was held back of a shared disk is let go or forgotten meanwhile: its VM is synchronised in full.
      */
-    if (disks_any_shared(r->disks))
+    if (disks_any_shared(r->disks.set))
         memset(&images.origin, 0, sizeof images.origin);
     hello->images = (struct wire_images){.origin = {images.origin.run, images.origin.number},
                                          .next = {images.next.run, images.next.number}};
@@ -86,7 +86,7 @@ static void on_stop_over(void *opaque, gint64 took_us)
         sink_error_over(&r->sink, SINK_CAUSE_DISK);
         sink_changed(&r->sink);
     }
-    guest_disks_stop_logging(r);
+    guest_disks_stop_logging(&r->disks);
 }
 
 static void on_stop_connect(void *opaque)
@@ -164,21 +164,21 @@ void action_carry_out(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_STOP_CAPTURE:
         capture_stop_order(&r->capture_stop);
-        disks_limit_logs(r->disks, 0); /* the guest's writes wait for no pass that is over */
+        disks_limit_logs(r->disks.set, 0); /* the guest's writes wait for no pass that is over */
         break;
     case SESSION_DO_HOLD_OUTPUT:
         r->alone_us = 0;
 #ifndef UNDERSTUDY_CHAOS /* the planted fault: output that does not wait for its epoch */
         gate_hold(r->gate);
 #endif
-        guest_disks_hold(r);
+        guest_disks_hold(&r->disks);
         break;
     case SESSION_DO_START_EPOCHS:
         capture_thread_epochs(r->capture, r->session.cut_epoch + 1);
         break;
     case SESSION_DO_RELEASE:
         gate_release(r->gate, action->epoch);
-        guest_disks_release(r, action->epoch);
+        guest_disks_release(&r->disks, action->epoch);
         capture_thread_acked(r->capture, action->epoch);
         break;
     case SESSION_DO_RELEASE_ALL:
@@ -186,7 +186,7 @@ void action_carry_out(struct replicator *r, const struct session_action *action,
         gate_pass_all(r->gate);
         break;
     case SESSION_DO_RELEASE_LAST:
-        guest_disks_release_last(r);
+        guest_disks_release_last(&r->disks);
         break;
     case SESSION_DO_KEEP_TERM:
         gate_hold(r->gate);
@@ -194,20 +194,20 @@ void action_carry_out(struct replicator *r, const struct session_action *action,
         break;
     case SESSION_DO_DISKS_DURABLE:
         split_alone(r);
-        guest_disks_make_durable(r, action->order);
+        guest_disks_make_durable(&r->disks, action->order);
         break;
     case SESSION_DO_DISKS_GIVE_UP:
-        guest_disks_give_up(r, action->order);
+        guest_disks_give_up(&r->disks, action->order);
         break;
     case SESSION_DO_DISKS_WRITABLE:
-        guest_disks_make_writable(r, action->order);
+        guest_disks_make_writable(&r->disks, action->order);
         break;
     case SESSION_DO_DISKS_TAKE_OVER:
-        guest_disks_take_over(r, action->order);
+        guest_disks_take_over(&r->disks, action->order);
         break;
     case SESSION_DO_DROP_OUTPUT:
         capture_stop_cancel(&r->capture_stop, DEFER_RESUME);
-        guest_disks_fence(r);
+        guest_disks_fence(&r->disks);
         gate_drop(r->gate);
         break;
     case SESSION_DO_SEND_ACK:
@@ -269,7 +269,7 @@ void action_carry_out(struct replicator *r, const struct session_action *action,
              * the split too. */
             heartbeats_send_now(r, true);
         }
-        guest_disks_fence(r);
+        guest_disks_fence(&r->disks);
         guest_fence(r);
         break;
     case SESSION_DO_QUIT_HYPERVISOR:

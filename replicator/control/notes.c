@@ -49,7 +49,7 @@ static void on_message(struct replicator *r, const struct note *note)
     case MESSAGE_DISK_HASH_REQUEST:
     case MESSAGE_DISK_HASHES:
     case MESSAGE_DISK_FLUSHED:
-        if (!guest_disks_message(r, note)) {
+        if (!guest_disks_message(&r->disks, r->connection, note)) {
             sink_error(&r->sink, "the peer sent nonsense about the disks: are both hosts of one version?");
             connection_shutdown(r->connection);
         }
@@ -97,7 +97,7 @@ static void on_link_up(struct replicator *r, struct note *note)
 static void on_epoch_received(struct replicator *r, struct note *note)
 {
     struct staged_epoch *staged = g_steal_pointer(&note->staged);
-    if (image_check(r->image, staged) < 0 || disks_check(r->disks, r->staging, staged) < 0) {
+    if (image_check(r->image, staged) < 0 || disks_check(r->disks.set, r->staging, staged) < 0) {
         applier_post_discard(r->applier, staged);
         sink_error(
             &r->sink,
@@ -177,7 +177,7 @@ static void tell_room(struct replicator *r)
 /* What could not be written leaves no whole epoch here: this standby is worth nothing any more. */
 static void on_image_failed(struct replicator *r, int status)
 {
-    g_autofree char *why = r->disks ? disks_failure(r->disks) : NULL;
+    g_autofree char *why = r->disks.set ? disks_failure(r->disks.set) : NULL;
     sink_error(&r->sink, "VM %s cannot stand by here: %s", r->config.vm_name,
                why ? why : g_strerror(-status));
     sink_event_simple(&r->sink, SESSION_EVENT_IMAGE_FAILED);
@@ -191,7 +191,7 @@ static void on_applied(struct replicator *r, const struct note *note)
         on_image_failed(r, note->status);
         return;
     }
-    if (r->disks && r->connection && r->connection->id == note->link)
+    if (r->disks.set && r->connection && r->connection->id == note->link)
         sink_send(&r->sink, MESSAGE_APPLIED, note->term, note->epoch, is_batch);
     if (is_batch)
         return;
@@ -260,7 +260,7 @@ void notes_take(struct replicator *r, struct note *note)
         standby_trial_ended(r, note);
         break;
     case NOTE_STANDBY_ENDED:
-        guest_disks_standby_ended(r, note->status);
+        guest_disks_standby_ended(&r->disks, note->status);
         break;
     default:
         break;

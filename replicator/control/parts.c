@@ -35,7 +35,7 @@
 static void tell_that_it_stands(struct replicator *r, const struct machine_takeover *result)
 {
     if (result->state == MACHINE_DISK_ERROR)
-        guest_disks_retry(r);
+        guest_disks_retry(&r->disks);
     else
         sink_error(&r->sink,
                    "VM %s was taken over as it was, and its guest stood still (QEMU's run state: %s): "
@@ -48,6 +48,57 @@ static void on_guest_taken_over(struct replicator *r, const struct machine_takeo
     if (result->state != MACHINE_RUNS)
         tell_that_it_stands(r, result);
     guest_events_taken_over(r, result->state);
+}
+
+static void on_disk_error(struct replicator *r, const struct machine_disk_error *error)
+{
+    guest_disks_io_error(&r->disks, error);
+}
+
+static void on_disk_resumed(struct replicator *r)
+{
+    guest_disks_io_resumed(&r->disks);
+}
+
+/* ---- what the guest's disks ask for (guest_disks.h) ---- */
+
+static void resume_for_disks(void *opaque)
+{
+    struct replicator *r = opaque;
+    if (session_has_guest(&r->session) && !r->quitting)
+        guest_resume(r);
+}
+
+static void cut_link(void *opaque)
+{
+    struct replicator *r = opaque;
+    if (r->connection)
+        connection_shutdown(r->connection);
+}
+
+static bool open_disks(struct replicator *r, GError **error)
+{
+    const struct disks_config config = {
+        .vm_name = r->config.vm_name,
+        .vm_dir = r->config.vm_dir,
+        .state_dir = r->config.state_dir,
+        .plugin = r->config.disk_plugin,
+        .list = r->config.disks,
+        .n = r->config.ndisks,
+        .nice = r->config.nice,
+        .standby = r->config.role == SESSION_SECONDARY,
+    };
+    r->disks = (struct guest_disks){
+        .vm_name = r->config.vm_name,
+        .durable_acks = r->config.durable_acks,
+        .session = &r->session,
+        .sink = &r->sink,
+        .gate = r->gate,
+        .resume = resume_for_disks,
+        .cut_link = cut_link,
+        .opaque = r,
+    };
+    return guest_disks_open(&r->disks, &config, error);
 }
 
 /* ---- making them ---- */
@@ -95,8 +146,8 @@ static bool open_parts(struct replicator *r, GError **error)
     /* One epoch may touch every page: with room for that (and, with RDMA, for its index), no epoch is ever
      * too large. Only touched pages cost memory. */
     pages += pages / 256 + 1024;
-    if (r->disks)
-        pages += disks_max_section_pages(disks_count(r->disks));
+    if (r->disks.set)
+        pages += disks_max_section_pages(disks_count(r->disks.set));
     int status = staging_open(&r->staging, (uint32_t)pages, DEVSTATE_CAPACITY);
     if (status == 0)
         status = image_new(&r->image, r->hv, DEVSTATE_CAPACITY);
@@ -110,7 +161,7 @@ static bool open_parts(struct replicator *r, GError **error)
         .staging = r->staging,
         .gate = r->gate,
         .input_log = r->input_log,
-        .disks = r->disks,
+        .disks = r->disks.set,
         .control = &r->box,
         .epoch_ms = r->config.epoch_ms,
         .deadline_ms = r->config.deadline_ms,
@@ -121,7 +172,8 @@ static bool open_parts(struct replicator *r, GError **error)
     if (r->capture)
         r->sender = sender_new(r->staging, &r->box, r->epoch_bytes, capture_thread_room, r->capture);
     if (r->sender)
-        r->applier = applier_new(r->image, r->disks, r->disks && r->config.durable_acks, r->staging, &r->box);
+        r->applier =
+            applier_new(r->image, r->disks.set, r->disks.set && r->config.durable_acks, r->staging, &r->box);
     if (!r->applier) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
                     "the threads of its data plane cannot be started: %s: raise the limits of understudyd "
@@ -129,7 +181,7 @@ static bool open_parts(struct replicator *r, GError **error)
                     g_strerror(errno));
         return false;
     }
-    r->disk_sync = disk_sync_new(r->disks, r->staging, capture_thread_room, r->capture);
+    r->disk_sync = disk_sync_new(r->disks.set, r->staging, capture_thread_room, r->capture);
     if (!r->disk_sync) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory to synchronise its disks");
         return false;
@@ -137,9 +189,13 @@ static bool open_parts(struct replicator *r, GError **error)
     capture_thread_set_disk_sync(r->capture, r->disk_sync);
     capture_thread_set_sender(r->capture, r->sender);
     actions_open_capture_stop(r);
-    r->disk_answer = disk_answer_new(r->disks, r->sender, r->applier, error);
+    r->disk_answer = disk_answer_new(r->disks.set, r->sender, r->applier, error);
     if (!r->disk_answer)
         return false;
+    guest_disks_use(&r->disks, &(struct guest_disks_parts){.capture = r->capture,
+                                                           .applier = r->applier,
+                                                           .sync = r->disk_sync,
+                                                           .answer = r->disk_answer});
     r->arbiter = arbiter_none_new();
     if (!r->arbiter)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no memory");
@@ -220,8 +276,8 @@ static void begin(struct replicator *r)
         .other_paths = r->config.nheartbeat_paths > 0,
         .keeps_terms = true,
         .used_term = used_term, /* a pair with an arbiter asks that instead */
-        .disks = r->disks != NULL,
-        .durable_acks = r->disks && r->config.durable_acks,
+        .disks = r->disks.set != NULL,
+        .durable_acks = r->disks.set && r->config.durable_acks,
         .untried = r->config.trial_argv != NULL,
         .ack_timeout_ms = r->config.durable_acks ? DURABLE_ACK_TIMEOUT_MS : 0,
     };
@@ -244,8 +300,8 @@ void parts_configured(struct replicator *r)
         .ready = begin,
         .run_event = guest_events_run,
         .was_reset = guest_events_reset,
-        .disk_error = guest_disks_io_error,
-        .resumed = guest_disks_io_resumed,
+        .disk_error = on_disk_error,
+        .resumed = on_disk_resumed,
         .taken_over = on_guest_taken_over,
     };
     g_autoptr(GError) error = NULL;
@@ -257,7 +313,7 @@ void parts_configured(struct replicator *r)
                 endpoint_rdma_check(
                     r->config.role == SESSION_PRIMARY ? r->config.peer_host : NULL, r->config.listen_address,
                     r->config.ram_bytes + r->config.ram_bytes / 256 + OTHER_STAGING_LEN, &error);
-    if (!fits || !guest_disks_open(r, &error) || !guest_start(r, &error)) {
+    if (!fits || !open_disks(r, &error) || !guest_start(r, &error)) {
         sink_error(&r->sink, "%s", error->message);
         sink_give_up(&r->sink);
     }
@@ -291,7 +347,7 @@ void parts_close(struct replicator *r)
     g_autoptr(GThread) watch = g_thread_try_new("end", end_at_last, r, NULL); /* without it: no limit */
     g_clear_handle_id(&r->tick_source, g_source_remove);
     capture_stop_clear(&r->capture_stop);
-    g_clear_handle_id(&r->io_retry, g_source_remove);
+    guest_disks_use(&r->disks, &(struct guest_disks_parts){0});
     g_clear_pointer(&r->trial, trial_end); /* the applier may be standing still for it */
     capture_thread_free(g_steal_pointer(&r->capture));
     disk_sync_free(g_steal_pointer(&r->disk_sync));
@@ -303,7 +359,7 @@ void parts_close(struct replicator *r)
     applier_free(g_steal_pointer(&r->applier));
     paths_free(g_steal_pointer(&r->paths));
     guest_close(r);
-    disks_close(g_steal_pointer(&r->disks));
+    guest_disks_close(&r->disks);
     term_file_close(g_steal_pointer(&r->term_file)); /* late: it may wait for a disk */
     drop_notes(r);
     gate_free(r->gate);

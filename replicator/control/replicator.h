@@ -39,6 +39,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/epoch_wire.h"
 #include "replicator/control/capture_stop.h"
+#include "replicator/control/guest_disks.h"
 #include "replicator/control/sink.h"
 #include "replicator/disk/disk_sync.h"
 #include "replicator/disk/disks.h"
@@ -131,14 +132,9 @@ struct replicator {
     char *guest_event;                  /* the last thing told of it, a sentence, or NULL */
     bool cont_after_reset;
 
-    struct disks *disks;             /* NULL: the VM has none */
+    struct guest_disks disks;
     struct disk_sync *disk_sync;     /* primary */
     struct disk_answer *disk_answer; /* secondary */
-    /* The session's orders that are still to be answered, 0: none. */
-    uint64_t disk_order, durable_order, take_over_order;
-    bool disks_unlock;      /* once disk_order is done: the other host may have the shared disks */
-    guint io_retry;         /* the guest stands still for a disk's sake: it is tried again now and then */
-    bool stood_still_there; /* it was taken over like that, and has not gone on here yet */
 
     struct output_gate *gate;    /* gate_boundary is the capture thread's */
     struct input_log *input_log; /* likewise its boundary */
@@ -240,33 +236,6 @@ void guest_events_reset(struct replicator *r);
 /* After a takeover: the guest goes on, or stands still as it did on the other host. */
 void guest_events_taken_over(struct replicator *r, enum machine_state state);
 void guest_button(struct replicator *r, Understudy__PowerAction action);
-
-/* guest_disks.c */
-bool guest_disks_open(struct replicator *r, GError **error);
-/* The session's orders. Each is answered with an event that names it, SESSION_EVENT_DISKS_*. */
-void guest_disks_make_durable(struct replicator *r, uint64_t order);
-void guest_disks_give_up(struct replicator *r, uint64_t order);
-void guest_disks_make_writable(struct replicator *r, uint64_t order);
-void guest_disks_take_over(struct replicator *r, uint64_t order);
-/* The gate opens for all when what was written is on stable storage, which this waits for. */
-void guest_disks_release_last(struct replicator *r);
-/* Output is held from here on: writes need not be durable any more. */
-void guest_disks_hold(struct replicator *r);
-/* No more epochs: nothing is logged, and writes are durable again. */
-void guest_disks_stop_logging(struct replicator *r);
-/* The peer holds the epoch: shared disks may have it too. */
-void guest_disks_release(struct replicator *r, uint64_t epoch);
-/* A newer term runs elsewhere: nothing more is written here. */
-void guest_disks_fence(struct replicator *r);
-/* The applier has emptied the journal, or could not. */
-void guest_disks_standby_ended(struct replicator *r, int status);
-/* As struct guest_observer has them. */
-void guest_disks_io_error(struct replicator *r, const struct machine_disk_error *error);
-void guest_disks_io_resumed(struct replicator *r);
-/* The guest came here standing still, with a request to a disk that the other host's disk had refused. */
-void guest_disks_retry(struct replicator *r);
-/* A message about disks. False: nonsense. */
-bool guest_disks_message(struct replicator *r, const struct note *note);
 
 /* split.c */
 /* Output flows from here on without a standby. */

@@ -61,9 +61,9 @@ static Understudy__DiskState disk_state(const struct replicator *r, const struct
 static void fill_disks(const struct replicator *r, Understudy__Status *status, Understudy__DiskStatus *disks,
                        Understudy__DiskStatus **pointers)
 {
-    for (unsigned i = 0; i < disks_count(r->disks); i++) {
+    for (unsigned i = 0; i < disks_count(r->disks.set); i++) {
         struct disk_figures figures;
-        disks_figures(r->disks, i, &figures);
+        disks_figures(r->disks.set, i, &figures);
         understudy__disk_status__init(&disks[i]);
         disks[i].id = (char *)figures.id;
         disks[i].path = (char *)figures.path;
@@ -78,7 +78,7 @@ static void fill_disks(const struct replicator *r, Understudy__Status *status, U
         pointers[i] = &disks[i];
     }
     status->disks = pointers;
-    status->n_disks = disks_count(r->disks);
+    status->n_disks = disks_count(r->disks.set);
     status->durability = r->config.durable_acks ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
                                                 : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
 }

@@ -146,49 +146,49 @@ void gate_drop(struct output_gate *gate)
     (void)gate;
     called("drop");
 }
-void guest_disks_hold(struct replicator *of)
+void guest_disks_hold(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks hold");
 }
-void guest_disks_release(struct replicator *of, uint64_t epoch)
+void guest_disks_release(struct guest_disks *of, uint64_t epoch)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks release %u", U(epoch));
 }
-void guest_disks_release_last(struct replicator *of)
+void guest_disks_release_last(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks release last");
 }
-void guest_disks_stop_logging(struct replicator *of)
+void guest_disks_stop_logging(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks stop logging");
 }
-void guest_disks_make_durable(struct replicator *of, uint64_t order)
+void guest_disks_make_durable(struct guest_disks *of, uint64_t order)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks durable %u", U(order));
 }
-void guest_disks_give_up(struct replicator *of, uint64_t order)
+void guest_disks_give_up(struct guest_disks *of, uint64_t order)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks give up %u", U(order));
 }
-void guest_disks_make_writable(struct replicator *of, uint64_t order)
+void guest_disks_make_writable(struct guest_disks *of, uint64_t order)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks writable %u", U(order));
 }
-void guest_disks_take_over(struct replicator *of, uint64_t order)
+void guest_disks_take_over(struct guest_disks *of, uint64_t order)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks take over %u", U(order));
 }
-void guest_disks_fence(struct replicator *of)
+void guest_disks_fence(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("disks fence");
 }
 void guest_promote(struct replicator *of, uint64_t term)

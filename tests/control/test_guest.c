@@ -109,6 +109,21 @@ static void on_taken_over(struct replicator *of, const struct machine_takeover *
     heard.nevents_before = core.nevents;
 }
 
+static void on_disk_error(struct replicator *of, const struct machine_disk_error *error)
+{
+    guest_disks_io_error(&of->disks, error);
+}
+
+static void on_resumed(struct replicator *of)
+{
+    guest_disks_io_resumed(&of->disks);
+}
+
+static void resume_for_disks(void *opaque)
+{
+    guest_resume(opaque);
+}
+
 static void on_log(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer opaque)
 {
     (void)domain;
@@ -127,8 +142,8 @@ static int set_up(void **state)
         .ready = on_ready,
         .run_event = guest_events_run,
         .was_reset = guest_events_reset,
-        .disk_error = guest_disks_io_error,
-        .resumed = guest_disks_io_resumed,
+        .disk_error = on_disk_error,
+        .resumed = on_resumed,
         .taken_over = on_taken_over,
     };
     static char *argv[] = {(char *)"/usr/bin/fakevm", (char *)"memory:1", NULL};
@@ -149,6 +164,8 @@ static int set_up(void **state)
     r.config.role = r.session.role = SESSION_PRIMARY;
     r.session.state = SESSION_PROTECTED;
     r.session.term = TERM;
+    r.disks = (struct guest_disks){
+        .vm_name = "vm", .session = &r.session, .sink = &r.sink, .resume = resume_for_disks, .opaque = &r};
     fake_core_open(&core, &r.sink);
     return 0;
 }
@@ -156,7 +173,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    g_clear_handle_id(&r.io_retry, g_source_remove);
+    g_clear_handle_id(&r.disks.io_retry, g_source_remove);
     guest_close(&r);
     g_clear_pointer(&r.guest_event, g_free);
     g_clear_pointer(&last_warning, g_free);
@@ -419,7 +436,7 @@ static void test_a_guest_that_stands_still_for_a_disk_is_let_on_until_it_goes_on
     iterate_until(2);
     assert_last_order(MACHINE_CONTINUE);
     machine()->observer->resumed(machine()->opaque);
-    assert_int_equal(r.io_retry, 0);
+    assert_int_equal(r.disks.io_retry, 0);
 }
 
 static void test_a_guest_that_somebody_stopped_is_not_let_on(void **state)

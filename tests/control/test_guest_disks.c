@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "replicator/control/replicator.h"
+#include "replicator/control/guest_disks.h"
 #include "replicator/disk/disk_log.h"
 #include "replicator/note.h"
 #include "tests/control/fake_core.h"
@@ -29,7 +29,7 @@ static struct {
     disks_done durable; /* is called when they are */
     void *durable_opaque;
     unsigned norders, nunlocked, nlocked, ngiven_up, ncancelled, nwrite_through, nheld, nstopped, ngoes_on;
-    unsigned nresumed, npassed, nended_standby, nhurried, nroom;
+    unsigned nresumed, ncut, npassed, nended_standby, nhurried, nroom;
     bool synced_at_end;
 } now;
 
@@ -164,38 +164,53 @@ void applier_post_end_standby(struct applier *applier, bool sync_disks)
     now.nended_standby++;
     now.synced_at_end = sync_disks;
 }
-void guest_resume(struct replicator *replicator)
+void disks_close(struct disks *disks)
 {
-    (void)replicator;
-    now.nresumed++;
+    (void)disks;
 }
 
 /* ---- a primary with two disks ---- */
 
-static struct replicator r;
+static struct session session;
+static struct sink sink;
+static struct guest_disks gd;
 static struct fake_core core;
+
+static void on_resume(void *opaque)
+{
+    assert_ptr_equal(opaque, &core);
+    now.nresumed++;
+}
+
+static void on_cut_link(void *opaque)
+{
+    assert_ptr_equal(opaque, &core);
+    now.ncut++;
+}
 
 static int set_up(void **state)
 {
+    const struct disks_config config = {.vm_name = "vm", .n = 2};
     (void)state;
-    memset(&r, 0, sizeof r);
     memset(&now, 0, sizeof now);
-    r.config.vm_name = (char *)"vm";
-    r.config.ndisks = 2;
-    r.session.role = SESSION_PRIMARY;
-    r.session.state = SESSION_PROTECTED;
-    r.session.term = 4;
-    fake_core_open(&core, &r.sink);
-    assert_true(guest_disks_open(&r, NULL));
-    assert_non_null(r.disks);
+    session = (struct session){.role = SESSION_PRIMARY, .state = SESSION_PROTECTED, .term = 4};
+    gd = (struct guest_disks){.vm_name = "vm",
+                              .session = &session,
+                              .sink = &sink,
+                              .resume = on_resume,
+                              .cut_link = on_cut_link,
+                              .opaque = &core};
+    fake_core_open(&core, &sink);
+    assert_true(guest_disks_open(&gd, &config, NULL));
+    assert_non_null(gd.set);
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    g_clear_handle_id(&r.io_retry, g_source_remove);
-    sink_clear(&r.sink);
+    g_clear_handle_id(&gd.io_retry, g_source_remove);
+    sink_clear(&sink);
     return 0;
 }
 
@@ -216,16 +231,17 @@ static void assert_answered(uint64_t order, bool ok)
 
 static void test_a_vm_without_disks_opens_none(void **state)
 {
-    struct replicator none = {0};
+    const struct disks_config config = {.vm_name = "vm"};
+    struct guest_disks none = {0};
     (void)state;
-    assert_true(guest_disks_open(&none, NULL));
-    assert_null(none.disks);
+    assert_true(guest_disks_open(&none, &config, NULL));
+    assert_null(none.set);
 }
 
 static void test_writable_is_answered_when_every_server_has_done_it(void **state)
 {
     (void)state;
-    guest_disks_make_writable(&r, 7);
+    guest_disks_make_writable(&gd, 7);
     assert_int_equal(now.set, DISK_WRITABLE);
     assert_int_equal(now.clear, 0);
     assert_int_equal(core.nevents, 0);
@@ -241,7 +257,7 @@ static void test_an_order_that_is_done_already_is_answered_at_once(void **state)
 {
     (void)state;
     now.order_done = true;
-    guest_disks_make_writable(&r, 7);
+    guest_disks_make_writable(&gd, 7);
     assert_answered(7, true);
 }
 
@@ -250,10 +266,10 @@ static void test_a_shared_disk_that_another_host_has_locked_stays_unwritten(void
     (void)state;
     now.any_shared = now.order_done = true;
     now.lock_status = -EAGAIN;
-    guest_disks_make_writable(&r, 7);
+    guest_disks_make_writable(&gd, 7);
     assert_answered(7, false);
     assert_int_equal(now.norders, 0);
-    assert_non_null(strstr(sink_last_error(&r.sink), "locked by another host"));
+    assert_non_null(strstr(sink_last_error(&sink), "locked by another host"));
 }
 
 /* The other host may have the shared disks only when nothing can be written to them here. */
@@ -261,7 +277,7 @@ static void test_shared_disks_are_unlocked_after_the_last_write_and_before_the_a
 {
     (void)state;
     now.any_shared = true;
-    guest_disks_give_up(&r, 8);
+    guest_disks_give_up(&gd, 8);
     assert_int_equal(now.ngiven_up, 1);
     assert_int_equal(now.nunlocked, 0);
     assert_int_equal(core.nevents, 0);
@@ -274,7 +290,7 @@ static void test_disks_of_its_own_need_not_be_given_up(void **state)
 {
     (void)state;
     now.order_done = true;
-    guest_disks_give_up(&r, 8);
+    guest_disks_give_up(&gd, 8);
     assert_int_equal(now.ngiven_up, 0);
     assert_int_equal(now.nunlocked, 0);
     assert_answered(8, true);
@@ -283,8 +299,8 @@ static void test_disks_of_its_own_need_not_be_given_up(void **state)
 static void test_a_fence_leaves_the_order_before_it_unanswered(void **state)
 {
     (void)state;
-    guest_disks_make_writable(&r, 7);
-    guest_disks_fence(&r);
+    guest_disks_make_writable(&gd, 7);
+    guest_disks_fence(&gd);
     assert_int_equal(now.ngiven_up, 1);
     assert_int_equal(now.ncancelled, 1);
     carried_out();
@@ -294,8 +310,8 @@ static void test_a_fence_leaves_the_order_before_it_unanswered(void **state)
 static void test_durable_names_the_newest_order(void **state)
 {
     (void)state;
-    guest_disks_make_durable(&r, 3);
-    guest_disks_make_durable(&r, 5);
+    guest_disks_make_durable(&gd, 3);
+    guest_disks_make_durable(&gd, 5);
     assert_int_equal(core.nevents, 0);
     now.durable(now.durable_opaque);
     assert_int_equal(core.nevents, 1);
@@ -306,12 +322,12 @@ static void test_durable_names_the_newest_order(void **state)
 static void test_a_takeover_waits_for_the_journal_and_then_for_the_servers(void **state)
 {
     (void)state;
-    r.config.durable_acks = true;
-    guest_disks_take_over(&r, 9);
+    gd.durable_acks = true;
+    guest_disks_take_over(&gd, 9);
     assert_int_equal(now.nended_standby, 1);
     assert_true(now.synced_at_end);
     assert_int_equal(now.norders, 0);
-    guest_disks_standby_ended(&r, 0);
+    guest_disks_standby_ended(&gd, 0);
     assert_int_equal(now.set, DISK_WRITABLE | DISK_DURABLE);
     assert_int_equal(now.clear, DISK_LOGGING);
     assert_int_equal(core.nevents, 0);
@@ -322,22 +338,22 @@ static void test_a_takeover_waits_for_the_journal_and_then_for_the_servers(void 
 static void test_a_journal_that_cannot_be_emptied_ends_the_takeover(void **state)
 {
     (void)state;
-    guest_disks_take_over(&r, 9);
-    guest_disks_standby_ended(&r, -ENOSPC);
+    guest_disks_take_over(&gd, 9);
+    guest_disks_standby_ended(&gd, -ENOSPC);
     assert_answered(9, false);
     assert_int_equal(now.norders, 0);
-    assert_non_null(strstr(sink_last_error(&r.sink), "no space"));
+    assert_non_null(strstr(sink_last_error(&sink), "no space"));
 }
 
 static void test_the_last_output_leaves_only_if_what_was_written_is_durable(void **state)
 {
     (void)state;
     now.order_done = now.sync_fails = true;
-    guest_disks_release_last(&r);
+    guest_disks_release_last(&gd);
     assert_int_equal(now.nwrite_through, 1);
     assert_int_equal(now.npassed, 0);
     now.sync_fails = false;
-    guest_disks_release_last(&r);
+    guest_disks_release_last(&gd);
     assert_int_equal(now.npassed, 1);
 }
 
@@ -353,7 +369,7 @@ static void test_the_standby_is_told_what_a_shared_image_has(void **state)
     assert_int_equal(core.messages[0].arg, 1);
     now.config.flushed(now.config.opaque);
     assert_int_equal(core.nmessages, 1);
-    r.session.role = SESSION_SECONDARY;
+    session.role = SESSION_SECONDARY;
     now.flushed[0] = 34;
     now.config.flushed(now.config.opaque);
     assert_int_equal(core.nmessages, 1);
@@ -363,7 +379,7 @@ static void test_a_full_ring_hurries_the_epoch_and_anything_else_only_wakes_it(v
 {
     (void)state;
     now.config.changed(now.config.opaque, true); /* no capture yet */
-    r.capture = (struct capture_thread *)&now;
+    guest_disks_use(&gd, &(struct guest_disks_parts){.capture = (struct capture_thread *)&now});
     now.config.changed(now.config.opaque, true);
     assert_int_equal(now.nhurried, 1);
     now.config.changed(now.config.opaque, false);
@@ -375,18 +391,18 @@ static void test_a_disks_fault_is_an_error_until_it_is_over(void **state)
 {
     (void)state;
     now.config.fault_changed(now.config.opaque, "disk vda: its server died");
-    assert_string_equal(sink_last_error(&r.sink), "disk vda: its server died");
+    assert_string_equal(sink_last_error(&sink), "disk vda: its server died");
     now.config.fault_changed(now.config.opaque, NULL);
-    assert_null(sink_last_error(&r.sink));
-    sink_error(&r.sink, "something else");
+    assert_null(sink_last_error(&sink));
+    sink_error(&sink, "something else");
     now.config.fault_changed(now.config.opaque, NULL);
-    assert_non_null(sink_last_error(&r.sink));
+    assert_non_null(sink_last_error(&sink));
 }
 
 static void io_error(const char *disk, const char *reason, bool stops)
 {
     const struct machine_disk_error error = {.disk = disk, .reason = reason, .stops = stops};
-    guest_disks_io_error(&r, &error);
+    guest_disks_io_error(&gd, &error);
 }
 
 static void await_resumed(unsigned n)
@@ -401,46 +417,52 @@ static void test_a_refused_request_is_told_and_tried_again_until_the_guest_goes_
 {
     (void)state;
     io_error("vda", "No space", true);
-    assert_non_null(strstr(sink_last_error(&r.sink), "vda failed: No space"));
+    assert_non_null(strstr(sink_last_error(&sink), "vda failed: No space"));
     await_resumed(1);
-    guest_disks_io_resumed(&r);
-    assert_int_equal(r.io_retry, 0);
+    guest_disks_io_resumed(&gd);
+    assert_int_equal(gd.io_retry, 0);
     assert_int_equal(now.ngoes_on, 1);
-    assert_non_null(sink_last_error(&r.sink)); /* the disk's server says when that is over */
+    assert_non_null(sink_last_error(&sink)); /* the disk's server says when that is over */
 }
 
-static void test_a_fenced_guest_is_not_resumed_for_a_disk(void **state)
+static void test_nothing_is_tried_again_when_the_parts_are_to_be_closed(void **state)
 {
     (void)state;
     io_error("", "", true);
-    assert_non_null(strstr(sink_last_error(&r.sink), "? failed: I/O error"));
-    r.quitting = true;
-    gint64 until = g_get_monotonic_time() + 1200000; /* a retry is due after a second */
-    while (g_get_monotonic_time() < until)
-        g_main_context_iteration(NULL, FALSE);
-    assert_int_equal(now.nresumed, 0);
+    assert_non_null(strstr(sink_last_error(&sink), "? failed: I/O error"));
+    assert_int_not_equal(gd.io_retry, 0);
+    guest_disks_use(&gd, &(struct guest_disks_parts){0});
+    assert_int_equal(gd.io_retry, 0);
+}
+
+static void test_a_log_that_lacks_writes_ends_the_link(void **state)
+{
+    (void)state;
+    now.config.detached(now.config.opaque, "disk vda: its log is full");
+    assert_int_equal(now.ncut, 1);
+    assert_string_equal(sink_last_error(&sink), "disk vda: its log is full");
 }
 
 static void test_a_request_that_the_guest_was_told_of_is_not_tried_again(void **state)
 {
     (void)state;
     io_error("vda", "", false);
-    assert_int_equal(r.io_retry, 0);
-    sink_error_over(&r.sink, SINK_CAUSE_DISK);
-    r.session.role = SESSION_SECONDARY;
+    assert_int_equal(gd.io_retry, 0);
+    sink_error_over(&sink, SINK_CAUSE_DISK);
+    session.role = SESSION_SECONDARY;
     io_error("vda", "", true);
-    assert_null(sink_last_error(&r.sink));
-    assert_int_equal(r.io_retry, 0);
+    assert_null(sink_last_error(&sink));
+    assert_int_equal(gd.io_retry, 0);
 }
 
 static void test_what_the_other_hosts_disk_had_refused_is_tried_here_at_once(void **state)
 {
     (void)state;
-    guest_disks_retry(&r);
+    guest_disks_retry(&gd);
     assert_int_equal(now.nresumed, 1);
-    assert_non_null(sink_last_error(&r.sink));
-    guest_disks_io_resumed(&r);
-    assert_null(sink_last_error(&r.sink)); /* this host's disk took it */
+    assert_non_null(sink_last_error(&sink));
+    guest_disks_io_resumed(&gd);
+    assert_null(sink_last_error(&sink)); /* this host's disk took it */
 }
 
 static bool take_message(enum message_type type, uint64_t term, uint32_t arg)
@@ -449,7 +471,7 @@ static bool take_message(enum message_type type, uint64_t term, uint32_t arg)
     note->arg = type;
     note->term = term;
     note->aux = arg;
-    bool ok = guest_disks_message(&r, note);
+    bool ok = guest_disks_message(&gd, NULL, note);
     g_free(note);
     return ok;
 }
@@ -461,9 +483,9 @@ static void test_messages_go_to_the_side_that_this_is_and_older_terms_are_nonsen
     assert_false(take_message(MESSAGE_DISK_BITS, 4, 2));
     assert_false(take_message(MESSAGE_DISK_BITS, 3, 1));
     assert_true(take_message(MESSAGE_APPLIED, 3, 1)); /* it may have been under way */
-    r.session.role = SESSION_SECONDARY;
+    session.role = SESSION_SECONDARY;
     assert_true(take_message(MESSAGE_DISK_HASH_REQUEST, 4, 2));
-    r.disks = NULL;
+    gd.set = NULL;
     assert_false(take_message(MESSAGE_DISK_HASH_REQUEST, 4, 2));
 }
 
@@ -486,7 +508,8 @@ int main(void)
         TEST(test_a_full_ring_hurries_the_epoch_and_anything_else_only_wakes_it),
         TEST(test_a_disks_fault_is_an_error_until_it_is_over),
         TEST(test_a_refused_request_is_told_and_tried_again_until_the_guest_goes_on),
-        TEST(test_a_fenced_guest_is_not_resumed_for_a_disk),
+        TEST(test_nothing_is_tried_again_when_the_parts_are_to_be_closed),
+        TEST(test_a_log_that_lacks_writes_ends_the_link),
         TEST(test_a_request_that_the_guest_was_told_of_is_not_tried_again),
         TEST(test_what_the_other_hosts_disk_had_refused_is_tried_here_at_once),
         TEST(test_messages_go_to_the_side_that_this_is_and_older_terms_are_nonsense),

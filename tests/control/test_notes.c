@@ -65,9 +65,10 @@ void input_log_received(struct input_log *log, unsigned nic, uint64_t epoch, con
     (void)log;
     called("frames %u %u %.*s", nic, (unsigned)epoch, (int)len, (const char *)frame);
 }
-bool guest_disks_message(struct replicator *of, const struct note *note)
+bool guest_disks_message(struct guest_disks *of, struct connection *connection, const struct note *note)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
+    assert_ptr_equal(connection, r.connection);
     called("disk message %u", note->arg);
     return !now.disks_nonsense;
 }
@@ -139,9 +140,9 @@ void standby_trial_ended(struct replicator *of, const struct note *note)
     (void)of;
     called("tried %u", note->arg);
 }
-void guest_disks_standby_ended(struct replicator *of, int status)
+void guest_disks_standby_ended(struct guest_disks *of, int status)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("standby ended %d", status);
 }
 
@@ -574,7 +575,7 @@ static void test_an_applied_epoch_makes_room_and_is_told(void **state)
 {
     struct note *note = note_of(NOTE_EPOCH_APPLIED, "");
     (void)state;
-    r.disks = (struct disks *)&r;
+    r.disks.set = (struct disks *)&r;
     note->term = 5; /* of the epoch: what the peer knows it by */
     notes_take(&r, note);
     const struct session_event *event = assert_event(SESSION_EVENT_EPOCH_APPLIED);
@@ -591,7 +592,7 @@ static void test_an_applied_epoch_makes_room_and_is_told(void **state)
 static void test_an_applied_batch_is_told_to_the_peer_alone(void **state)
 {
     (void)state;
-    r.disks = (struct disks *)&r;
+    r.disks.set = (struct disks *)&r;
     take(NOTE_BATCH_APPLIED);
     assert_no_event();
     assert_calls("room; ");
@@ -604,7 +605,7 @@ static void test_the_peer_is_told_of_its_own_epochs_and_of_disks_alone(void **st
     struct note *note = note_of(NOTE_EPOCH_APPLIED, "");
     (void)state;
     take(NOTE_EPOCH_APPLIED); /* the VM has no disks */
-    r.disks = (struct disks *)&r;
+    r.disks.set = (struct disks *)&r;
     note->link = 2; /* it came by an older connection */
     notes_take(&r, note);
     assert_int_equal(core.nmessages, 0);
@@ -622,7 +623,7 @@ static void test_an_image_that_cannot_be_written_is_worth_nothing(void **state)
     assert_non_null(strstr(sink_last_error(&r.sink), g_strerror(ENOSPC)));
     note = note_of(NOTE_BATCH_APPLIED, "");
     note->status = -EIO;
-    r.disks = (struct disks *)&r;
+    r.disks.set = (struct disks *)&r;
     now.failure = "disk vda: byte 512";
     notes_take(&r, note);
     assert_event(SESSION_EVENT_IMAGE_FAILED);

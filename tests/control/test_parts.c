@@ -69,29 +69,52 @@ void guest_events_taken_over(struct replicator *of, enum machine_state state)
     (void)of;
     called("taken over %d", state);
 }
-void guest_disks_io_error(struct replicator *of, const struct machine_disk_error *error)
+void guest_disks_io_error(struct guest_disks *of, const struct machine_disk_error *error)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("io error %s", error->disk);
 }
-void guest_disks_io_resumed(struct replicator *of)
+void guest_disks_io_resumed(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("io resumed");
 }
-void guest_disks_retry(struct replicator *of)
+void guest_disks_retry(struct guest_disks *of)
 {
-    (void)of;
+    assert_ptr_equal(of, &r.disks);
     called("retry");
 }
-bool guest_disks_open(struct replicator *of, GError **error)
+bool guest_disks_open(struct guest_disks *of, const struct disks_config *config, GError **error)
 {
     called("disks");
+    assert_ptr_equal(of, &r.disks);
+    assert_ptr_equal(of->sink, &r.sink);
+    assert_ptr_equal(of->session, &r.session);
+    assert_ptr_equal(of->gate, r.gate);
+    assert_int_equal(of->durable_acks, r.config.durable_acks);
+    assert_string_equal(config->vm_name, "web");
+    assert_ptr_equal(config->list, r.config.disks);
+    assert_int_equal(config->standby, r.config.role == SESSION_SECONDARY);
     if (is_refused("disks", error))
         return false;
     if (with_disks)
-        of->disks = SOMETHING(with_disks);
+        of->set = SOMETHING(with_disks);
     return true;
+}
+void guest_disks_use(struct guest_disks *of, const struct guest_disks_parts *parts)
+{
+    of->parts = *parts;
+    if (!parts->capture)
+        g_clear_handle_id(&of->io_retry, g_source_remove);
+}
+void guest_disks_close(struct guest_disks *of)
+{
+    disks_close(g_steal_pointer(&of->set));
+}
+void guest_resume(struct replicator *of)
+{
+    assert_ptr_equal(of, &r);
+    called("resume");
 }
 bool guest_start(struct replicator *of, GError **error)
 {
@@ -233,7 +256,7 @@ struct applier *applier_new(struct image *image, struct disks *disks, bool durab
 {
     called("applier");
     assert_ptr_equal(image, r.image);
-    assert_ptr_equal(disks, r.disks);
+    assert_ptr_equal(disks, r.disks.set);
     assert_ptr_equal(staging, r.staging);
     assert_ptr_equal(control, &r.box);
     durable_applier = durable_acks;
@@ -248,7 +271,7 @@ struct disk_sync *disk_sync_new(struct disks *disks, struct staging *staging, vo
                                 void *opaque)
 {
     called("disk sync");
-    assert_ptr_equal(disks, r.disks);
+    assert_ptr_equal(disks, r.disks.set);
     assert_ptr_equal(staging, r.staging);
     assert_ptr_equal(wake, capture_thread_room);
     assert_ptr_equal(opaque, r.capture);
@@ -263,7 +286,7 @@ struct disk_answer *disk_answer_new(struct disks *disks, struct sender *sender, 
                                     GError **error)
 {
     called("disk answer");
-    assert_ptr_equal(disks, r.disks);
+    assert_ptr_equal(disks, r.disks.set);
     assert_ptr_equal(sender, r.sender);
     assert_ptr_equal(applier, r.applier);
     return is_refused("disk answer", error) ? NULL : SOMETHING(with_disks);
@@ -613,7 +636,7 @@ static void test_the_capture_has_what_it_was_ordered_with(void **state)
     assert_ptr_equal(capture_config.staging, r.staging);
     assert_ptr_equal(capture_config.gate, r.gate);
     assert_ptr_equal(capture_config.input_log, r.input_log);
-    assert_ptr_equal(capture_config.disks, r.disks);
+    assert_ptr_equal(capture_config.disks, r.disks.set);
     assert_ptr_equal(capture_config.control, &r.box);
     assert_int_equal(capture_config.epoch_ms, 21);
     assert_int_equal(capture_config.deadline_ms, 22);
@@ -833,6 +856,36 @@ static void test_a_guest_that_stood_still_there_does_so_here(void **state)
     assert_non_null(strstr(sink_last_error(&r.sink), "(QEMU's run state: paused)"));
 }
 
+static void test_the_disks_resume_the_guest_where_it_is_and_as_long_as_it_is(void **state)
+{
+    (void)state;
+    parts_configured(&r);
+    g_string_truncate(calls, 0);
+    r.session.role = SESSION_PRIMARY;
+    r.session.state = SESSION_PROTECTED;
+    r.disks.resume(r.disks.opaque);
+    assert_calls("resume; ");
+    r.quitting = true; /* it is fenced, for one */
+    r.disks.resume(r.disks.opaque);
+    r.quitting = false;
+    r.session.state = SESSION_STANDBY;
+    r.disks.resume(r.disks.opaque);
+    assert_calls("");
+}
+
+static void test_the_disks_get_the_parts_once_there_are_all(void **state)
+{
+    (void)state;
+    with_disks = true;
+    parts_configured(&r);
+    assert_null(r.disks.parts.capture);
+    r.guest_observer->ready(&r);
+    assert_ptr_equal(r.disks.parts.capture, r.capture);
+    assert_ptr_equal(r.disks.parts.applier, r.applier);
+    assert_ptr_equal(r.disks.parts.sync, r.disk_sync);
+    assert_ptr_equal(r.disks.parts.answer, r.disk_answer);
+}
+
 static void test_a_frame_that_the_guest_received_is_copied_to_the_peer(void **state)
 {
     const uint8_t frame[100] = {1};
@@ -892,7 +945,7 @@ static void test_a_part_is_closed_when_no_other_needs_it(void **state)
     r.guest_event = g_strdup("it was reset");
     r.trial_text = g_strdup("it was tried");
     r.tick_source = g_timeout_add(0, never, NULL);
-    r.io_retry = g_timeout_add(0, never, NULL);
+    r.disks.io_retry = g_timeout_add(0, never, NULL);
     parts_close(&r);
     assert_calls("watch; ~capture stop; ~trial; ~capture; ~disk sync; ~disk answer; ~sender; ~link; "
                  "~applier; ~paths; ~guest; ~disks; ~term file; ~gate; ~input log; ~image; ~tcp; ~rdma; "
@@ -957,6 +1010,8 @@ int main(void)
         TEST(test_a_peer_that_moves_is_dialled_there),
         TEST(test_what_the_machine_tells_goes_to_the_parts_that_it_concerns),
         TEST(test_a_guest_that_stood_still_there_does_so_here),
+        TEST(test_the_disks_resume_the_guest_where_it_is_and_as_long_as_it_is),
+        TEST(test_the_disks_get_the_parts_once_there_are_all),
         TEST(test_a_frame_that_the_guest_received_is_copied_to_the_peer),
         TEST(test_a_part_is_closed_when_no_other_needs_it),
         TEST(test_a_process_without_an_order_has_little_to_close),
