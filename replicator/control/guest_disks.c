@@ -45,7 +45,10 @@ static void on_detached(void *opaque, const char *why)
 static void on_trouble(void *opaque, const char *message)
 {
     struct guest_disks *disks = opaque;
-    if (message) {
+    /* That the guest stands still for a disk says more than what its server has to say. */
+    if (message && disks->io_retry) {
+        sink_detail_of(disks->sink, SINK_CAUSE_DISK, "%s", message);
+    } else if (message) {
         sink_error_of(disks->sink, SINK_CAUSE_DISK, "%s", message);
     } else {
         sink_error_over(disks->sink, SINK_CAUSE_DISK);

@@ -59,6 +59,12 @@ static bool is_to_be_logged(struct sink *sink, const char *words)
     return true;
 }
 
+static void log_error(struct sink *sink, const char *words)
+{
+    if (is_to_be_logged(sink, words))
+        g_warning("%s: %s", sink->vm_name, words);
+}
+
 G_GNUC_PRINTF(3, 0)
 static void take_error(struct sink *sink, enum sink_cause cause, const char *format, va_list args)
 {
@@ -66,8 +72,7 @@ static void take_error(struct sink *sink, enum sink_cause cause, const char *for
     g_free(sink->error);
     sink->error = words_make_readable(words, WORDS_PATH_MAX);
     sink->cause = cause;
-    if (is_to_be_logged(sink, sink->error))
-        g_warning("%s: %s", sink->vm_name, sink->error);
+    log_error(sink, sink->error);
     sink->core->changed(sink->opaque);
 }
 
@@ -84,6 +89,20 @@ void sink_error_of(struct sink *sink, enum sink_cause cause, const char *format,
     va_list args;
     va_start(args, format);
     take_error(sink, cause, format, args);
+    va_end(args);
+}
+
+void sink_detail_of(struct sink *sink, enum sink_cause cause, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (sink->error && sink->cause == cause) {
+        g_autofree char *raw = g_strdup_vprintf(format, args);
+        g_autofree char *words = words_make_readable(raw, WORDS_PATH_MAX);
+        log_error(sink, words);
+    } else {
+        take_error(sink, cause, format, args);
+    }
     va_end(args);
 }
 

@@ -77,6 +77,8 @@ void sink_epoch(struct sink *sink, const struct session_event *event, struct sta
 G_GNUC_PRINTF(2, 3) void sink_error(struct sink *sink, const char *format, ...);
 /* The same; sink_error_over of that cause takes it back. */
 G_GNUC_PRINTF(3, 4) void sink_error_of(struct sink *sink, enum sink_cause cause, const char *format, ...);
+/* The same, but an error of that cause that is there already says more, and stays: only logged then. */
+G_GNUC_PRINTF(3, 4) void sink_detail_of(struct sink *sink, enum sink_cause cause, const char *format, ...);
 /* The same for a sentence of our own that has been logged already. Copied. */
 void sink_keep_error(struct sink *sink, const char *sentence);
 /* Forgets the present error if it is of this cause. */

@@ -443,6 +443,19 @@ static void test_a_log_that_lacks_writes_ends_the_link(void **state)
     assert_string_equal(sink_last_error(&sink), "disk vda: its log is full");
 }
 
+/* Requests of one moment fail one after the other, and each is told by the disk's server and by the machine.
+ */
+static void test_that_the_guest_stands_still_is_not_hidden_by_what_its_disk_says(void **state)
+{
+    (void)state;
+    now.config.fault_changed(now.config.opaque, "disk vda: failed at byte 1");
+    io_error("vda", "No space", true);
+    now.config.fault_changed(now.config.opaque, "disk vda: failed at byte 2");
+    assert_non_null(strstr(sink_last_error(&sink), "the guest stands still"));
+    now.config.fault_changed(now.config.opaque, NULL);
+    assert_null(sink_last_error(&sink));
+}
+
 static void test_a_request_that_the_guest_was_told_of_is_not_tried_again(void **state)
 {
     (void)state;
@@ -510,6 +523,7 @@ int main(void)
         TEST(test_a_refused_request_is_told_and_tried_again_until_the_guest_goes_on),
         TEST(test_nothing_is_tried_again_when_the_parts_are_to_be_closed),
         TEST(test_a_log_that_lacks_writes_ends_the_link),
+        TEST(test_that_the_guest_stands_still_is_not_hidden_by_what_its_disk_says),
         TEST(test_a_request_that_the_guest_was_told_of_is_not_tried_again),
         TEST(test_what_the_other_hosts_disk_had_refused_is_tried_here_at_once),
         TEST(test_messages_go_to_the_side_that_this_is_and_older_terms_are_nonsense),

@@ -104,6 +104,23 @@ static void test_an_error_stays_until_its_cause_is_over(void **state)
     sink_clear(&sink);
 }
 
+static void test_a_detail_does_not_replace_what_says_more(void **state)
+{
+    struct fake_core core;
+    struct sink sink;
+    (void)state;
+    fake_core_open(&core, &sink);
+    sink_detail_of(&sink, SINK_CAUSE_DISK, "byte %d", 1);
+    assert_string_equal(sink_last_error(&sink), "byte 1");
+    sink_error_of(&sink, SINK_CAUSE_DISK, "the guest stands still");
+    sink_detail_of(&sink, SINK_CAUSE_DISK, "byte %d", 2);
+    assert_string_equal(sink_last_error(&sink), "the guest stands still");
+    sink_error_of(&sink, SINK_CAUSE_TERM, "no term");
+    sink_detail_of(&sink, SINK_CAUSE_DISK, "byte %d", 3);
+    assert_string_equal(sink_last_error(&sink), "byte 3");
+    sink_clear(&sink);
+}
+
 static void test_a_newer_error_is_not_over_with_the_older_ones_cause(void **state)
 {
     struct fake_core core;
@@ -204,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_what_an_event_brings_about_waits_until_it_is_handled),
         cmocka_unit_test(test_an_event_amid_too_many_others_is_told_as_lost),
         cmocka_unit_test(test_an_error_stays_until_its_cause_is_over),
+        cmocka_unit_test(test_a_detail_does_not_replace_what_says_more),
         cmocka_unit_test(test_a_newer_error_is_not_over_with_the_older_ones_cause),
         cmocka_unit_test(test_an_error_is_one_readable_line),
         cmocka_unit_test(test_a_sentence_that_comes_again_and_again_is_logged_once_a_minute),
