@@ -36,6 +36,7 @@
 #include "proto/term.h"
 
 #define REPLICATOR_FD 3
+#define HAS_TOLD      "us-told" /* key of a replicator's process that said why it ended */
 #define REPROTECT_S   1
 #define READY_MS      45000 /* for a replicator, which itself gives up its QEMU sooner (replicator/control) */
 #define WARNINGS_MAX  32
@@ -299,6 +300,8 @@ static void on_ended(struct vm *vm, const char *name, const char *said)
     if (reason == SESSION_END_NONE)
         g_warning("%s: ended here, and no reason '%s' is known", vm->name, name);
     vm->ended = true;
+    if (vm->process)
+        g_object_set_data(G_OBJECT(vm->process), HAS_TOLD, vm->process);
     vm_events_ended(vm->events, vm->role, vm->term, reason, said);
     if (!vm->listening)
         endings_add(vm->name, vm->role, vm->term, reason, said, vm->vm_dir);
@@ -528,6 +531,21 @@ static struct vm *begin_anew(struct vm *reserved, const Understudy__Protection *
     return vm;
 }
 
+/* Logs how a replicator ended that was killed, or that did not say why. */
+static void on_process_ended(GObject *source, GAsyncResult *result, gpointer opaque)
+{
+    GSubprocess *process = G_SUBPROCESS(source);
+    g_autofree char *name = opaque;
+    g_subprocess_wait_finish(process, result, NULL);
+    if (g_subprocess_get_if_signaled(process)) {
+        int number = g_subprocess_get_term_sig(process);
+        g_warning("VM %s: its replicator was ended by signal %d (%s)", name, number, g_strsignal(number));
+    } else if (g_subprocess_get_exit_status(process) != 0 && !g_object_get_data(source, HAS_TOLD)) {
+        g_warning("VM %s: its replicator ended with exit status %d", name,
+                  g_subprocess_get_exit_status(process));
+    }
+}
+
 static bool spawn_replicator(struct vm *vm, GError **error)
 {
     int pair[2];
@@ -543,6 +561,7 @@ static bool spawn_replicator(struct vm *vm, GError **error)
         close(pair[0]);
         return false;
     }
+    g_subprocess_wait_async(vm->process, NULL, on_process_ended, g_strdup(vm->name));
     vm->framing = framing_new(pair[0], on_message, on_replicator_gone, vm);
     return true;
 }

@@ -273,6 +273,53 @@ static void test_a_replicator_that_says_nothing_is_stopped_in_time(void **state)
 
 /* ---- a replicator that is gone ---- */
 
+static char *logged; /* the newest warning */
+
+static GLogWriterOutput keep_warning(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer opaque)
+{
+    if (!(level & G_LOG_LEVEL_WARNING))
+        return g_log_writer_default(level, fields, n, opaque);
+    for (gsize i = 0; i < n; i++) {
+        if (strcmp(fields[i].key, "MESSAGE") != 0)
+            continue;
+        g_free(logged);
+        logged = g_strdup(fields[i].value);
+    }
+    return G_LOG_WRITER_HANDLED;
+}
+
+static bool was_logged(void *opaque)
+{
+    return logged && strstr(logged, opaque);
+}
+
+/* A primary whose replicator is this shell command. */
+static void start_command(const char *command)
+{
+    g_autofree char *program = glue_path("program"), *as_ever = g_steal_pointer(&glue_config.replicator);
+    glue_write("program", "#!/bin/sh\n%s\n", command);
+    assert_int_equal(g_chmod(program, 0700), 0);
+    glue_config.replicator = program;
+    bool ok =
+        vm_reserve("web", NULL) && vm_start(PRIMARY, glue_protection("web", 1), glue_config.listen_address,
+                                            glue_peer_port(), NULL, NULL, NULL, NULL);
+    glue_config.replicator = g_steal_pointer(&as_ever);
+    assert_true(ok);
+}
+
+static void test_how_one_ended_without_a_word_is_logged(void **state)
+{
+    (void)state;
+    start_command("kill -TERM $$");
+    glue_until(was_logged, (void *)"VM web: its replicator was ended by signal 15 (Terminated)",
+               "it is logged");
+    glue_await_state("web", STATE(FAILED));
+    assert_true(vm_stop("web", NULL));
+    start_command("exit 3");
+    glue_until(was_logged, (void *)"web: its replicator ended with exit status 3", "it is logged");
+    g_clear_pointer(&logged, g_free);
+}
+
 /* Its words are in the console's log: an ending without a reason is worth reading. */
 static void test_one_that_dies_before_it_listens_is_told_and_its_log_stays(void **state)
 {
@@ -1047,6 +1094,7 @@ int main(void)
         WITH_VMS(test_a_name_is_reserved_once_and_an_order_for_it_waits),
         WITH_VMS(test_a_run_folder_too_long_for_sockets_is_refused),
         WITH_VMS(test_a_replicator_that_says_nothing_is_stopped_in_time),
+        WITH_VMS(test_how_one_ended_without_a_word_is_logged),
         WITH_VMS(test_one_that_dies_before_it_listens_is_told_and_its_log_stays),
         WITH_VMS(test_one_that_ends_before_it_listens_tells_why_and_leaves_no_folder),
         WITH_VMS(test_one_that_dies_later_is_shown_as_failed_until_it_is_stopped),
@@ -1080,5 +1128,6 @@ int main(void)
         WITH_VMS(test_a_replicator_that_does_not_answer_yet_is_adopted_later),
         WITH_VMS(test_one_that_could_not_be_reached_and_is_gone_is_told_as_unattended),
     };
+    g_log_set_writer_func(keep_warning, NULL, NULL);
     return cmocka_run_group_tests(tests, glue_group_set_up, glue_group_tear_down);
 }
