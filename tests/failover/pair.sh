@@ -185,9 +185,15 @@ finish_client() {
 moment_to_kill() {
     local host=$1 within=$2 before p goal
     if [ -n "${OPERATIONS:-}" ]; then
-        goal=$((10#$(client_answers) + OPERATIONS))
-        await 120 "$OPERATIONS operations" client_heard "$goal"
-        return
+        # All of them since one synchronisation, which brings over what was left out before it.
+        for _ in 1 2 3 4 5; do
+            await 120 "protection" field_is "$host" state protected
+            before=$(synchronisations "$host")
+            goal=$((10#$(client_answers) + OPERATIONS))
+            await 120 "$OPERATIONS operations" client_heard "$goal"
+            [ "$(synchronisations "$host")" -ne "$before" ] || return 0
+        done
+        fail "the standby was synchronised again and again"
     fi
     if [ -z "${FORCE_MOMENT:-}" ]; then
         sleep "0.$(printf %03d $((RANDOM % within)))"
@@ -203,6 +209,7 @@ moment_to_kill() {
     goal=$((10#$(client_answers) + FORCE_MOMENT))
     await 60 "answers of which the other host does not know" client_heard "$goal"
 }
+synchronisations() { grep -c 'web: synchronising, was' "$work/$1.log" || true; }
 moments() { grep -c 'no epoch is cut any more' "$work/$1.log" || true; }
 moment_came() { [ "$(moments "$1")" -gt "$2" ]; }
 client_heard() { [ $((10#$(client_answers))) -ge "$1" ]; }
