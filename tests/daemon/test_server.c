@@ -792,6 +792,14 @@ static Understudy__Envelope *next_events(int fd, size_t *n)
     return answer;
 }
 
+/* A thread of its own writes the journal. */
+static bool are_written(void *opaque)
+{
+    const guint *n = opaque;
+    g_autoptr(GPtrArray) all = events_read("", 0);
+    return all->len == *n;
+}
+
 static void test_events_come_in_as_many_messages_as_they_take(void **state)
 {
     Understudy__EventsRequest body = UNDERSTUDY__EVENTS_REQUEST__INIT;
@@ -807,6 +815,7 @@ static void test_events_come_in_as_many_messages_as_they_take(void **state)
     events_open(glue_config.state_dir, NULL);
     for (int i = 0; i < 300; i++)
         events_emit(EVENT_GUEST, i % 2 ? "web" : "db", NULL, "%s", words);
+    glue_until(are_written, (guint[]){300}, "all events are in the journal");
     size_t n = 0;
     unsigned messages = 0;
     bool more = true;
