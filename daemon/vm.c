@@ -509,12 +509,17 @@ void vm_forget(const char *name)
         g_hash_table_remove(vms, name);
 }
 
+/* Whether the entry is of the run with this token (WIRE_TOKEN_LEN bytes). */
+static bool has_token(const struct vm *vm, const uint8_t *token)
+{
+    return vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
+           wire_token_equal(vm->protection->token.data, token);
+}
+
 /* Whether the entry is of the same run as the protection. */
 static bool is_of_run(const struct vm *vm, const Understudy__Protection *protection)
 {
-    return vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
-           protection->token.len == WIRE_TOKEN_LEN &&
-           wire_token_equal(vm->protection->token.data, protection->token.data);
+    return protection->token.len == WIRE_TOKEN_LEN && has_token(vm, protection->token.data);
 }
 
 /* The entry of a VM that starts, instead of the reservation. A failure that was not shown counts for its own
@@ -714,8 +719,7 @@ static bool waits_for(const struct vm *vm, const uint8_t *token)
     return vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && vm->data_port &&
            (vm->state == UNDERSTUDY__STATE__STATE_LISTENING ||
             vm->state == UNDERSTUDY__STATE__STATE_STARTING) &&
-           vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
-           wire_token_equal(vm->protection->token.data, token);
+           has_token(vm, token);
 }
 
 /*

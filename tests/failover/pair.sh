@@ -110,9 +110,9 @@ pair_prepare() { :; }
 # The guest on host a, protected by b. Arguments: more for `understudy run`, then -- and more for QEMU. From the environment: RUN_OPTIONS, a list
 # of words, more for `understudy run` too.
 start_pair() {
-    local options=() word
+    local word
     # shellcheck disable=SC2206 # a list of words
-    options=(${RUN_OPTIONS:-})
+    local options=(${RUN_OPTIONS:-})
     while [ $# -gt 0 ]; do
         word=$1
         shift
