@@ -18,6 +18,8 @@
 #include "proto/framing.h"
 #include "proto/readable.h"
 
+/* A daemon starts programs for its answer, and looks at both hosts for that of the pair. */
+#define HOST_MS 60000
 #define PAIR_MS 60000
 
 static int failures;
@@ -113,7 +115,7 @@ static Understudy__Envelope *ask_local(char **why)
 {
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
-    Understudy__Envelope *answer = cli_ask(&request, 10000, why);
+    Understudy__Envelope *answer = cli_ask(&request, HOST_MS, why);
     if (!answer || answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
         return answer;
     *why = g_strdup("its answer was not understood: install one version of understudy");
@@ -135,7 +137,7 @@ static Understudy__Envelope *ask_peer(const char *peer)
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
     Understudy__Envelope *answer =
-        framing_call(g_socket_get_fd(g_socket_connection_get_socket(connection)), &request, 10000, &error);
+        framing_call(g_socket_get_fd(g_socket_connection_get_socket(connection)), &request, HOST_MS, &error);
     if (answer)
         envelope_make_readable(answer, WORDS_MAX);
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)

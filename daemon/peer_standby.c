@@ -25,6 +25,7 @@ static bool is_this_daemon(const Understudy__Host *host)
 static bool peer_is_fit(const char *host, uint16_t port, GError **error)
 {
     Understudy__HostRequest ask = UNDERSTUDY__HOST_REQUEST__INIT;
+    ask.brief = true;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &ask);
     Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
     if (!answer)

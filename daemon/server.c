@@ -557,33 +557,43 @@ static void serve_events(const struct connection *connection, const Understudy__
     } while (framing_write(connection->fd, &envelope, ANSWER_MS, NULL) && list.more);
 }
 
-static void serve_host(const struct connection *connection)
+/* Says what doctor shows: starts QEMU, nbdkit and qemu-img, which takes seconds on a host that is busy. */
+static void say_what_is_here(const struct connection *connection, Understudy__Host *host)
 {
     struct utsname uts = {0};
     g_autofree char *version = line_version(line_default_program()->name, NULL), *cpu = host_cpu_model();
-    Understudy__Host host = UNDERSTUDY__HOST__INIT;
+    g_auto(GStrv) rdma_faults = NULL, disk_faults = NULL;
+    g_auto(GStrv) rdma = rdma_limits_report(&rdma_faults);
+    g_auto(GStrv) disk = host_disks_report(config, &disk_faults);
     uname(&uts);
+    host->qemu_version = version ? version : (char *)"";
+    host->kernel = uts.release;
+    host->cpu_model = cpu;
+    host->memory_available_mib = host_memory_available_mib();
+    host->kvm = host_has_kvm();
+    host->rdma = rdma;
+    host->n_rdma = g_strv_length(rdma);
+    host->rdma_faults = rdma_faults;
+    host->n_rdma_faults = g_strv_length(rdma_faults);
+    host->disk = disk;
+    host->n_disk = g_strv_length(disk);
+    host->disk_faults = disk_faults;
+    host->n_disk_faults = g_strv_length(disk_faults);
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, host);
+    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+}
+
+static void serve_host(const struct connection *connection, const Understudy__HostRequest *request)
+{
+    Understudy__Host host = UNDERSTUDY__HOST__INIT;
     host.version = (char *)UNDERSTUDY_VERSION;
-    host.qemu_version = version ? version : (char *)"";
-    host.kernel = uts.release;
-    host.cpu_model = cpu;
-    host.memory_available_mib = host_memory_available_mib();
-    host.kvm = host_has_kvm();
     host.wire_version = WIRE_VERSION;
     host.instance.data = (uint8_t *)peer_own_instance();
     host.instance.len = PEER_INSTANCE_LEN;
-    g_auto(GStrv) faults = NULL;
-    g_auto(GStrv) rdma = rdma_limits_report(&faults);
-    host.rdma = rdma;
-    host.n_rdma = g_strv_length(rdma);
-    host.rdma_faults = faults;
-    host.n_rdma_faults = g_strv_length(faults);
-    g_auto(GStrv) disk_faults = NULL;
-    g_auto(GStrv) disk = host_disks_report(config, &disk_faults);
-    host.disk = disk;
-    host.n_disk = g_strv_length(disk);
-    host.disk_faults = disk_faults;
-    host.n_disk_faults = g_strv_length(disk_faults);
+    if (!request->brief) {
+        say_what_is_here(connection, &host);
+        return;
+    }
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
     framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
 }
@@ -728,7 +738,7 @@ static void serve_peer(const struct connection *connection, const Understudy__En
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_CANCEL_STANDBY)
         serve_cancel(connection, request->cancel_standby);
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
-        serve_host(connection);
+        serve_host(connection, request->host_request);
     else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_FILES_REQUEST)
         files_serve(connection->fd, request->files_request);
     else if (request->body_case != UNDERSTUDY__ENVELOPE__BODY_NETWORK_REQUEST ||
@@ -764,7 +774,7 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
         serve_simple(connection, "", !request->drain_request->off, run_drain);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST:
-        serve_host(connection);
+        serve_host(connection, request->host_request);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_EVENTS_REQUEST:
         serve_events(connection, request->events_request);

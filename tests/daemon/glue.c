@@ -437,7 +437,10 @@ void glue_peer_is_well(void)
 {
     uint8_t instance[PEER_INSTANCE_LEN] = {0};
     Understudy__Host body = UNDERSTUDY__HOST__INIT;
-    int fd = glue_peer_expect(UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST, NULL);
+    Understudy__Envelope *request;
+    int fd = glue_peer_expect(UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST, &request);
+    assert_true(request->host_request->brief);
+    understudy__envelope__free_unpacked(request, NULL);
     body.wire_version = WIRE_VERSION;
     body.instance.data = instance;
     body.instance.len = sizeof instance;

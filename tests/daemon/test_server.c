@@ -861,6 +861,23 @@ static void test_a_host_says_what_it_is_to_both(void **state)
     }
 }
 
+/* A host that is busy starts a program late, and its peer must not take it for one that does not answer. */
+static void test_a_brief_answer_starts_no_program(void **state)
+{
+    Understudy__HostRequest body = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &body);
+    (void)state;
+    body.brief = true;
+    Understudy__Envelope *answer = glue_answer_of(glue_ask_as_peer(&request));
+    assert_int_equal(answer->body_case, BODY(HOST));
+    assert_string_equal(answer->host->version, UNDERSTUDY_VERSION);
+    assert_int_equal(answer->host->wire_version, WIRE_VERSION);
+    assert_memory_equal(answer->host->instance.data, peer_own_instance(), PEER_INSTANCE_LEN);
+    assert_string_equal(answer->host->qemu_version, "");
+    assert_int_equal(answer->host->n_disk + answer->host->n_disk_faults, 0);
+    understudy__envelope__free_unpacked(answer, NULL);
+}
+
 /* How many findings of the pair of this host and the peer name the VM. */
 static unsigned findings_of(const char *vm, const char *peer)
 {
@@ -1097,6 +1114,7 @@ int main(void)
         SERVED(test_status_shows_what_is_asked_for),
         SERVED(test_events_come_in_as_many_messages_as_they_take),
         SERVED(test_a_host_says_what_it_is_to_both),
+        SERVED(test_a_brief_answer_starts_no_program),
         SERVED(test_what_a_pair_lacks_is_told_of_the_vms_with_that_peer),
         SERVED(test_a_drained_host_hands_over_what_it_can_and_takes_nothing),
         SERVED(test_a_drain_that_cannot_be_remembered_is_refused),
