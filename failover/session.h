@@ -290,6 +290,9 @@ void session_handle(struct session *s, const struct session_event *event, uint64
 void session_beat(const struct session *s, uint64_t now_ms, struct session_beat *beat);
 /* Whether this side has the guest and lets it run: the guest is not being handed over or ended. */
 bool session_has_guest(const struct session *s);
+/* Whether a takeover under way is a planned one whose old primary waits for its result: it has the guest, and
+ * takes it back if the takeover fails. */
+bool session_peer_takes_back(const struct session *s);
 /* Fills in what a HELLO says now about images. */
 void session_hello(const struct session *s, struct session_hello *hello);
 /* Returns when the next TICK is due (same clock). UINT64_MAX: never. */

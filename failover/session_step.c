@@ -76,6 +76,11 @@ bool session_has_guest(const struct session *s)
     }
 }
 
+bool session_peer_takes_back(const struct session *s)
+{
+    return s->handed_over && s->link_up;
+}
+
 bool session_watches_peer(const struct session *s)
 {
     switch (s->state) {

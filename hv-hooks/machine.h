@@ -121,10 +121,11 @@ struct machine_image {
     size_t devstate_len;
     const uint64_t *used_len; /* of each RAM block */
     unsigned nblocks;
+    unsigned limit_ms; /* for the filling of other memory, and then for the rest */
 };
 
-/* A standby's, once ready, once: loads the image (copied) and lets the guest go on. Returns at once, within
- * seconds taken_over comes. False and error: nothing was begun. */
+/* A standby's, once ready, once: loads the image (copied) and lets the guest go on. Waits for the filling of
+ * the memory outside main RAM; taken_over comes later, within limit_ms. False and error: it is not tried. */
 bool machine_take_over(struct machine *machine, const struct machine_image *image, GError **error);
 
 #endif

@@ -249,23 +249,24 @@ struct arguments {
 
 /* Waits until no request runs. A request that timed out, or one of an engine that died, may still run, and
  * its arguments must not change before it is done. */
-static int wait_until_idle(struct hypervisor *hv)
+static int wait_until_idle(struct hypervisor *hv, unsigned timeout_ms)
 {
     uint64_t one = 1;
     /* A dead engine may have asked without kicking. Kicking twice is harmless. */
     if (atomic_load_explicit(&hv->shm->done_seq, memory_order_acquire) != hv->seq &&
         write(hv->kick, &one, sizeof one) < 0 && errno != EAGAIN)
         return -errno;
-    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
+    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, timeout_ms);
     if (status < 0)
         explain(hv, status, "QEMU's main loop is still busy with the last request");
     return status;
 }
 
-static int kick(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments)
+static int kick(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments,
+                unsigned timeout_ms)
 {
     uint64_t one = 1;
-    int status = wait_until_idle(hv);
+    int status = wait_until_idle(hv, timeout_ms);
     if (status < 0)
         return status;
     hv->copied = false;
@@ -301,21 +302,29 @@ static int take_result(struct hypervisor *hv, struct hook_result *result)
     return result->status;
 }
 
-static int finish_request(struct hypervisor *hv, struct hook_result *result)
+static int finish_request(struct hypervisor *hv, struct hook_result *result, unsigned timeout_ms)
 {
-    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, REQUEST_TIMEOUT_MS);
+    int status = wait_for(hv, &hv->shm->done_seq, hv->seq, timeout_ms);
     if (status < 0) {
-        explain(hv, status, "QEMU's main loop did not answer for " G_STRINGIFY(REQUEST_TIMEOUT_MS) " ms");
+        char words[64];
+        snprintf(words, sizeof words, "QEMU's main loop did not answer for %u ms", timeout_ms);
+        explain(hv, status, words);
         return status;
     }
     return take_result(hv, result);
 }
 
-static int request(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments)
+static int request_within(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments,
+                          unsigned timeout_ms)
 {
     struct hook_result result;
-    int status = kick(hv, kind, arguments);
-    return status < 0 ? status : finish_request(hv, &result);
+    int status = kick(hv, kind, arguments, timeout_ms);
+    return status < 0 ? status : finish_request(hv, &result, timeout_ms);
+}
+
+static int request(struct hypervisor *hv, enum hook_request kind, const struct arguments *arguments)
+{
+    return request_within(hv, kind, arguments, REQUEST_TIMEOUT_MS);
 }
 
 int hypervisor_wait_ready(struct hypervisor *hv, unsigned timeout_ms)
@@ -444,7 +453,7 @@ int hypervisor_harvest(struct hypervisor *hv)
 int hypervisor_checkpoint_begin(struct hypervisor *hv, unsigned deadline_us, bool stay_paused)
 {
     struct arguments arguments = {.flags = stay_paused ? HOOK_STAY_PAUSED : 0, .deadline_us = deadline_us};
-    int status = kick(hv, HOOK_CHECKPOINT, &arguments);
+    int status = kick(hv, HOOK_CHECKPOINT, &arguments, REQUEST_TIMEOUT_MS);
     if (status < 0)
         return status;
     status = wait_for(hv, &hv->shm->harvested_seq, hv->seq, REQUEST_TIMEOUT_MS);
@@ -466,7 +475,7 @@ int hypervisor_checkpoint_copied(struct hypervisor *hv)
 int hypervisor_checkpoint_finish(struct hypervisor *hv, struct hv_checkpoint *out)
 {
     struct hook_result result;
-    int status = finish_request(hv, &result);
+    int status = finish_request(hv, &result, REQUEST_TIMEOUT_MS);
     if (status < 0)
         return status;
     if (result.devstate_len > HOOK_DEVSTATE_MAX)
@@ -499,19 +508,20 @@ int hypervisor_resume(struct hypervisor *hv)
     return request(hv, HOOK_RESUME, &(struct arguments){0});
 }
 
-int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks)
+int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks,
+                        unsigned timeout_ms)
 {
     if (nblocks != hv->nblocks) {
         snprintf(hv->message, sizeof hv->message, "the standby has %u RAM blocks where the guest has %u",
                  hv->nblocks, nblocks);
         return -EINVAL;
     }
-    int status = wait_until_idle(hv);
+    int status = wait_until_idle(hv, timeout_ms);
     if (status < 0)
         return status;
     for (unsigned i = 0; i < nblocks; i++)
         atomic_store(&hv->shm->blocks[i].used_len, MIN(used_len[i], hv->blocks[i].max_len));
-    return request(hv, HOOK_LOAD_AUX, &(struct arguments){0});
+    return request_within(hv, HOOK_LOAD_AUX, &(struct arguments){0}, timeout_ms);
 }
 
 void hypervisor_checkpoint_abort(struct hypervisor *hv)

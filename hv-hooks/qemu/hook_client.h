@@ -44,8 +44,10 @@ int hypervisor_pause(struct hypervisor *hv);
 int hypervisor_resume(struct hypervisor *hv);
 /*
  * On the standby, before the device state is loaded: gives each of the nblocks blocks the used length that it
- * had in the epoch, and copies the aux mirror into the hypervisor's own blocks. Returns 0 or -errno.
+ * had in the epoch, and copies the aux mirror into the hypervisor's own blocks. Waits at most timeout_ms for
+ * the request before it, and as long for the copy. Returns 0 or -errno.
  */
-int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks);
+int hypervisor_load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks,
+                        unsigned timeout_ms);
 
 #endif

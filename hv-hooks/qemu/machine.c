@@ -25,10 +25,9 @@
 #include "hv-hooks/qemu/takeover.h"
 #include "hv-hooks/qemu/trial_load.h"
 
-#define START_TIMEOUT_MS    20000
-#define QMP_TIMEOUT_MS      5000
-#define TAKEOVER_TIMEOUT_MS 5000
-#define HOOK_SAYS           "understudy: " /* before what the hook prints when it refuses */
+#define START_TIMEOUT_MS 20000
+#define QMP_TIMEOUT_MS   5000
+#define HOOK_SAYS        "understudy: " /* before what the hook prints when it refuses */
 
 struct qemu_machine {
     struct machine base;
@@ -277,7 +276,7 @@ static bool take_over(struct machine *base, const struct machine_image *image, G
     struct qemu_machine *machine = of(base);
     machine->takeover =
         standby_takeover(machine->hv, image->used_len, image->nblocks, machine->qmp, image->devstate,
-                         image->devstate_len, TAKEOVER_TIMEOUT_MS, on_taken_over, machine, error);
+                         image->devstate_len, image->limit_ms, on_taken_over, machine, error);
     return machine->takeover != NULL;
 }
 

@@ -190,9 +190,10 @@ static GSource *attach(struct standby *standby, GSource *source, GSourceFunc fun
     return source;
 }
 
-static bool load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks, GError **error)
+static bool load_aux(struct hypervisor *hv, const uint64_t *used_len, unsigned nblocks, unsigned timeout_ms,
+                     GError **error)
 {
-    int status = hypervisor_load_aux(hv, used_len, nblocks);
+    int status = hypervisor_load_aux(hv, used_len, nblocks, timeout_ms);
     if (status < 0) {
         const char *message = hypervisor_last_message(hv);
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
@@ -250,7 +251,7 @@ struct standby *standby_takeover(struct hypervisor *hv, const uint64_t *used_len
                                  unsigned timeout_ms, standby_done done, void *opaque, GError **error)
 {
     gint64 began_us = g_get_monotonic_time();
-    if (!load_aux(hv, used_len, nblocks, error))
+    if (!load_aux(hv, used_len, nblocks, timeout_ms, error))
         return NULL;
     return load(qmp, devstate, devstate_len, began_us, timeout_ms, done, opaque, error);
 }

@@ -29,7 +29,7 @@
 
 #define START_MS     20000
 #define MONITOR_MS   5000
-#define LOAD_MS      5000 /* as a takeover */
+#define LOAD_MS      5000 /* as a takeover in a planned failover */
 #define LAST_WORD_MS 1000
 #define NICE         1 /* behind the guests and what protects them */
 #define TURN_MS      50
@@ -205,7 +205,7 @@ static bool start(struct trial_load *trial, enum trial_verdict *verdict, char **
 static enum trial_verdict load(struct trial_load *trial, const struct machine_image *image, char **why)
 {
     g_autoptr(GError) error = NULL;
-    if (hypervisor_load_aux(trial->hv, image->used_len, image->nblocks) < 0) {
+    if (hypervisor_load_aux(trial->hv, image->used_len, image->nblocks, LOAD_MS) < 0) {
         *why = g_strdup(hypervisor_last_message(trial->hv));
         return TRIAL_FAILED;
     }

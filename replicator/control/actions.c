@@ -241,7 +241,7 @@ void action_carry_out(struct replicator *r, const struct session_action *action,
         arbiter_ask(r->arbiter, action->term, on_granted, r);
         break;
     case SESSION_DO_PROMOTE:
-        guest_promote(r, action->term);
+        guest_promote(r, action->term, session_peer_takes_back(&r->session));
         break;
     case SESSION_DO_LAST_EPOCH:
         capture_thread_last_epoch(r->capture);

@@ -9,6 +9,13 @@
 #include "replicator/control/guest_nics.h"
 #include "replicator/control/replicator.h"
 
+/*
+ * The time that a takeover may take. In a planned one the old primary still has the guest, paused, and takes
+ * it back soon. Otherwise the guest is nowhere else: a busy host gets the time that it needs.
+ */
+#define TAKE_BACK_MS 5000
+#define ONLY_COPY_MS 60000
+
 /* ---- what the machine tells ---- */
 
 static void on_ready(void *opaque)
@@ -139,12 +146,13 @@ bool guest_start(struct replicator *r, GError **error)
     return r->machine != NULL;
 }
 
-void guest_promote(struct replicator *r, uint64_t term)
+void guest_promote(struct replicator *r, uint64_t term, bool peer_takes_back)
 {
     g_autoptr(GError) error = NULL;
     struct machine_image image = {0};
     image.devstate = image_devstate(r->image, &image.devstate_len);
     image.used_len = image_used_len(r->image, &image.nblocks);
+    image.limit_ms = peer_takes_back ? TAKE_BACK_MS : ONLY_COPY_MS;
     r->promote_term = term;
     if (!machine_take_over(r->machine, &image, &error)) {
         sink_error(&r->sink, "VM %s could not be taken over: %s", r->config.vm_name, error->message);

@@ -222,7 +222,8 @@ void status_report(struct replicator *r);
 
 /* guest.c */
 bool guest_start(struct replicator *r, GError **error);
-void guest_promote(struct replicator *r, uint64_t term);
+/* peer_takes_back: if it fails, the other host still has the guest. */
+void guest_promote(struct replicator *r, uint64_t term, bool peer_takes_back);
 void guest_quit(struct replicator *r);
 void guest_fence(struct replicator *r);
 /* Asks the guest itself (ACPI). */

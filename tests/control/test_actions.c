@@ -191,10 +191,10 @@ void guest_disks_fence(struct guest_disks *of)
     assert_ptr_equal(of, &r.disks);
     called("disks fence");
 }
-void guest_promote(struct replicator *of, uint64_t term)
+void guest_promote(struct replicator *of, uint64_t term, bool peer_takes_back)
 {
     (void)of;
-    called("guest promote %u", U(term));
+    called("guest promote %u%s", U(term), peer_takes_back ? " or the peer has it" : "");
 }
 void guest_resume(struct replicator *of)
 {
@@ -600,6 +600,16 @@ static void test_a_grant_is_asked_for_with_the_time_of_the_first_question(void *
     assert_int_equal((uint64_t)r.detect_ms, silent_ms);
 }
 
+static void test_a_planned_takeover_says_that_the_peer_has_the_guest(void **state)
+{
+    (void)state;
+    r.session.handed_over = r.session.link_up = true;
+    carry_out(SESSION_DO_PROMOTE);
+    r.session.link_up = false; /* the old primary is lost after all */
+    carry_out(SESSION_DO_PROMOTE);
+    assert_calls("guest promote 6 or the peer has it; guest promote 6; ");
+}
+
 static void test_what_was_not_lost_was_not_detected(void **state)
 {
     (void)state;
@@ -708,6 +718,7 @@ int main(void)
         TEST(test_output_that_is_held_is_not_alone),
         TEST(test_a_guest_that_is_fenced_for_a_newer_term_is_told_of),
         TEST(test_a_grant_is_asked_for_with_the_time_of_the_first_question),
+        TEST(test_a_planned_takeover_says_that_the_peer_has_the_guest),
         TEST(test_what_was_not_lost_was_not_detected),
         TEST(test_hello_says_who_this_is_and_what_memory_it_has),
         TEST(test_a_vm_with_a_shared_disk_has_no_image_to_bring_up_to_date),

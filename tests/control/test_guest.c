@@ -200,16 +200,21 @@ static struct fake_machine *start_ready(void)
 }
 
 /* A standby whose session has decided to take over. */
-static struct fake_machine *start_takeover(void)
+static struct fake_machine *start_takeover_of(bool peer_takes_back)
 {
     r.config.role = r.session.role = SESSION_SECONDARY;
     r.session.state = SESSION_STANDBY;
     start_ready();
     now.received_ns = (uint64_t)g_get_monotonic_time() * 1000 - RECEIVED_NS;
     r.granted_us = g_get_monotonic_time();
-    guest_promote(&r, TERM);
+    guest_promote(&r, TERM, peer_takes_back);
     r.session.role = SESSION_PRIMARY;
     return machine();
+}
+
+static struct fake_machine *start_takeover(void)
+{
+    return start_takeover_of(false);
 }
 
 static void assert_last_order(enum machine_order order)
@@ -531,6 +536,19 @@ static void assert_takeover_failed(const char *why)
     assert_int_equal(fake_clock_advanced_ns(r.hv), 0);
 }
 
+/* A busy host must not lose the guest for being late. */
+static void test_a_takeover_has_long_time_where_the_guest_is_nowhere_else(void **state)
+{
+    (void)state;
+    assert_int_equal(start_takeover_of(false)->image.limit_ms, 60000);
+}
+
+static void test_a_planned_takeover_soon_ends_and_the_other_host_goes_on(void **state)
+{
+    (void)state;
+    assert_int_equal(start_takeover_of(true)->image.limit_ms, 5000);
+}
+
 static void test_a_takeover_that_fails_is_told(void **state)
 {
     (void)state;
@@ -574,6 +592,8 @@ int main(void)
         TEST(test_a_guest_whose_host_goes_down_is_asked_to_shut_down),
         TEST(test_a_guest_that_was_taken_over_runs_here_with_the_time_that_it_lost),
         TEST(test_the_clock_of_a_guest_that_stood_still_is_not_moved),
+        TEST(test_a_takeover_has_long_time_where_the_guest_is_nowhere_else),
+        TEST(test_a_planned_takeover_soon_ends_and_the_other_host_goes_on),
         TEST(test_a_takeover_that_fails_is_told),
         TEST(test_a_takeover_that_cannot_begin_is_told_at_once),
     };

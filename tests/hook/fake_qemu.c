@@ -10,6 +10,7 @@
  *   refuse    the hook says no         cannot    ends at once, with the hook's word
  *   hangs-up  closes the monitor at system_reset
  *   no-load   ends when it is to load
+ *   late      loads late                  late-memory  fills the memory outside main RAM late
  *   no-mirror switches no mirror on       mute does not say whether it has
  */
 #include <errno.h>
@@ -28,6 +29,8 @@
 #include "hv-hooks/qemu/hook_shm.h"
 
 enum { FD_SHM = 60, FD_DEVSTATE, FD_KICK, FD_RAM }; /* as hv-hooks/qemu/qemu_process.h has them */
+
+#define LATE_US 300000 /* longer than one limit of the tests, shorter than the other */
 
 static struct hook_shm *shm;
 static const char *mode, *dir;
@@ -91,6 +94,8 @@ static void carry_out_request(void)
     must((int)read(FD_KICK, &count, sizeof count));
     if (shm->request_kind == HOOK_LIST_BLOCKS)
         list_blocks();
+    if (shm->request_kind == HOOK_LOAD_AUX && is("late-memory"))
+        usleep(LATE_US);
     memset(&shm->result, 0, sizeof shm->result);
     atomic_store(&shm->done_seq, atomic_load(&shm->request_seq));
 }
@@ -129,6 +134,8 @@ static void load(void)
     }
     while ((n = read(incoming, bytes, sizeof bytes)) > 0)
         total += (size_t)n;
+    if (is("late"))
+        usleep(LATE_US);
     printf("loaded %zu bytes\n", total);
     say("{\"event\": \"RESUME\"}");
     close(incoming);

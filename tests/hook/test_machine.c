@@ -22,6 +22,8 @@
 
 #define RAM_LEN   (1u << 20)
 #define STATE_LEN 300000u /* more than a socket holds */
+#define LONG_MS   30000   /* limits of takeovers: the fake is late by a time between them */
+#define SHORT_MS  100
 
 static const char *program; /* fake_qemu */
 static const char *hook;    /* a library that does nothing */
@@ -416,15 +418,28 @@ static void test_a_nic_that_is_not_there_is_an_error(void **state)
     assert_non_null(strstr(error->message, "NIC 2"));
 }
 
-static void take_over(void)
+static bool begin_takeover(unsigned limit_ms, GError **error)
 {
     static const uint8_t devstate[STATE_LEN];
     static const uint64_t used_len[] = {RAM_LEN};
-    const struct machine_image image = {
-        .devstate = devstate, .devstate_len = sizeof devstate, .used_len = used_len, .nblocks = 1};
-    assert_true(machine_take_over(machine, &image, NULL));
+    const struct machine_image image = {.devstate = devstate,
+                                        .devstate_len = sizeof devstate,
+                                        .used_len = used_len,
+                                        .nblocks = 1,
+                                        .limit_ms = limit_ms};
+    return machine_take_over(machine, &image, error);
+}
+
+static void take_over_within(unsigned limit_ms)
+{
+    assert_true(begin_takeover(limit_ms, NULL));
     assert_int_equal(heard.ntaken_over, 0);
     await(&heard.ntaken_over, 1);
+}
+
+static void take_over(void)
+{
+    take_over_within(LONG_MS);
 }
 
 static void test_a_takeover_gives_it_the_whole_state(void **state)
@@ -438,6 +453,41 @@ static void test_a_takeover_gives_it_the_whole_state(void **state)
     assert_true(heard.takeover.elapsed_us > 0);
     assert_int_equal(heard.nresumed, 1);
     await_printed("loaded " G_STRINGIFY(300000) " bytes");
+}
+
+static void test_a_machine_that_is_late_fails_after_the_limit(void **state)
+{
+    (void)state;
+    start_ready("late");
+    take_over_within(SHORT_MS);
+    assert_false(heard.takeover.ok);
+    assert_non_null(strstr(heard.words, "in time"));
+}
+
+static void test_a_machine_that_is_late_has_the_time_that_it_is_given(void **state)
+{
+    (void)state;
+    start_ready("late");
+    take_over();
+    assert_true(heard.takeover.ok);
+    assert_int_equal(heard.takeover.state, MACHINE_RUNS);
+}
+
+static void test_memory_that_is_filled_late_fails_after_the_limit(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    (void)state;
+    start_ready("late-memory");
+    assert_false(begin_takeover(SHORT_MS, &error));
+    assert_non_null(strstr(error->message, "did not answer for " G_STRINGIFY(SHORT_MS) " ms"));
+}
+
+static void test_memory_that_is_filled_late_has_the_time_that_it_is_given(void **state)
+{
+    (void)state;
+    start_ready("late-memory");
+    take_over();
+    assert_true(heard.takeover.ok);
 }
 
 static void test_a_machine_that_ends_in_a_takeover_fails_it(void **state)
@@ -455,8 +505,11 @@ static void test_a_takeover_with_other_memory_does_not_begin(void **state)
 {
     g_autoptr(GError) error = NULL;
     static const uint64_t used_len[] = {RAM_LEN, RAM_LEN};
-    const struct machine_image image = {
-        .devstate = (const uint8_t *)"", .devstate_len = 1, .used_len = used_len, .nblocks = 2};
+    const struct machine_image image = {.devstate = (const uint8_t *)"",
+                                        .devstate_len = 1,
+                                        .used_len = used_len,
+                                        .nblocks = 2,
+                                        .limit_ms = 5000};
     (void)state;
     start_ready("run");
     assert_false(machine_take_over(machine, &image, &error));
@@ -527,6 +580,10 @@ int main(int argc, char **argv)
         TEST(test_mirrors_are_no_trouble_of_a_machine_that_is_freed),
         TEST(test_a_nic_that_is_not_there_is_an_error),
         TEST(test_a_takeover_gives_it_the_whole_state),
+        TEST(test_a_machine_that_is_late_fails_after_the_limit),
+        TEST(test_a_machine_that_is_late_has_the_time_that_it_is_given),
+        TEST(test_memory_that_is_filled_late_fails_after_the_limit),
+        TEST(test_memory_that_is_filled_late_has_the_time_that_it_is_given),
         TEST(test_a_machine_that_ends_in_a_takeover_fails_it),
         TEST(test_a_takeover_with_other_memory_does_not_begin),
         TEST(test_a_trial_is_made_of_what_the_machine_has),

@@ -846,6 +846,7 @@ static void test_a_guest_that_the_peer_could_not_start_is_taken_back(void **stat
     feed(&secondary, (struct session_event){.type = SESSION_EVENT_HANDOVER, .term = TERM_FIRST, .epoch = 1});
     feed(&secondary, (struct session_event){.type = SESSION_EVENT_GRANT, .term = PEERS_TERM, .ok = true});
     assert_did(&secondary, SESSION_DO_PROMOTE);
+    assert_true(session_peer_takes_back(&secondary.session));
     feed(&secondary, (struct session_event){.type = SESSION_EVENT_PROMOTED, .term = PEERS_TERM});
     const struct session_action *goodbye = find(&secondary, SESSION_DO_SEND_GOODBYE);
     assert_non_null(goodbye);
