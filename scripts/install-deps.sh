@@ -18,8 +18,8 @@ packages=(
     busybox-static cpio kmod binutils procps xz-utils
     # tests of disks
     e2fsprogs fuse3
-    # the model checker
-    spin
+    # the model checker, and the look at the manual pages
+    spin groff-base
 )
 if [ "${1:-}" = --bench ]; then
     packages+=(perftest iperf3 fio)
@@ -28,7 +28,7 @@ if [ "${1:-}" = --real ]; then
     packages+=(debootstrap)
 fi
 if [ "${1:-}" = --ci ]; then
-    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev mold shellcheck git groff-base systemd)
+    packages+=(clang clang-format clang-tidy cppcheck libclang-rt-14-dev mold shellcheck git systemd)
 fi
 
 missing=()
