@@ -124,7 +124,8 @@ start_form() {
     start_daemon a
     rm -f "$work/serial"
     APPEND="$names us.blocks=$nblocks" guest_command
-    understudy a run --name web --peer 10.77.0.2 --wait-s 60 "${options[@]}" -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 ||
+    # shellcheck disable=SC2086 # RUN_OPTIONS is a list of words
+    understudy a run --name web --peer 10.77.0.2 --wait-s 60 ${RUN_OPTIONS:-} "${options[@]}" -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 ||
         fail "the VM could not be protected"
     await 90 "the guest to come up" guest_ready
 }
