@@ -152,6 +152,12 @@ give_up() {
     exit 1
 }
 
+say "== pairing: a code of host A, given to host B, makes the two trust each other"
+code=$(understudy a pair --invite) || give_up "host A makes no code"
+paired=$(understudy b pair 10.77.0.1 "$code") || give_up "the hosts cannot be paired"
+say "   host A: understudy pair --invite            $code"
+say "   host B: understudy pair 10.77.0.1 CODE      $paired"
+
 say "== protecting VM web on host A, host B stands by"
 mapfile -t line < <(qemu_line "$accel" "$work/serial.log")
 understudy a run --name web --peer 10.77.0.2 --epoch-ms "$epoch_ms" --wait-s 120 -- "${line[@]}" \

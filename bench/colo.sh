@@ -83,6 +83,7 @@ run_understudy() {
             sleep 0.05
         done
     done
+    hosts_pair "$prefix" "$BUILD/cli/understudy"
     hosts_exec "$prefix" a "$BUILD/cli/understudy" run --name colo --peer 10.77.0.2 --epoch-ms 20 --wait-s 30 -- "${guest[@]}" \
         -bios "$(image "$1")" -qmp "unix:$dir/user.sock,server=on,wait=off" >"$dir/run.log" 2>&1 || { cat "$dir/run.log" >&2; return 1; }
     sleep $((boot_s * 2))

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "common/words.h"
 #include "proto/framing.h"
 #include "proto/readable.h"
@@ -67,15 +68,15 @@ Understudy__Envelope *cli_ask(const Understudy__Envelope *request, unsigned time
     int fd = cli_connect(why);
     if (fd < 0)
         return NULL;
-    Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, &error);
+    Understudy__Envelope *answer = framing_call(STREAM_FD(fd), request, timeout_ms, &error);
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS_LIST &&
-        !status_answer_read_rest(fd, answer->status_list, timeout_ms, &error))
+        !status_answer_read_rest(STREAM_FD(fd), answer->status_list, timeout_ms, &error))
         g_clear_pointer(&answer, free_envelope);
     while (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PROGRESS) {
         envelope_make_readable(answer, WORDS_PATH_MAX);
         show_progress(answer->progress);
         understudy__envelope__free_unpacked(answer, NULL);
-        answer = framing_read(fd, timeout_ms, &error);
+        answer = framing_read(STREAM_FD(fd), timeout_ms, &error);
     }
     close(fd);
     if (!answer)
@@ -104,7 +105,7 @@ bool cli_call_each(const Understudy__Envelope *request, unsigned timeout_ms, cli
         return false;
     }
     bool more = true, ok = true;
-    Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, &error);
+    Understudy__Envelope *answer = framing_call(STREAM_FD(fd), request, timeout_ms, &error);
     for (unsigned i = 0; ok && more; i++) {
         more = false;
         if (answer)
@@ -119,7 +120,7 @@ bool cli_call_each(const Understudy__Envelope *request, unsigned timeout_ms, cli
                                     : "the daemon closed the connection");
         g_clear_pointer(&answer, free_envelope);
         if (ok && more)
-            answer = framing_read(fd, timeout_ms, &error);
+            answer = framing_read(STREAM_FD(fd), timeout_ms, &error);
     }
     close(fd);
     return ok;

@@ -89,5 +89,8 @@ int cmd_drain(int argc, char **argv);
 int cmd_undrain(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_key(int argc, char **argv);
+int cmd_trust(int argc, char **argv);
+int cmd_pair(int argc, char **argv);
 
 #endif

@@ -10,8 +10,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <gio/gio.h>
-
 #include "cli/cli.h"
 #include "common/words.h"
 #include "hv-hooks/line.h"
@@ -21,6 +19,7 @@
 /* A daemon starts programs for its answer, and looks at both hosts for that of the pair. */
 #define HOST_MS 60000
 #define PAIR_MS 60000
+#define PEER_MS (HOST_MS + 15000) /* this host's daemon also connects to the other one */
 
 static int failures;
 
@@ -123,26 +122,20 @@ static Understudy__Envelope *ask_local(char **why)
     return NULL;
 }
 
+/* Asks the peer's daemon by this host's, which has the key that the peer trusts. */
 static Understudy__Envelope *ask_peer(const char *peer)
 {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(GSocketClient) client = g_socket_client_new();
-    g_socket_client_set_timeout(client, 5);
-    g_autoptr(GSocketConnection) connection =
-        g_socket_client_connect_to_host(client, peer, 7070, NULL, &error);
-    if (!connection) {
-        say("peer", false, true, "%s: %s: start understudyd there, and open its port", peer, error->message);
-        return NULL;
-    }
+    g_autofree char *why = NULL;
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &host);
-    Understudy__Envelope *answer =
-        framing_call(g_socket_get_fd(g_socket_connection_get_socket(connection)), &request, HOST_MS, &error);
-    if (answer)
-        envelope_make_readable(answer, WORDS_MAX);
+    host.peer = (char *)peer;
+    Understudy__Envelope *answer = cli_ask(&request, PEER_MS, &why);
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST)
         return answer;
-    say("peer", false, true, "%s: %s", peer, error ? error->message : "the answer was not understood");
+    say("peer", false, true, "%s",
+        why                                                      ? why
+        : answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER ? answer->answer->message
+                                                                 : "its answer was not understood");
     if (answer)
         understudy__envelope__free_unpacked(answer, NULL);
     return NULL;

@@ -20,6 +20,8 @@
  *   pair.c      checks what the pair lacks for a VM: before it starts, before it moves, for doctor
  *   vm_watch.c  the same checks from time to time while VMs run, for status
  *   peer.c      calls of the peer's daemon; peer_standby.c: asks it for a standby
+ *   trust/      who may talk to this daemon: keys, trusted hosts, pairing, roles, TLS (trust/trust.h)
+ *   trust_requests.c  the commands about that, and a stranger's answer to an invitation
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H
 #define UNDERSTUDY_DAEMON_DAEMON_H
@@ -28,6 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/stream.h"
 #include "daemon/files/files.h"
 #include "proto/control.pb-c.h"
 
@@ -35,6 +38,8 @@
 #define DEFAULT_NICE -10
 
 struct line;
+struct door;
+struct trust;
 
 struct daemon_config {
     char *run_dir;
@@ -47,6 +52,9 @@ struct daemon_config {
     char *hook;        /* library */
     char *disk_plugin; /* nbdkit's */
     char *hooks_dir;   /* the administrator's programs */
+    char *etc_dir;     /* this host's key, and whom it trusts */
+    struct trust *trust;
+    const struct door *door; /* of the port for peers: that of trust, except in tests */
     char **qemu; /* patterns of the programs that a peer's command lines may name; NULL: the usual ones */
 };
 
@@ -95,34 +103,51 @@ bool peer_split(const char *text, char **host, uint16_t *port);
 /* Returns this daemon's random id (PEER_INSTANCE_LEN bytes), by which it notices that a peer's address is its
  * own. */
 const uint8_t *peer_own_instance(void);
-/* Connects to the peer's daemon. Returns the fd, which is the caller's, or -1 and error. */
-int peer_connect(const char *host, uint16_t port, GError **error);
-/* Sends one request to the peer's daemon and returns the answer (free with
- * understudy__envelope__free_unpacked), or NULL with a sentence that names the peer. */
+/* Sets the door that connections to peers go through. Once, before any other thread. */
+void peer_use_door(const struct door *door);
+/* Connects to the peer's daemon, and says nothing yet. Returns the fd, which is the caller's, or -1 and
+ * error. */
+int peer_connect_plain(const char *host, uint16_t port, GError **error);
+/* Connects to the peer's daemon, whose key must be trusted. Returns the stream (stream_close), or NULL and
+ * error. */
+struct stream *peer_connect(const char *host, uint16_t port, GError **error);
+/* Sends one request by a stream of peer_connect, if the peer may be asked that, and returns the answer (free
+ * with understudy__envelope__free_unpacked), or NULL with a sentence that names the peer. */
+Understudy__Envelope *peer_ask(struct stream *stream, const char *host, const Understudy__Envelope *request,
+                               unsigned timeout_ms, GError **error);
+/* Does both, and closes the connection. */
 Understudy__Envelope *peer_call(const char *host, uint16_t port, const Understudy__Envelope *request,
                                 unsigned timeout_ms, GError **error);
-/* Does the same, and sets *address to the numeric address at which the peer was reached (GLib string);
- * address may be NULL. */
+/* Where a peer was reached: the numeric address (GLib string), and its key. */
+struct peer_reached {
+    char *address;
+    bool has_key;
+    uint8_t key[STREAM_KEY_LEN];
+};
+/* Does the same, and sets *reached, which may be NULL. */
 Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Understudy__Envelope *request,
-                                   unsigned timeout_ms, char **address, GError **error);
+                                   unsigned timeout_ms, struct peer_reached *reached, GError **error);
 
 /* ---- peer_standby.c: any thread but the main one (blocks) ---- */
-/* Where a standby listens. address: the numeric address at which its daemon was reached (GLib string). */
+/* Where a standby listens, and at which address and by which key its daemon was reached. */
 struct peer_standby {
-    char *address;
+    struct peer_reached at;
     uint16_t data_port, udp_port;
 };
 /*
- * Asks the peer for a standby. False with the peer's own sentence. The caller frees standby->address, also
+ * Asks the peer for a standby. False with the peer's own sentence. The caller frees standby->at.address, also
  * after an error. Sets in protection what the peer decided: cpu_enforce and, if the standby is a new process,
  * standby_qemu (by protection_set_string).
  */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error);
 
-/* Tells the peer that its standby is not needed, because the primary could not be started. Best effort:
- * without this, the standby ends by itself. */
-void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection);
+/* Tells the peer that its standby is not needed, because the primary could not be started (without this, the
+ * standby ends by itself); in_use: because the primary gives it up. False and error: the peer was not
+ * reached.
+ */
+bool peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection, bool in_use,
+                 GError **error);
 
 /* ---- peer_line.c: any thread ---- */
 /*
@@ -185,20 +210,24 @@ void vm_forget(const char *name);
  * includes that it took too long: then the VM is stopped. */
 typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port,
                              void *opaque);
+/* Ends what runs here with the host of this key, which is not trusted any more: standbys are stopped. */
+void vms_end_of_peer(const uint8_t *peer_key);
 /*
- * Starts the replicator. peer_*: the other daemon. standby: where the other replicator listens; NULL: this
- * one waits for it. listening: called for a secondary; may be NULL. False with a sentence.
+ * Starts the replicator. peer_*: the other daemon; peer_key: its key (STREAM_KEY_LEN bytes), or NULL.
+ * standby: where the other replicator listens; NULL: this one waits for it. listening: called for a
+ * secondary; may be NULL. False with a sentence.
  */
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
-              uint16_t peer_daemon_port, const struct peer_standby *standby, vm_listening listening,
-              void *opaque, GError **error);
+              uint16_t peer_daemon_port, const uint8_t *peer_key, const struct peer_standby *standby,
+              vm_listening listening, void *opaque, GError **error);
 enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED, VM_ENDING /* refused, but perhaps not for long */ };
 /* Decides what to do with a request for a standby if the VM is known here already: reuse it (sets the ports),
  * or refuse it (sets *why, a GLib string). */
 enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
                                    uint16_t *udp_port, char **why);
-/* Stops a standby that waits for the primary with this token (16 bytes), and nothing else. */
-void vm_cancel_standby(const char *name, const uint8_t *token);
+/* Stops a standby that waits for the primary with this token (16 bytes), and nothing else; in_use: also one
+ * that follows that primary. */
+void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use);
 /* Orders a planned or a forced failover; does not wait for it. False with a sentence. */
 bool vm_failover(const char *name, bool force, GError **error);
 /* Stops the VM, or its standby here; does not wait for it. False with a sentence. */
@@ -217,9 +246,10 @@ struct vm_view {
     const char *name;
     const Understudy__Protection *protection;
     const char *peer_host;
-    uint16_t peer_port; /* of its daemon */
-    bool runs_here;     /* the guest runs on this host */
-    bool has_standby;   /* the peer stands by for it, or is about to */
+    uint16_t peer_port;      /* of its daemon */
+    bool runs_here;          /* the guest runs on this host */
+    bool has_standby;        /* the peer stands by for it, or is about to */
+    const uint8_t *peer_key; /* of its daemon; NULL: not known */
 };
 /* Calls each for every VM whose QEMU runs here. The view is valid during the call only. */
 void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque);
@@ -250,6 +280,21 @@ void drain_init(const struct daemon_config *config);
 bool drain_set(bool on, bool kept, GError **error);
 /* Returns whether this host is drained. Any thread. */
 bool drain_is_on(void);
+
+/* ---- trust_requests.c ---- */
+/*
+ * Serves key, trust, invite and join requests. Where a host is removed, leave is called with its key before
+ * that, and end afterwards. Any thread but the main one; blocks.
+ */
+struct trust_removal {
+    void (*leave)(const uint8_t *key);
+    void (*end)(const uint8_t *key);
+};
+void trust_request_serve(const struct daemon_config *config, struct stream *stream,
+                         const Understudy__Envelope *request, const struct trust_removal *removal);
+/* Answers a host that is not trusted here, or wants to be paired. Any thread; does not block. */
+void stranger_serve(const struct daemon_config *config, struct stream *stream, const char *address,
+                    const Understudy__Envelope *request);
 
 /* ---- server.c ---- */
 /* Opens both sockets and starts to accept. config must outlive the server. False and error. Main thread. */

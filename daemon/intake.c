@@ -9,24 +9,28 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/stream.h"
 #include "proto/answer.h"
 #include "proto/framing.h"
 
-#define LOG_EVERY_US (10 * G_USEC_PER_SEC)
+#define LOG_EVERY_US (60 * G_USEC_PER_SEC)
 #define PAUSE_MS     200 /* without descriptors, before the next try to accept */
 #define ANSWER_MS    100 /* for a refusal: it fits into any socket's buffer */
+
+enum stage { GREETING, KNOWN, NSTAGES };
 
 struct intake {
     int listen_fd;
     guint readable, resume;
     const struct intake_rules *rules;
-    GQueue waiting; /* of struct waiting, the oldest first */
-    gint *nserved;  /* g_atomic_rc_box */
+    GQueue waiting[NSTAGES]; /* of struct waiting, the oldest first */
+    gint *nserved;           /* g_atomic_rc_box */
     gint64 logged_us;
     unsigned unlogged;
 };
@@ -34,17 +38,20 @@ struct intake {
 struct waiting {
     struct intake *intake;
     GList link;
-    int fd;
-    guint readable, deadline;
+    struct stream *stream;
+    enum stage stage;
+    bool greeted; /* the handshake is done */
+    guint ready, deadline;
+    short watched; /* what `ready` waits for */
     char *address;
     GByteArray *bytes;
 };
 
 struct served {
-    int fd;
+    struct stream *stream;
     char *address;
     Understudy__Envelope *request;
-    void (*serve)(int fd, const char *address, const Understudy__Envelope *request);
+    void (*serve)(struct stream *stream, const char *address, const Understudy__Envelope *request);
     gint *nserved;
 };
 
@@ -64,27 +71,27 @@ static void log_seldom(struct intake *intake, const char *address, const char *w
     intake->unlogged = 0;
 }
 
-/* Takes the connection off the waiting list. Returns its descriptor, which the caller owns. */
-static int stop_waiting(struct waiting *waiting)
+/* Takes the connection off the waiting list. Returns its stream, which the caller owns. */
+static struct stream *stop_waiting(struct waiting *waiting)
 {
-    int fd = waiting->fd;
-    g_queue_unlink(&waiting->intake->waiting, &waiting->link);
-    g_clear_handle_id(&waiting->readable, g_source_remove);
+    struct stream *stream = waiting->stream;
+    g_queue_unlink(&waiting->intake->waiting[waiting->stage], &waiting->link);
+    g_clear_handle_id(&waiting->ready, g_source_remove);
     g_clear_handle_id(&waiting->deadline, g_source_remove);
     g_byte_array_unref(waiting->bytes);
     g_free(waiting->address);
     g_free(waiting);
-    return fd;
+    return stream;
 }
 
 static void drop(struct waiting *waiting, const char *why)
 {
     if (why)
         log_seldom(waiting->intake, waiting->address, why);
-    close(stop_waiting(waiting));
+    stream_close(stop_waiting(waiting));
 }
 
-/* Frees everything but the descriptor. */
+/* Frees everything but the stream. */
 static void served_free(struct served *served)
 {
     understudy__envelope__free_unpacked(served->request, NULL);
@@ -97,32 +104,39 @@ static void served_free(struct served *served)
 static gpointer serve(gpointer opaque)
 {
     struct served *served = opaque;
-    served->serve(served->fd, served->address, served->request);
-    close(served->fd);
+    served->serve(served->stream, served->address, served->request);
+    stream_close(served->stream);
     served_free(served);
     return NULL;
 }
 
-static void refuse(int fd, const char *message)
+static void refuse(struct stream *stream, const char *message)
 {
-    answer_write(fd, false, message, ANSWER_MS);
-    close(fd);
+    answer_write(stream, false, message, ANSWER_MS);
+    stream_close(stream);
 }
 
 static void begin_serving(struct waiting *waiting, Understudy__Envelope *request)
 {
     struct intake *intake = waiting->intake;
     g_autofree char *address = g_strdup(waiting->address);
-    int fd = stop_waiting(waiting);
+    bool known = waiting->stage == KNOWN;
+    struct stream *stream = stop_waiting(waiting);
+    if (!known) {
+        intake->rules->serve_stranger(stream, address, request);
+        understudy__envelope__free_unpacked(request, NULL);
+        stream_close(stream);
+        return;
+    }
     if (g_atomic_int_get(intake->nserved) >= (gint)intake->rules->max_served) {
         log_seldom(intake, address, "too many requests are being served");
-        refuse(fd, "this understudyd serves too many requests at the moment: try again");
+        refuse(stream, "this understudyd serves too many requests at the moment: try again");
         understudy__envelope__free_unpacked(request, NULL);
         return;
     }
     g_autoptr(GError) error = NULL;
     struct served *served = g_new0(struct served, 1);
-    served->fd = fd;
+    served->stream = stream;
     served->address = g_steal_pointer(&address);
     served->request = request;
     served->serve = intake->rules->serve;
@@ -134,50 +148,114 @@ static void begin_serving(struct waiting *waiting, Understudy__Envelope *request
         return;
     }
     log_seldom(intake, served->address, error->message);
-    refuse(fd, "this understudyd can start no thread: try again, or raise its TasksMax=");
+    refuse(stream, "this understudyd can start no thread: try again, or raise its TasksMax=");
     served_free(served);
-}
-
-static gboolean on_readable(gint fd, GIOCondition condition, gpointer opaque)
-{
-    struct waiting *waiting = opaque;
-    Understudy__Envelope *request = NULL;
-    guint8 chunk[16384];
-    (void)condition;
-    gssize n = recv(fd, chunk, sizeof chunk, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return G_SOURCE_CONTINUE;
-    if (n > 0)
-        g_byte_array_append(waiting->bytes, chunk, (guint)n);
-    gssize used = n > 0 ? framing_parse(waiting->bytes->data, waiting->bytes->len, &request) : -EPIPE;
-    if (used == 0)
-        return G_SOURCE_CONTINUE;
-    waiting->readable = 0; /* removed by what this returns */
-    if (used > 0) {
-        begin_serving(waiting, request);
-        return G_SOURCE_REMOVE;
-    }
-    if (request)
-        understudy__envelope__free_unpacked(request, NULL);
-    /* A connection that closes without a request (a monitor that checks the port) is not logged. */
-    drop(waiting, n > 0 ? "the request was not understood" : NULL);
-    return G_SOURCE_REMOVE;
 }
 
 static gboolean on_deadline(gpointer opaque)
 {
     struct waiting *waiting = opaque;
     waiting->deadline = 0;
-    drop(waiting, "no whole request came in time");
+    drop(waiting, waiting->greeted ? "no whole request came in time" : "no handshake was made in time");
     return G_SOURCE_REMOVE;
 }
 
+static gboolean on_ready(gint fd, GIOCondition condition, gpointer opaque);
+
+/* Waits on the main loop until the stream can go on. */
+static void watch(struct waiting *waiting)
+{
+    short wants = waiting->stream->wants == POLLOUT ? POLLOUT : POLLIN;
+    if (waiting->ready && waiting->watched == wants)
+        return;
+    g_clear_handle_id(&waiting->ready, g_source_remove);
+    waiting->watched = wants;
+    waiting->ready =
+        g_unix_fd_add(waiting->stream->fd, wants == POLLOUT ? G_IO_OUT : G_IO_IN, on_ready, waiting);
+}
+
+static void make_room(struct intake *intake, enum stage stage);
+
+/* Puts the connection into this stage, with its deadline. */
+static void begin_stage(struct waiting *waiting, enum stage stage)
+{
+    const struct intake_rules *rules = waiting->intake->rules;
+    unsigned limit_ms = stage == GREETING && rules->handshake_ms ? rules->handshake_ms : rules->request_ms;
+    make_room(waiting->intake, stage);
+    waiting->stage = stage;
+    g_queue_push_tail_link(&waiting->intake->waiting[stage], &waiting->link);
+    g_clear_handle_id(&waiting->deadline, g_source_remove);
+    waiting->deadline = g_timeout_add(limit_ms, on_deadline, waiting);
+}
+
+/* Takes the handshake one step on. False: it goes on later, or the connection was dropped. */
+static bool greet(struct waiting *waiting)
+{
+    int status = stream_handshake(waiting->stream);
+    if (status == -EAGAIN) {
+        watch(waiting);
+        return false;
+    }
+    if (status < 0) {
+        /* A connection that closes without a word (a monitor that checks the port) is not logged. */
+        g_autofree char *why = g_strdup(waiting->stream->why ? waiting->stream->why : "its handshake failed");
+        drop(waiting, status == -EPIPE ? NULL : why);
+        return false;
+    }
+    waiting->greeted = true;
+    if (waiting->intake->rules->knows(waiting->stream)) {
+        g_queue_unlink(&waiting->intake->waiting[GREETING], &waiting->link);
+        begin_stage(waiting, KNOWN);
+    }
+    return true;
+}
+
+/* Reads what there is, until the request is whole. */
+static void take_request(struct waiting *waiting)
+{
+    for (;;) {
+        Understudy__Envelope *request = NULL;
+        guint8 chunk[16384];
+        ssize_t n = stream_read(waiting->stream, chunk, sizeof chunk);
+        if (n == -EAGAIN) {
+            watch(waiting);
+            return;
+        }
+        if (n > 0)
+            g_byte_array_append(waiting->bytes, chunk, (guint)n);
+        bool fits = waiting->stage == KNOWN || waiting->bytes->len <= INTAKE_STRANGER_LEN;
+        gssize used =
+            n > 0 && fits ? framing_parse(waiting->bytes->data, waiting->bytes->len, &request) : -EPIPE;
+        if (used > 0) {
+            begin_serving(waiting, request);
+            return;
+        }
+        if (request)
+            understudy__envelope__free_unpacked(request, NULL);
+        if (used < 0) {
+            /* A connection that closes without a request is not logged. */
+            drop(waiting, n > 0 ? "the request was not understood" : NULL);
+            return;
+        }
+    }
+}
+
+static gboolean on_ready(gint fd, GIOCondition condition, gpointer opaque)
+{
+    struct waiting *waiting = opaque;
+    (void)fd;
+    (void)condition;
+    if (waiting->greeted || greet(waiting))
+        take_request(waiting);
+    return G_SOURCE_CONTINUE; /* where the connection no longer waits, the source is gone already */
+}
+
 /* Finds the oldest waiting connection of the address that has the most of them. NULL: none waits. */
-static struct waiting *least_worthy(struct intake *intake)
+static struct waiting *least_worthy(struct intake *intake, enum stage stage)
 {
     struct waiting *found = NULL;
     unsigned most = 0;
-    for (GList *at = intake->waiting.head; at; at = at->next) {
+    for (GList *at = intake->waiting[stage].head; at; at = at->next) {
         struct waiting *candidate = at->data;
         unsigned n = 0;
         for (GList *other = at; other; other = other->next)
@@ -188,6 +266,16 @@ static struct waiting *least_worthy(struct intake *intake)
         }
     }
     return found;
+}
+
+static void make_room(struct intake *intake, enum stage stage)
+{
+    static const char *const words[NSTAGES] = {"too many connections wait that have not shown who they are",
+                                               "too many connections wait that have sent no request"};
+    const struct intake_rules *rules = intake->rules;
+    unsigned limit = stage == KNOWN && rules->max_known ? rules->max_known : rules->max_waiting;
+    if (intake->waiting[stage].length >= limit)
+        drop(least_worthy(intake, stage), words[stage]);
 }
 
 static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaque);
@@ -204,7 +292,9 @@ static gboolean on_resume(gpointer opaque)
  */
 static gboolean on_no_descriptor(struct intake *intake)
 {
-    struct waiting *victim = least_worthy(intake);
+    struct waiting *victim = least_worthy(intake, GREETING);
+    if (!victim)
+        victim = least_worthy(intake, KNOWN);
     if (victim)
         drop(victim, "this daemon has no descriptors left (ulimit -n)");
     else
@@ -228,17 +318,15 @@ static gboolean on_accept(gint listen_fd, GIOCondition condition, gpointer opaqu
         close(fd);
         return G_SOURCE_CONTINUE;
     }
-    if (intake->waiting.length >= rules->max_waiting)
-        drop(least_worthy(intake), "too many connections wait that have sent no request");
     struct waiting *waiting = g_new0(struct waiting, 1);
     waiting->intake = intake;
     waiting->link.data = waiting;
-    waiting->fd = fd;
     waiting->address = address_of_peer(fd);
+    waiting->stream = rules->open ? rules->open(fd) : stream_new_plain(fd);
+    waiting->greeted = !rules->open;
     waiting->bytes = g_byte_array_new();
-    waiting->readable = g_unix_fd_add(fd, G_IO_IN, on_readable, waiting);
-    waiting->deadline = g_timeout_add(rules->request_ms, on_deadline, waiting);
-    g_queue_push_tail_link(&intake->waiting, &waiting->link);
+    begin_stage(waiting, waiting->greeted ? KNOWN : GREETING);
+    watch(waiting);
     return G_SOURCE_CONTINUE;
 }
 
@@ -248,7 +336,8 @@ struct intake *intake_new(int listen_fd, const struct intake_rules *rules)
     intake->listen_fd = listen_fd;
     intake->rules = rules;
     intake->nserved = g_atomic_rc_box_new0(gint);
-    g_queue_init(&intake->waiting);
+    for (int stage = 0; stage < NSTAGES; stage++)
+        g_queue_init(&intake->waiting[stage]);
     /* A connection may be closed before it is accepted, and then accept must not wait for the next one. */
     g_unix_set_fd_nonblocking(listen_fd, TRUE, NULL);
     intake->readable = g_unix_fd_add(listen_fd, G_IO_IN, on_accept, intake);
@@ -259,8 +348,9 @@ void intake_free(struct intake *intake)
 {
     if (!intake)
         return;
-    while (intake->waiting.head)
-        drop(intake->waiting.head->data, NULL);
+    for (int stage = 0; stage < NSTAGES; stage++)
+        while (intake->waiting[stage].head)
+            drop(intake->waiting[stage].head->data, NULL);
     g_clear_handle_id(&intake->readable, g_source_remove);
     g_clear_handle_id(&intake->resume, g_source_remove);
     close(intake->listen_fd);

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/trust/trust.h"
 #include "proto/limits.h"
 
 #define LEAVE_MS   60000
@@ -101,7 +102,9 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         {"disk-plugin", 0, 0, G_OPTION_ARG_FILENAME, &config->disk_plugin, "The plugin for nbdkit", "FILE"},
         {"hook", 0, 0, G_OPTION_ARG_FILENAME, &config->hook, "The library loaded into QEMU", "FILE"},
         {"hooks-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->hooks_dir,
-         "Programs that are called at each event (default /etc/understudy/hooks.d)", "DIR"},
+         "Programs that are called at each event (default hooks.d in --etc-dir)", "DIR"},
+        {"etc-dir", 0, 0, G_OPTION_ARG_FILENAME, &config->etc_dir,
+         "This host's key, and the hosts that it trusts (default /etc/understudy)", "DIR"},
         {"qemu", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &config->qemu,
          "Programs that a peer's command lines may name (default /usr/bin/qemu-system-*; may be repeated)",
          "GLOB"},
@@ -149,8 +152,10 @@ static bool parse_options(int *argc, char ***argv, struct daemon_config *config,
         config->run_dir = g_strdup("/run/understudy");
     if (!config->state_dir)
         config->state_dir = g_strdup("/var/lib/understudy");
+    if (!config->etc_dir)
+        config->etc_dir = g_strdup("/etc/understudy");
     if (!config->hooks_dir)
-        config->hooks_dir = g_strdup("/etc/understudy/hooks.d");
+        config->hooks_dir = g_build_filename(config->etc_dir, "hooks.d", NULL);
     if (!config->disk_plugin)
         config->disk_plugin = find_part(UNDERSTUDY_LIBEXEC, "replicator", "nbdkit-understudy-plugin.so");
     if (!config->replicator)
@@ -167,6 +172,8 @@ static void log_start(const struct daemon_config *config)
               UNDERSTUDY_VERSION, config->run_dir,
               config->listen_address ? config->listen_address : "every address", config->port,
               config->state_dir);
+    g_autofree char *key = key_text(trust_own_key(config->trust));
+    g_message("this host's public key is %s; keys and trusted hosts are in %s", key, config->etc_dir);
     g_message("replicator %s, hook %s, disk plugin %s, niceness %d, hooks of events in %s",
               config->replicator, config->hook, config->disk_plugin, config->nice, config->hooks_dir);
 }
@@ -183,6 +190,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudyd: %s\n", error->message);
         return 2;
     }
+    config.trust = trust_open(config.etc_dir, &error);
+    if (!config.trust) {
+        fprintf(stderr, "understudyd: %s\n", error->message);
+        return 1;
+    }
+    config.door = trust_door(config.trust);
     if (g_mkdir_with_parents(config.run_dir, 0700) < 0 || !server_start(&config, &error)) {
         fprintf(stderr, "understudyd: %s\n", error ? error->message : "the run folder cannot be made");
         return 1;

@@ -6,8 +6,8 @@
  */
 #include <gio/gio.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/daemon.h"
 #include "daemon/network/network.h"
 #include "hv-hooks/line.h"
@@ -26,13 +26,12 @@ static GPtrArray *taps_of(const Understudy__Protection *protection)
 static struct network_findings *look(const GPtrArray *taps, enum network_moment moment, const char *host,
                                      uint16_t port, bool probe, GError **error)
 {
-    int fd = host ? peer_connect(host, port, error) : -1;
-    if (host && fd < 0)
+    struct stream *stream = host ? peer_connect(host, port, error) : NULL;
+    if (host && !stream)
         return NULL;
     struct network_findings *findings = network_check((Understudy__NetworkTap *const *)taps->pdata, taps->len,
-                                                      moment, fd, host, probe, error);
-    if (fd >= 0)
-        close(fd);
+                                                      moment, stream, host, probe, error);
+    stream_close(stream);
     return findings;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Whether both hosts' files are the same, for a VM (daemon.h). */
 #include <string.h>
-#include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/daemon.h"
 #include "hv-hooks/line.h"
 
@@ -35,12 +35,11 @@ GPtrArray *pair_files_agree(const GPtrArray *paths, const char *host, uint16_t p
     GPtrArray *facts = files_describe(paths, progress, error);
     if (!facts || facts->len == 0)
         return facts;
-    int fd = peer_connect(host, port, error);
-    bool same = fd >= 0 && files_ask_peer(fd, facts, host, progress, error);
-    if (fd >= 0 && !same)
+    struct stream *stream = peer_connect(host, port, error);
+    bool same = stream && files_ask_peer(stream, facts, host, progress, error);
+    if (stream && !same)
         g_prefix_error(error, "the peer %s refused: ", host);
-    if (fd >= 0)
-        close(fd);
+    stream_close(stream);
     if (!same)
         g_clear_pointer(&facts, g_ptr_array_unref);
     return facts;

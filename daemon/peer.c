@@ -6,13 +6,16 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/stream.h"
 #include "common/words.h"
 #include "daemon/daemon.h"
+#include "daemon/trust/door.h"
 #include "proto/framing.h"
 #include "proto/readable.h"
 #include "replicator/transport/tcp.h"
 
-#define CONNECT_MS 2000
+#define CONNECT_MS   2000
+#define HANDSHAKE_MS 5000
 
 bool peer_split(const char *text, char **host, uint16_t *port)
 {
@@ -25,30 +28,69 @@ bool peer_split(const char *text, char **host, uint16_t *port)
     return true;
 }
 
-int peer_connect(const char *host, uint16_t port, GError **error)
+static const struct door *door;
+
+void peer_use_door(const struct door *with)
+{
+    door = with;
+}
+
+int peer_connect_plain(const char *host, uint16_t port, GError **error)
 {
     char service[8];
     int fd = -1;
     g_snprintf(service, sizeof service, "%u", port);
-    if (transport_tcp_connect(host, service, CONNECT_MS, &fd, error) < 0)
+    if (transport_tcp_connect(host, service, CONNECT_MS, &fd, error) < 0) {
         g_prefix_error(error, "the peer's understudyd does not answer: is it running there? ");
+        return -1;
+    }
     return fd;
 }
 
-Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Understudy__Envelope *request,
-                                   unsigned timeout_ms, char **address, GError **error)
+struct stream *peer_connect(const char *host, uint16_t port, GError **error)
 {
-    int fd = peer_connect(host, port, error);
+    int fd = peer_connect_plain(host, port, error);
     if (fd < 0)
         return NULL;
-    Understudy__Envelope *answer = framing_call(fd, request, timeout_ms, error);
-    if (!answer)
+    struct stream *stream =
+        door->dial(door->opaque, fd, host, g_get_monotonic_time() + HANDSHAKE_MS * 1000, error);
+    if (!stream)
         g_prefix_error(error, "the peer %s: ", host);
-    else
+    return stream;
+}
+
+Understudy__Envelope *peer_ask(struct stream *stream, const char *host, const Understudy__Envelope *request,
+                               unsigned timeout_ms, GError **error)
+{
+    if (!door->may_be_asked(door->opaque, stream, request->body_case, error))
+        return NULL;
+    GError *cause = NULL;
+    Understudy__Envelope *answer = framing_call(stream, request, timeout_ms, &cause);
+    if (answer) {
         envelope_make_readable(answer, WORDS_MAX);
-    if (answer && address)
-        *address = address_of_peer(fd);
-    close(fd);
+        return answer;
+    }
+    /* Why the other end has refused this host comes with the first read. */
+    g_set_error(error, cause->domain, cause->code, "the peer %s: %s", host,
+                stream->why ? stream->why : cause->message);
+    g_error_free(cause);
+    return NULL;
+}
+
+Understudy__Envelope *peer_call_at(const char *host, uint16_t port, const Understudy__Envelope *request,
+                                   unsigned timeout_ms, struct peer_reached *reached, GError **error)
+{
+    struct stream *stream = peer_connect(host, port, error);
+    if (!stream)
+        return NULL;
+    Understudy__Envelope *answer = peer_ask(stream, host, request, timeout_ms, error);
+    if (answer && reached) {
+        reached->address = address_of_peer(stream->fd);
+        reached->has_key = stream->key != NULL;
+        if (stream->key)
+            memcpy(reached->key, stream->key, STREAM_KEY_LEN);
+    }
+    stream_close(stream);
     return answer;
 }
 

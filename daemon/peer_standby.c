@@ -49,15 +49,18 @@ static bool peer_is_fit(const char *host, uint16_t port, GError **error)
     return fit;
 }
 
-void peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection)
+bool peer_cancel(const char *host, uint16_t port, const Understudy__Protection *protection, bool in_use,
+                 GError **error)
 {
     Understudy__CancelStandby cancel = UNDERSTUDY__CANCEL_STANDBY__INIT;
     cancel.vm = protection->vm;
     cancel.token = protection->token;
+    cancel.in_use = in_use;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(CANCEL_STANDBY, cancel_standby, &cancel);
-    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, NULL);
+    Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
     if (answer)
         understudy__envelope__free_unpacked(answer, NULL);
+    return answer != NULL;
 }
 
 static bool read_ports(const Understudy__Prepared *prepared, const char *host, struct peer_standby *standby,
@@ -92,7 +95,7 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     prepare.seeds = (Understudy__DiskSeed **)seeds->pdata;
     prepare.n_seeds = seeds->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
-    Understudy__Envelope *answer = peer_call_at(host, port, &request, PREPARE_MS, &standby->address, error);
+    Understudy__Envelope *answer = peer_call_at(host, port, &request, PREPARE_MS, &standby->at, error);
     if (!answer)
         return false;
     bool prepared = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;

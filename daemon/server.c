@@ -5,8 +5,8 @@
  * what touches VMs is handed to the main thread and awaited; status is read from the RCU table without asking
  * anybody.
  *
- * The CLI's socket is for root and the daemon's own user. Peer daemons may ask for host facts and for a
- * standby, nothing else.
+ * The CLI's socket is for root and the daemon's own user. What a peer may ask, the door decides
+ * (trust/door.h) before anything is done with its request.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -20,12 +20,15 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/stream.h"
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/endings.h"
 #include "daemon/events.h"
 #include "daemon/intake.h"
 #include "daemon/network/network.h"
+#include "daemon/trust/door.h"
+#include "daemon/trust/roles.h"
 #include "hv-hooks/line.h"
 #include "proto/answer.h"
 #include "proto/epoch_wire.h"
@@ -36,11 +39,13 @@
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
 
-#define ANSWER_MS      10000
-#define TOKEN_LEN      16
-#define ENDING_MS      3000
-#define ENDING_POLL_MS 20
-#define WAIT_MAX_MS    86400000u
+#define ANSWER_MS        10000
+#define TOKEN_LEN        16
+#define REFUSED_EVERY_US (60 * G_USEC_PER_SEC)
+#define ENDING_MS        3000
+#define ENDING_POLL_MS   20
+#define WAIT_MAX_MS      86400000u
+#define THERE_MS         60000 /* for another host's answer, which starts programs for it */
 
 #define EVENTS_MESSAGE_LEN (FRAMING_MAX_LEN / 4)
 
@@ -48,7 +53,7 @@ static const struct daemon_config *config;
 static struct intake *from_cli, *from_peers;
 
 struct connection {
-    int fd;
+    struct stream *stream;
     const char *peer_host; /* of a peer: its address */
 };
 
@@ -73,8 +78,10 @@ struct job {
     Understudy__Protection *protection;
     const uint8_t *token;
     struct pick *pick;
+    struct charges *charges;
     const struct peer_standby *standby;
     const char *peer_host;
+    const uint8_t *peer_key; /* of the other daemon, or NULL */
     uint16_t peer_daemon_port, data_port, udp_port;
 };
 
@@ -214,8 +221,8 @@ static void on_listening(bool ok, const char *message, uint16_t data_port, uint1
 static void run_start(struct job *job)
 {
     GError *error = NULL;
-    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->standby,
-                  on_listening, job, &error)) {
+    if (!vm_start(job->role, job->protection, job->peer_host, job->peer_daemon_port, job->peer_key,
+                  job->standby, on_listening, job, &error)) {
         vm_forget(job->name);
         job_finish_error(job, false, error);
     }
@@ -236,7 +243,7 @@ static void run_claim_standby(struct job *job)
 
 static void run_cancel(struct job *job)
 {
-    vm_cancel_standby(job->name, job->token);
+    vm_cancel_standby(job->name, job->token, job->force);
     job_finish(job, true, "");
 }
 
@@ -244,7 +251,7 @@ static void run_cancel(struct job *job)
 
 static void answer(const struct connection *connection, bool ok, const char *message)
 {
-    answer_write(connection->fd, ok, message, ANSWER_MS);
+    answer_write(connection->stream, ok, message, ANSWER_MS);
 }
 
 /* Checks that the guest's files exist. False with a sentence. */
@@ -332,15 +339,16 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
         return false;
     }
     if (!peer_prepare(peer_host, peer_port, protection, config->port, &standby, progress, error)) {
-        g_free(standby.address);
+        g_free(standby.at.address);
         job_do(&job, run_forget, &message);
         return false;
     }
+    job.peer_key = standby.at.has_key ? standby.at.key : NULL;
     bool started = job_do(&job, run_start, &message);
-    g_free(standby.address);
+    g_free(standby.at.address);
     if (!started) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", message);
-        peer_cancel(peer_host, peer_port, protection);
+        peer_cancel(peer_host, peer_port, protection, false, NULL);
         return false;
     }
     return true;
@@ -350,7 +358,7 @@ static bool start_pair(Understudy__Protection *protection, const char *peer_host
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
     const struct connection *connection = opaque;
-    answer_write_progress(connection->fd, path, done, total, ANSWER_MS);
+    answer_write_progress(connection->stream, path, done, total, ANSWER_MS);
 }
 
 static bool do_run(const struct connection *connection, const Understudy__RunRequest *request, GError **error)
@@ -483,6 +491,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .protection = protection,
                       .role = UNDERSTUDY__ROLE__ROLE_SECONDARY,
                       .peer_host = connection->peer_host,
+                      .peer_key = connection->stream->key,
                       .peer_daemon_port = address_port_of(request->primary_daemon)};
     bool ok = job_do_patiently(&job, run_claim_standby, &message);
     if (ok && !job.reuse) {
@@ -513,7 +522,7 @@ static void serve_prepare(const struct connection *connection, const Understudy_
         return;
     }
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PREPARED, prepared, &prepared);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    framing_write(connection->stream, &envelope, ANSWER_MS, NULL);
 }
 
 static void serve_status(const struct connection *connection, const Understudy__StatusRequest *request)
@@ -531,7 +540,7 @@ static void serve_status(const struct connection *connection, const Understudy__
     list.endings = (Understudy__Ending **)ended->pdata;
     list.n_endings = ended->len;
     list.drained = drain_is_on();
-    status_answer_write(connection->fd, &list, ANSWER_MS, NULL);
+    status_answer_write(connection->stream, &list, ANSWER_MS, NULL);
     for (guint i = 0; i < all->len; i++)
         understudy__status__free_unpacked(g_ptr_array_index(all, i), NULL);
     for (guint i = 0; i < ended->len; i++)
@@ -554,7 +563,7 @@ static void serve_events(const struct connection *connection, const Understudy__
             list.n_events++;
         }
         list.more = at < all->len;
-    } while (framing_write(connection->fd, &envelope, ANSWER_MS, NULL) && list.more);
+    } while (framing_write(connection->stream, &envelope, ANSWER_MS, NULL) && list.more);
 }
 
 /* Says what doctor shows: starts QEMU, nbdkit and qemu-img, which takes seconds on a host that is busy. */
@@ -580,22 +589,48 @@ static void say_what_is_here(const struct connection *connection, Understudy__Ho
     host->disk_faults = disk_faults;
     host->n_disk_faults = g_strv_length(disk_faults);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, host);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    framing_write(connection->stream, &envelope, ANSWER_MS, NULL);
 }
 
-static void serve_host(const struct connection *connection, const Understudy__HostRequest *request)
+static void serve_own_host(const struct connection *connection, bool brief)
 {
     Understudy__Host host = UNDERSTUDY__HOST__INIT;
     host.version = (char *)UNDERSTUDY_VERSION;
     host.wire_version = WIRE_VERSION;
     host.instance.data = (uint8_t *)peer_own_instance();
     host.instance.len = PEER_INSTANCE_LEN;
-    if (!request->brief) {
+    if (!brief) {
         say_what_is_here(connection, &host);
         return;
     }
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &host);
-    framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+    framing_write(connection->stream, &envelope, ANSWER_MS, NULL);
+}
+
+/* Answers with the facts about this host, or, for a command, about another one. */
+static void serve_host(const struct connection *connection, const Understudy__HostRequest *request)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *host = NULL;
+    uint16_t port = 0;
+    Understudy__HostRequest body = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope question = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &body);
+    if (!request->peer[0]) {
+        serve_own_host(connection, request->brief);
+        return;
+    }
+    /* Nobody uses this host to look at a third one. */
+    if (connection->peer_host || !peer_split(request->peer, &host, &port)) {
+        answer(connection, false, "this is not HOST or HOST:PORT");
+        return;
+    }
+    Understudy__Envelope *said = peer_call(host, port, &question, THERE_MS, &error);
+    if (said)
+        framing_write(connection->stream, said, ANSWER_MS, NULL);
+    else
+        answer(connection, false, error->message);
+    if (said)
+        understudy__envelope__free_unpacked(said, NULL);
 }
 
 static bool wait_is_fit(uint32_t wait_ms, char **message)
@@ -609,7 +644,7 @@ static bool wait_is_fit(uint32_t wait_ms, char **message)
 static void serve_stop(const struct connection *connection, const Understudy__StopRequest *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {.name = request->vm, .client = connection->fd, .wait_ms = request->wait_ms};
+    struct job job = {.name = request->vm, .client = connection->stream->fd, .wait_ms = request->wait_ms};
     bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_stop, &message);
     answer(connection, ok, message);
 }
@@ -619,7 +654,7 @@ static void serve_power(const struct connection *connection, const Understudy__P
     g_autofree char *message = NULL;
     struct job job = {.name = request->vm,
                       .action = request->action,
-                      .client = connection->fd,
+                      .client = connection->stream->fd,
                       .wait_ms = request->wait_ms};
     bool ok = wait_is_fit(request->wait_ms, &message) && job_do(&job, run_power, &message);
     answer(connection, ok, message);
@@ -637,7 +672,7 @@ static void serve_simple(const struct connection *connection, const char *name, 
 static void serve_cancel(const struct connection *connection, const Understudy__CancelStandby *request)
 {
     g_autofree char *message = NULL;
-    struct job job = {.name = request->vm, .token = request->token.data};
+    struct job job = {.name = request->vm, .token = request->token.data, .force = request->in_use};
     bool ok = request->token.len == TOKEN_LEN && job_do(&job, run_cancel, &message);
     answer(connection, ok, ok ? message : "the request was not understood");
 }
@@ -721,7 +756,7 @@ static void serve_pair(const struct connection *connection, const Understudy__Pa
     Understudy__Findings *findings = pair_findings(request, pick.protections, &error);
     if (findings) {
         Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(FINDINGS, findings, findings);
-        framing_write(connection->fd, &envelope, ANSWER_MS, NULL);
+        framing_write(connection->stream, &envelope, ANSWER_MS, NULL);
         understudy__findings__free_unpacked(findings, NULL);
     } else {
         answer(connection, false, error->message);
@@ -730,21 +765,105 @@ static void serve_pair(const struct connection *connection, const Understudy__Pa
     g_free(pick.host);
 }
 
-/* Serves the requests that every client of the TCP port may make. */
+/* Serves what a host that is trusted for it has asked (trust/roles.h). */
 static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
 {
-    if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY)
+    switch (request->body_case) {
+    case UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY:
         serve_prepare(connection, request->prepare_standby);
-    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_CANCEL_STANDBY)
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_CANCEL_STANDBY:
         serve_cancel(connection, request->cancel_standby);
-    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST)
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST:
         serve_host(connection, request->host_request);
-    else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_FILES_REQUEST)
-        files_serve(connection->fd, request->files_request);
-    else if (request->body_case != UNDERSTUDY__ENVELOPE__BODY_NETWORK_REQUEST ||
-             !network_serve(connection->fd, request->network_request))
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_FILES_REQUEST:
+        files_serve(connection->stream, request->files_request);
+        break;
+    case UNDERSTUDY__ENVELOPE__BODY_NETWORK_REQUEST:
+        if (!network_serve(connection->stream, request->network_request))
+            answer(connection, false, "the request was not understood");
+        break;
+    default:
         answer(connection, false, "this request is not for peers");
+        break;
+    }
 }
+
+/* ---- a host that is removed ---- */
+
+/* The VMs that run here and have their standby on the host of one key. */
+struct charges {
+    const uint8_t *key;
+    GPtrArray *list; /* struct charge */
+};
+
+struct charge {
+    Understudy__Protection *protection;
+    char *host;
+    uint16_t port;
+};
+
+static void free_charge(gpointer opaque)
+{
+    struct charge *charge = opaque;
+    understudy__protection__free_unpacked(charge->protection, NULL);
+    g_free(charge->host);
+    g_free(charge);
+}
+
+static void add_charge(const struct vm_view *vm, void *opaque)
+{
+    const struct charges *charges = opaque;
+    if (!vm->runs_here || !vm->peer_host || !vm->peer_key ||
+        memcmp(vm->peer_key, charges->key, STREAM_KEY_LEN) != 0)
+        return;
+    struct charge *charge = g_new(struct charge, 1);
+    *charge = (struct charge){protection_copy(vm->protection), g_strdup(vm->peer_host), vm->peer_port};
+    g_ptr_array_add(charges->list, charge);
+}
+
+static void run_list_charges(struct job *job)
+{
+    vms_each(add_charge, job->charges);
+    job_finish(job, true, "");
+}
+
+/*
+ * Asks a host that is about to be removed to stop standing by, while it can still be asked: then the guest
+ * goes on here alone, and the other host does not take it over.
+ */
+static void leave_peer(const uint8_t *key)
+{
+    g_autofree char *message = NULL;
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(free_charge);
+    struct charges charges = {.key = key, .list = list};
+    struct job job = {.charges = &charges};
+    job_do(&job, run_list_charges, &message);
+    for (guint i = 0; i < list->len; i++) {
+        const struct charge *charge = g_ptr_array_index(list, i);
+        g_autoptr(GError) error = NULL;
+        if (!peer_cancel(charge->host, charge->port, charge->protection, true, &error))
+            g_warning("VM %s: its standby could not be told to stop: %s", charge->protection->vm,
+                      error->message);
+    }
+}
+
+static void run_peer_removed(struct job *job)
+{
+    vms_end_of_peer(job->peer_key);
+    job_finish(job, true, "");
+}
+
+static void end_peer(const uint8_t *key)
+{
+    g_autofree char *message = NULL;
+    struct job job = {.peer_key = key};
+    job_do(&job, run_peer_removed, &message);
+}
+
+static const struct trust_removal removal = {.leave = leave_peer, .end = end_peer};
 
 static void serve_cli(const struct connection *connection, const Understudy__Envelope *request)
 {
@@ -779,27 +898,84 @@ static void serve_cli(const struct connection *connection, const Understudy__Env
     case UNDERSTUDY__ENVELOPE__BODY_EVENTS_REQUEST:
         serve_events(connection, request->events_request);
         break;
+    case UNDERSTUDY__ENVELOPE__BODY_KEY_REQUEST:
+    case UNDERSTUDY__ENVELOPE__BODY_TRUST_REQUEST:
+    case UNDERSTUDY__ENVELOPE__BODY_INVITE_REQUEST:
+    case UNDERSTUDY__ENVELOPE__BODY_JOIN_REQUEST:
+        trust_request_serve(config, connection->stream, request, &removal);
+        break;
     default:
         answer(connection, false, "this daemon does not know the request: install one version of understudy");
         break;
     }
 }
 
-static void on_cli_request(int fd, const char *address, const Understudy__Envelope *request)
+static void on_cli_request(struct stream *stream, const char *address, const Understudy__Envelope *request)
 {
-    const struct connection connection = {.fd = fd};
+    const struct connection connection = {.stream = stream};
+    const struct request_rule *rule = request_rule(request->body_case);
     (void)address;
     vm_table_enter();
-    serve_cli(&connection, request);
+    if (rule && rule->is_command)
+        serve_cli(&connection, request);
+    else
+        answer(&connection, false,
+               "this daemon does not know the request: install one version of understudy");
     vm_table_leave();
 }
 
-static void on_peer_request(int fd, const char *address, const Understudy__Envelope *request)
+/* Logs a request that was refused, one in REFUSED_EVERY_US. */
+static void log_refused(const char *address, const char *why)
 {
-    const struct connection connection = {.fd = fd, .peer_host = address};
+    static GMutex mutex;
+    static gint64 logged_us;
+    static unsigned unlogged;
+    gint64 now_us = g_get_monotonic_time();
+    g_mutex_lock(&mutex);
+    bool now = !logged_us || now_us - logged_us >= REFUSED_EVERY_US;
+    unsigned before = unlogged;
+    unlogged = now ? 0 : unlogged + 1;
+    if (now)
+        logged_us = now_us;
+    g_mutex_unlock(&mutex);
+    g_autofree char *more = before ? g_strdup_printf(" (and %u more before it)", before) : g_strdup("");
+    if (now)
+        g_warning("a request of %s was refused: %s%s", address, why, more);
+}
+
+static void on_peer_request(struct stream *stream, const char *address, const Understudy__Envelope *request)
+{
+    const struct connection connection = {.stream = stream, .peer_host = address};
+    const struct door *door = config->door;
+    const struct request_rule *rule = request_rule(request->body_case);
+    g_autoptr(GError) error = NULL;
+    if (rule && rule->is_pairing) { /* a host that is trusted here, and does not trust this one (any more) */
+        stranger_serve(config, stream, address, request);
+        return;
+    }
+    if (!door->may_ask(door->opaque, stream, request->body_case, &error)) {
+        log_refused(address, error->message);
+        answer(&connection, false, error->message);
+        return;
+    }
     vm_table_enter();
     serve_peer(&connection, request);
     vm_table_leave();
+}
+
+static void on_stranger(struct stream *stream, const char *address, const Understudy__Envelope *request)
+{
+    stranger_serve(config, stream, address, request);
+}
+
+static struct stream *open_peer(int fd)
+{
+    return config->door->accept(config->door->opaque, fd);
+}
+
+static bool knows_peer(const struct stream *stream)
+{
+    return config->door->knows(config->door->opaque, stream);
 }
 
 /* ---- sockets ---- */
@@ -824,9 +1000,14 @@ static const struct intake_rules cli_rules = {
 static const struct intake_rules peer_rules = {
     .what = "the port for peers",
     .max_waiting = 32,
+    .max_known = 32,
     .max_served = 16,
+    .handshake_ms = 5000,
     .request_ms = 10000,
+    .open = open_peer,
+    .knows = knows_peer,
     .serve = on_peer_request,
+    .serve_stranger = on_stranger,
 };
 
 static int listen_unix(GError **error)
@@ -865,6 +1046,7 @@ bool server_start(const struct daemon_config *daemon_config, GError **error)
 {
     uint16_t port = daemon_config->port;
     config = daemon_config;
+    peer_use_door(config->door);
     int tcp_fd = transport_tcp_listen(config->listen_address, &port, error);
     if (tcp_fd < 0)
         return false;

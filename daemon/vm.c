@@ -22,6 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "common/words.h"
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
@@ -49,7 +50,9 @@ struct vm {
     Understudy__Protection *protection; /* owned */
     char *peer_host;
     uint16_t peer_daemon_port;
-    struct framing *framing; /* NULL: no replicator */
+    bool has_peer_key;
+    uint8_t peer_key[STREAM_KEY_LEN]; /* of the other daemon */
+    struct framing *framing;          /* NULL: no replicator */
     GSubprocess *process;
     Understudy__Role role;   /* as the replicator last said */
     Understudy__State state; /* UNKNOWN: it is being started, or its replicator has not said yet */
@@ -88,6 +91,13 @@ static bool is_being_started(const struct vm *vm)
 static const char *state_in_words(const struct vm *vm)
 {
     return state_name(is_being_started(vm) ? UNDERSTUDY__STATE__STATE_STARTING : vm->state);
+}
+
+static void set_peer_key(struct vm *vm, const uint8_t *key)
+{
+    vm->has_peer_key = key != NULL;
+    if (key)
+        memcpy(vm->peer_key, key, STREAM_KEY_LEN);
 }
 
 static void forget_qemu(struct vm *vm)
@@ -275,6 +285,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     vm->protection = protection_copy(start->protection);
     vm->peer_host = g_strdup(start->peer_name[0] ? start->peer_name : start->peer_host);
     vm->peer_daemon_port = (uint16_t)start->peer_daemon_port;
+    set_peer_key(vm, start->peer_key.len == STREAM_KEY_LEN ? start->peer_key.data : NULL);
     if (adopted->listening) {
         vm->data_port = (uint16_t)adopted->listening->data_port;
         vm->udp_port = (uint16_t)adopted->listening->udp_port;
@@ -588,10 +599,12 @@ static void fill_start(Understudy__Start *start, const struct vm *vm, char **arg
     start->disk_plugin = config->disk_plugin;
     start->listen_address = config->listen_address ? config->listen_address : (char *)"";
     start->peer_name = vm->peer_host;
-    start->peer_host = standby ? standby->address : vm->peer_host;
+    start->peer_host = standby ? standby->at.address : vm->peer_host;
     start->peer_data_port = standby ? standby->data_port : 0;
     start->peer_udp_port = standby ? standby->udp_port : 0;
     start->peer_daemon_port = vm->peer_daemon_port;
+    start->peer_key.data = (uint8_t *)vm->peer_key;
+    start->peer_key.len = vm->has_peer_key ? STREAM_KEY_LEN : 0;
     start->nice = config->nice;
 }
 
@@ -667,8 +680,8 @@ static bool build_trial(const struct line *line, const Understudy__Protection *p
 }
 
 bool vm_start(Understudy__Role role, Understudy__Protection *protection, const char *peer_host,
-              uint16_t peer_daemon_port, const struct peer_standby *standby, vm_listening listening,
-              void *opaque, GError **error)
+              uint16_t peer_daemon_port, const uint8_t *peer_key, const struct peer_standby *standby,
+              vm_listening listening, void *opaque, GError **error)
 {
     struct vm *vm = lookup(protection->vm);
     if (!vm || !vm->reserved)
@@ -686,6 +699,7 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
     vm->state_dir = g_build_filename(config->state_dir, protection->vm, NULL);
     vm->peer_host = g_strdup(peer_host);
     vm->peer_daemon_port = peer_daemon_port;
+    set_peer_key(vm, peer_key);
     vm->role = role;
     vm->term = protection->term;
     vm->accel = host_accel(line);
@@ -878,11 +892,31 @@ unsigned vms_count(void)
     return n;
 }
 
-void vm_cancel_standby(const char *name, const uint8_t *token)
+void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use)
 {
     struct vm *vm = lookup(name);
-    if (waits_for(vm, token))
+    bool follows = in_use && vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY &&
+                   vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
+                   wire_token_equal(vm->protection->token.data, token);
+    if (waits_for(vm, token) || follows)
         order_stop(vm);
+}
+
+void vms_end_of_peer(const uint8_t *peer_key)
+{
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, vms);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct vm *vm = value;
+        if (!vm->framing || !vm->has_peer_key || memcmp(vm->peer_key, peer_key, STREAM_KEY_LEN) != 0)
+            continue;
+        if (vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
+            g_message("VM %s: this host stops standing by, since %s is not trusted any more", vm->name,
+                      vm->peer_host ? vm->peer_host : "the other host");
+            order_stop(vm);
+        }
+    }
 }
 
 void vm_reset_figures(const char *name)
@@ -914,7 +948,7 @@ static void free_wish(gpointer opaque)
     struct wish *wish = opaque;
     g_free(wish->name);
     g_free(wish->host);
-    g_free(wish->standby.address);
+    g_free(wish->standby.at.address);
     understudy__protection__free_unpacked(wish->protection, NULL);
     g_free(wish);
 }
@@ -970,7 +1004,7 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
         return;
     protection_set_string(&vm->protection->standby_qemu, wish->protection->standby_qemu);
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
-    moved.host = wish->standby.address;
+    moved.host = wish->standby.at.address;
     moved.data_port = wish->standby.data_port;
     moved.udp_port = wish->standby.udp_port;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
@@ -1035,6 +1069,7 @@ void vms_each(void (*each)(const struct vm_view *vm, void *opaque), void *opaque
             .peer_port = vm->peer_daemon_port,
             .runs_here = primary,
             .has_standby = primary && !vm->alone_since_us,
+            .peer_key = vm->has_peer_key ? vm->peer_key : NULL,
         };
         if (vm->framing && vm->protection && vm->state != UNDERSTUDY__STATE__STATE_STARTING)
             each(&view, opaque);

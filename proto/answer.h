@@ -11,9 +11,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct stream;
+
 /* message: NULL is "". */
-gboolean answer_write(int fd, bool ok, const char *message, unsigned timeout_ms);
+gboolean answer_write(struct stream *stream, bool ok, const char *message, unsigned timeout_ms);
 /* done, total: bytes. */
-gboolean answer_write_progress(int fd, const char *what, uint64_t done, uint64_t total, unsigned timeout_ms);
+gboolean answer_write_progress(struct stream *stream, const char *what, uint64_t done, uint64_t total,
+                               unsigned timeout_ms);
 
 #endif

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "proto/wire_cost.h"
 
 #define HEAD_LEN    4u
@@ -204,18 +205,17 @@ void framing_send(struct framing *framing, const Understudy__Envelope *message)
         framing->writable = g_unix_fd_add(framing->fd, G_IO_OUT, on_writable, framing);
 }
 
-static bool send_blocking(int fd, GByteArray *out, gint64 until_us)
+static bool send_blocking(struct stream *stream, GByteArray *out, gint64 until_us)
 {
     while (out->len > 0) {
-        struct pollfd pfd = {.fd = fd, .events = POLLOUT};
-        gint64 left = until_us - g_get_monotonic_time();
-        if (left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0)
-            return false;
-        gssize n = send(fd, out->data, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return false;
+        gssize n = stream_write(stream, out->data, out->len);
         if (n > 0)
             g_byte_array_remove_range(out, 0, (guint)n);
+        if (n < 0 && n != -EAGAIN)
+            return false;
+        gint64 left = until_us - g_get_monotonic_time();
+        if (n < 0 && (left <= 0 || stream_wait(stream, 0, (int)(left / 1000) + 1) <= 0))
+            return false;
     }
     return true;
 }
@@ -223,7 +223,8 @@ static bool send_blocking(int fd, GByteArray *out, gint64 until_us)
 void framing_flush(struct framing *framing, unsigned timeout_ms)
 {
     if (!framing->failed)
-        send_blocking(framing->fd, framing->out, g_get_monotonic_time() + (gint64)timeout_ms * 1000);
+        send_blocking(STREAM_FD(framing->fd), framing->out,
+                      g_get_monotonic_time() + (gint64)timeout_ms * 1000);
 }
 
 /* The messages that carry QEMU's command line are the only ones that grow with what a user writes. */
@@ -250,19 +251,19 @@ gboolean framing_fits(const Understudy__Envelope *message, GError **error)
     return FALSE;
 }
 
-gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error)
+gboolean framing_write(struct stream *stream, const Understudy__Envelope *message, unsigned timeout_ms,
+                       GError **error)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     if (!framing_fits(message, error))
         return FALSE;
     append(bytes, message);
-    if (send_blocking(fd, bytes, g_get_monotonic_time() + (gint64)timeout_ms * 1000))
+    if (send_blocking(stream, bytes, g_get_monotonic_time() + (gint64)timeout_ms * 1000))
         return TRUE;
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the other side closed the connection");
     return FALSE;
 }
 
-/* More bytes into the array: 1, 0 at the end, -1 with error. */
 /* Bytes that the message at the beginning of what has come still lacks, so that the next one stays in the
  * socket. */
 static gsize missing(const GByteArray *bytes)
@@ -274,26 +275,29 @@ static gsize missing(const GByteArray *bytes)
     return sizeof len + (gsize)GUINT32_FROM_LE(len) - bytes->len;
 }
 
-static int read_more(int fd, GByteArray *bytes, gint64 until, unsigned timeout_ms, GError **error)
+/* Reads more bytes into the array: 1, 0 at the end, -1 with error. */
+static int read_more(struct stream *stream, GByteArray *bytes, gint64 until, unsigned timeout_ms,
+                     GError **error)
 {
     guint8 chunk[16384];
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    gint64 left = until - g_get_monotonic_time();
-    if (left <= 0 || poll(&pfd, 1, (int)(left / 1000) + 1) <= 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "no answer within %u ms", timeout_ms);
-        return -1;
+    gssize n;
+    while ((n = stream_read(stream, chunk, MIN(sizeof chunk, missing(bytes)))) == -EAGAIN) {
+        gint64 left = until - g_get_monotonic_time();
+        if (left <= 0 || stream_wait(stream, 0, (int)(left / 1000) + 1) <= 0) {
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "no answer within %u ms", timeout_ms);
+            return -1;
+        }
     }
-    gssize n = recv(fd, chunk, MIN(sizeof chunk, missing(bytes)), 0);
     if (n < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the connection broke: %s",
-                    g_strerror(errno));
+                    g_strerror((int)-n));
         return -1;
     }
     g_byte_array_append(bytes, chunk, (guint)n);
     return n > 0;
 }
 
-Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error)
+Understudy__Envelope *framing_read(struct stream *stream, unsigned timeout_ms, GError **error)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
@@ -308,7 +312,7 @@ Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error)
             g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "what came was not understood");
             return NULL;
         }
-        int more = read_more(fd, bytes, until, timeout_ms, error);
+        int more = read_more(stream, bytes, until, timeout_ms, error);
         if (more == 0 && bytes->len > 0)
             g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
                         "the connection broke in the middle");
@@ -317,13 +321,13 @@ Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error)
     }
 }
 
-Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms,
-                                   GError **error)
+Understudy__Envelope *framing_call(struct stream *stream, const Understudy__Envelope *request,
+                                   unsigned timeout_ms, GError **error)
 {
-    if (!framing_write(fd, request, timeout_ms, error))
+    if (!framing_write(stream, request, timeout_ms, error))
         return NULL;
     GError *cause = NULL;
-    Understudy__Envelope *answer = framing_read(fd, timeout_ms, &cause);
+    Understudy__Envelope *answer = framing_read(stream, timeout_ms, &cause);
     if (!answer && !cause)
         g_set_error(&cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, "the daemon closed the connection");
     if (cause)

@@ -25,6 +25,7 @@
 #define FRAMING_COST_BASE   (256u << 10)
 
 struct framing;
+struct stream;
 
 /* Called with each message, which is borrowed. The callback may free the framing. */
 typedef void (*framing_message)(struct framing *framing, const Understudy__Envelope *message, void *opaque);
@@ -42,23 +43,24 @@ void framing_send(struct framing *framing, const Understudy__Envelope *message);
 /* Sends what waits, for at most timeout_ms. Call it before an exit. */
 void framing_flush(struct framing *framing, unsigned timeout_ms);
 
-/* Sends a request on fd and waits for the answer (free with understudy__envelope__free_unpacked), for at most
- * timeout_ms. NULL and error. Blocks; for the CLI. */
-Understudy__Envelope *framing_call(int fd, const Understudy__Envelope *request, unsigned timeout_ms,
-                                   GError **error);
+/* Sends a request on the stream and waits for the answer (free with understudy__envelope__free_unpacked), for
+ * at most timeout_ms. NULL and error. Blocks; for the CLI. */
+Understudy__Envelope *framing_call(struct stream *stream, const Understudy__Envelope *request,
+                                   unsigned timeout_ms, GError **error);
 
 /*
- * Reads the next message from fd; what follows it stays in the socket. NULL and error; NULL without an error:
+ * Reads the next message from the stream; what follows it stays there. NULL and error; NULL without an error:
  * the peer closed the connection between two messages. timeout_ms limits the whole call. Blocks; for a thread
  * that serves one connection.
  */
-Understudy__Envelope *framing_read(int fd, unsigned timeout_ms, GError **error);
+Understudy__Envelope *framing_read(struct stream *stream, unsigned timeout_ms, GError **error);
 /* Whether a reader would accept the message. FALSE and an error with the limit and what to shorten. Any
  * thread. */
 gboolean framing_fits(const Understudy__Envelope *message, GError **error);
-/* Writes a message to fd, for at most timeout_ms. FALSE and error; a message that is longer than a reader
- * accepts is not sent. Blocks. */
-gboolean framing_write(int fd, const Understudy__Envelope *message, unsigned timeout_ms, GError **error);
+/* Writes a message to the stream, for at most timeout_ms. FALSE and error; a message that is longer than a
+ * reader accepts is not sent. Blocks. */
+gboolean framing_write(struct stream *stream, const Understudy__Envelope *message, unsigned timeout_ms,
+                       GError **error);
 
 /* Parses the envelope at the beginning of bytes. Returns the bytes used; 0: more bytes are needed; below 0:
  * the bytes are invalid. Pure. */

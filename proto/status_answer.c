@@ -15,12 +15,12 @@ static size_t entry_len(const ProtobufCMessage *entry)
     return protobuf_c_message_get_packed_size(entry) + ENTRY_HEAD_LEN;
 }
 
-static gboolean send_page(int fd, Understudy__StatusList *page, bool more, unsigned timeout_ms,
+static gboolean send_page(struct stream *stream, Understudy__StatusList *page, bool more, unsigned timeout_ms,
                           GError **error)
 {
     page->more = more;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, page);
-    return framing_write(fd, &envelope, timeout_ms, error);
+    return framing_write(stream, &envelope, timeout_ms, error);
 }
 
 /* Makes a short status that is sent instead of one that is too long. */
@@ -49,7 +49,8 @@ static void add(Understudy__StatusList *page, const struct entry *entry)
         page->endings[page->n_endings++] = entry->ending;
 }
 
-gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigned timeout_ms, GError **error)
+gboolean status_answer_write(struct stream *stream, const Understudy__StatusList *list, unsigned timeout_ms,
+                             GError **error)
 {
     size_t n = list->n_vms + list->n_endings, len = 0;
     g_autofree struct entry *entries = g_new0(struct entry, n + 1);
@@ -72,7 +73,7 @@ gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigne
             entry->len = entry_len(&entry->vm->base);
         }
         if (len + entry->len > ROOM_LEN) {
-            if (!send_page(fd, &page, true, timeout_ms, error))
+            if (!send_page(stream, &page, true, timeout_ms, error))
                 return FALSE;
             page.n_vms = page.n_endings = 0;
             len = 0;
@@ -80,7 +81,7 @@ gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigne
         add(&page, entry);
         len += entry->len;
     }
-    return send_page(fd, &page, false, timeout_ms, error);
+    return send_page(stream, &page, false, timeout_ms, error);
 }
 
 /* Appends the elements of `from` to `to` and returns the new array. The arrays are protobuf-c's, from malloc.
@@ -96,10 +97,12 @@ static void **join(void **to, size_t *nto, void **from, size_t *nfrom)
     return joined;
 }
 
-gboolean status_answer_read_rest(int fd, Understudy__StatusList *first, unsigned timeout_ms, GError **error)
+gboolean status_answer_read_rest(struct stream *stream, Understudy__StatusList *first, unsigned timeout_ms,
+                                 GError **error)
 {
     for (unsigned i = 1; first->more; i++) {
-        Understudy__Envelope *next = i < STATUS_ANSWER_MESSAGES ? framing_read(fd, timeout_ms, error) : NULL;
+        Understudy__Envelope *next =
+            i < STATUS_ANSWER_MESSAGES ? framing_read(stream, timeout_ms, error) : NULL;
         if (!next) {
             if (error && !*error)
                 g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the answer has no end");

@@ -17,12 +17,14 @@
  * Sends the list. If the status of one VM is longer than a message, only its name, role and state are sent,
  * with a sentence instead of its last error. timeout_ms limits each message. FALSE and error.
  */
-gboolean status_answer_write(int fd, const Understudy__StatusList *list, unsigned timeout_ms, GError **error);
+gboolean status_answer_write(struct stream *stream, const Understudy__StatusList *list, unsigned timeout_ms,
+                             GError **error);
 
 /*
  * Reads the messages that continue the list `first`, and appends them to it. timeout_ms limits each message.
  * FALSE and error: then first has only a part of the list. first stays the caller's.
  */
-gboolean status_answer_read_rest(int fd, Understudy__StatusList *first, unsigned timeout_ms, GError **error);
+gboolean status_answer_read_rest(struct stream *stream, Understudy__StatusList *first, unsigned timeout_ms,
+                                 GError **error);
 
 #endif

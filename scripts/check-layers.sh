@@ -35,8 +35,9 @@ may_include() {
     daemon/disk) echo "checkpoint/disk hv-hooks/line.h proto common" ;;
     daemon/files) echo "proto common" ;;
     daemon/network) echo "hv-hooks/line.h proto common" ;;
+    daemon/trust) echo "proto common" ;;
     daemon)
-        echo "daemon/disk daemon/files daemon/network hv-hooks/line.h checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
+        echo "daemon/disk daemon/files daemon/network daemon/trust hv-hooks/line.h checkpoint/disk failover heartbeat replicator/transport/tcp.h" \
             "replicator/transport/transport.h replicator/transport/rdma/limits.h proto common" ;;
     cli) echo "hv-hooks/line.h proto common" ;;
     *) return 1 ;;

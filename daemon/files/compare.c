@@ -94,20 +94,20 @@ bool files_are_the_same(Understudy__FileFact *const *facts, size_t n, const stru
 
 static void tell_progress(const char *path, uint64_t done, uint64_t total, void *opaque)
 {
-    const int *fd = opaque;
-    answer_write_progress(*fd, path, done, total, WRITE_MS);
+    struct stream *stream = opaque;
+    answer_write_progress(stream, path, done, total, WRITE_MS);
 }
 
-void files_serve(int fd, const Understudy__FilesRequest *request)
+void files_serve(struct stream *stream, const Understudy__FilesRequest *request)
 {
     g_autoptr(GError) error = NULL;
-    const struct files_progress progress = {.told = tell_progress, .opaque = &fd};
+    const struct files_progress progress = {.told = tell_progress, .opaque = stream};
     bool ok = files_are_the_same(request->files, request->n_files, &progress, &error);
-    answer_write(fd, ok, error ? error->message : NULL, WRITE_MS);
+    answer_write(stream, ok, error ? error->message : NULL, WRITE_MS);
 }
 
-bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const struct files_progress *progress,
-                    GError **error)
+bool files_ask_peer(struct stream *stream, const GPtrArray *facts, const char *peer,
+                    const struct files_progress *progress, GError **error)
 {
     g_autofree char *what = g_strdup_printf("the files on %s", peer);
     Understudy__FilesRequest body = UNDERSTUDY__FILES_REQUEST__INIT;
@@ -115,14 +115,14 @@ bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const stru
     body.n_files = facts->len;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(FILES_REQUEST, files_request, &body);
     gint64 until = g_get_monotonic_time() + (gint64)LONGEST_S * G_USEC_PER_SEC;
-    Understudy__Envelope *answer = framing_call(fd, &request, QUIET_MS, error);
+    Understudy__Envelope *answer = framing_call(stream, &request, QUIET_MS, error);
     while (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PROGRESS) {
         if (progress)
             progress->told(what, answer->progress->done, answer->progress->total, progress->opaque);
         understudy__envelope__free_unpacked(answer, NULL);
         GError *cause = NULL;
         bool late = g_get_monotonic_time() > until;
-        answer = late ? NULL : framing_read(fd, QUIET_MS, &cause);
+        answer = late ? NULL : framing_read(stream, QUIET_MS, &cause);
         if (late)
             refuse(error, "its files are not compared after %d s", LONGEST_S);
         else if (cause)

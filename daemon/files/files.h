@@ -19,6 +19,8 @@
 
 #include "proto/control.pb-c.h"
 
+struct stream;
+
 #define FILES_MAX        64u
 #define FILES_DIGEST_LEN 32u
 #define FILES_WHOLE_MAX  (4ull << 30)
@@ -52,11 +54,11 @@ GPtrArray *files_describe(const GPtrArray *paths, const struct files_progress *p
 /* Checks that this host has the same files. False with a sentence about the first that differs. */
 bool files_are_the_same(Understudy__FileFact *const *facts, size_t n, const struct files_progress *progress,
                         GError **error);
-/* Asks the peer's daemon over fd whether it has the same files. peer: its name, for progress. False and
- * error. */
-bool files_ask_peer(int fd, const GPtrArray *facts, const char *peer, const struct files_progress *progress,
-                    GError **error);
-/* Answers such a request on fd, on the peer's side. */
-void files_serve(int fd, const Understudy__FilesRequest *request);
+/* Asks the peer's daemon over the stream whether it has the same files. peer: its name, for progress. False
+ * and error. */
+bool files_ask_peer(struct stream *stream, const GPtrArray *facts, const char *peer,
+                    const struct files_progress *progress, GError **error);
+/* Answers such a request on the stream, on the peer's side. */
+void files_serve(struct stream *stream, const Understudy__FilesRequest *request);
 
 #endif

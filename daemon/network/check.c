@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/network/network.h"
 #include "proto/framing.h"
 
@@ -82,7 +83,7 @@ static bool open_listeners(const GPtrArray *ports, struct listener *listeners)
     return all;
 }
 
-static void answer_heard(int fd, struct listener *listeners, size_t n, const uint8_t *nonce)
+static void answer_heard(struct stream *stream, struct listener *listeners, size_t n, const uint8_t *nonce)
 {
     uint32_t heard[NETWORK_TAPS_MAX];
     listen_all(listeners, n, nonce);
@@ -92,10 +93,10 @@ static void answer_heard(int fd, struct listener *listeners, size_t n, const uin
     body.frame_len = heard;
     body.n_frame_len = n;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(NETWORK_HEARD, network_heard, &body);
-    framing_write(fd, &envelope, ANSWER_MS, NULL);
+    framing_write(stream, &envelope, ANSWER_MS, NULL);
 }
 
-bool network_serve(int fd, const Understudy__NetworkRequest *request)
+bool network_serve(struct stream *stream, const Understudy__NetworkRequest *request)
 {
     bool probe = request->nonce.len == NETWORK_NONCE_LEN;
     if (request->n_taps > NETWORK_TAPS_MAX || (request->nonce.len > 0 && !probe))
@@ -110,9 +111,9 @@ bool network_serve(int fd, const Understudy__NetworkRequest *request)
     body.n_ports = ports->len;
     body.listens = probe && open_listeners(ports, listeners);
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(NETWORK, network, &body);
-    bool told = framing_write(fd, &envelope, ANSWER_MS, NULL);
+    bool told = framing_write(stream, &envelope, ANSWER_MS, NULL);
     if (told && body.listens)
-        answer_heard(fd, listeners, ports->len, request->nonce.data);
+        answer_heard(stream, listeners, ports->len, request->nonce.data);
     for (guint i = 0; probe && i < ports->len; i++) {
         if (listeners[i].fd >= 0)
             close(listeners[i].fd);
@@ -134,8 +135,8 @@ static bool is_sane(const Understudy__Network *network, size_t n)
 }
 
 /* NULL and error. Free with free_unpacked. */
-static Understudy__Envelope *ask(int fd, Understudy__NetworkTap *const *taps, size_t n, const uint8_t *nonce,
-                                 const char *peer, GError **error)
+static Understudy__Envelope *ask(struct stream *stream, Understudy__NetworkTap *const *taps, size_t n,
+                                 const uint8_t *nonce, const char *peer, GError **error)
 {
     Understudy__NetworkRequest body = UNDERSTUDY__NETWORK_REQUEST__INIT;
     body.taps = (Understudy__NetworkTap **)taps;
@@ -143,7 +144,7 @@ static Understudy__Envelope *ask(int fd, Understudy__NetworkTap *const *taps, si
     body.nonce.data = (uint8_t *)nonce;
     body.nonce.len = nonce ? NETWORK_NONCE_LEN : 0;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(NETWORK_REQUEST, network_request, &body);
-    Understudy__Envelope *answer = framing_call(fd, &request, ANSWER_MS, error);
+    Understudy__Envelope *answer = framing_call(stream, &request, ANSWER_MS, error);
     if (answer && answer->body_case == UNDERSTUDY__ENVELOPE__BODY_NETWORK && is_sane(answer->network, n))
         return answer;
     if (answer) {
@@ -156,19 +157,20 @@ static Understudy__Envelope *ask(int fd, Understudy__NetworkTap *const *taps, si
 }
 
 /* Sends test frames until the peer answers. Returns its answer, or NULL. */
-static Understudy__Envelope *send_frames(int fd, const GPtrArray *here, const Understudy__Network *there,
-                                         const int *sockets, const uint8_t *nonce)
+static Understudy__Envelope *send_frames(struct stream *stream, const GPtrArray *here,
+                                         const Understudy__Network *there, const int *sockets,
+                                         const uint8_t *nonce)
 {
     gint64 until = g_get_monotonic_time() + (LISTEN_MS + ANSWER_MS) * 1000;
-    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    int came;
     do {
         for (guint i = 0; i < here->len; i++) {
             const Understudy__NetworkPort *port = g_ptr_array_index(here, i);
             if (sockets[i] >= 0)
                 network_probe_send(sockets[i], port, there->ports[i], nonce, i, network_frame_len(port));
         }
-    } while (poll(&answer, 1, AGAIN_MS) == 0 && g_get_monotonic_time() < until);
-    return answer.revents ? framing_read(fd, ANSWER_MS, NULL) : NULL;
+    } while ((came = stream_wait(stream, POLLIN, AGAIN_MS)) == 0 && g_get_monotonic_time() < until);
+    return came > 0 ? framing_read(stream, ANSWER_MS, NULL) : NULL;
 }
 
 static void judge_frames(Understudy__NetworkTap *const *taps, const GPtrArray *here,
@@ -195,8 +197,8 @@ static void judge_frames(Understudy__NetworkTap *const *taps, const GPtrArray *h
 }
 
 static void probe_all(Understudy__NetworkTap *const *taps, const GPtrArray *here,
-                      const Understudy__Network *there, int fd, const uint8_t *nonce, const char *peer,
-                      struct network_findings *findings)
+                      const Understudy__Network *there, struct stream *stream, const uint8_t *nonce,
+                      const char *peer, struct network_findings *findings)
 {
     int sockets[NETWORK_TAPS_MAX];
     for (guint i = 0; i < here->len; i++) {
@@ -204,7 +206,7 @@ static void probe_all(Understudy__NetworkTap *const *taps, const GPtrArray *here
         bool can = there->listens && network_can_probe(port, there->ports[i]);
         sockets[i] = can ? network_probe_open(port->bridge) : -1;
     }
-    Understudy__Envelope *heard = there->listens ? send_frames(fd, here, there, sockets, nonce) : NULL;
+    Understudy__Envelope *heard = there->listens ? send_frames(stream, here, there, sockets, nonce) : NULL;
     judge_frames(taps, here, there, sockets, heard, peer, findings);
     if (heard)
         understudy__envelope__free_unpacked(heard, NULL);
@@ -232,8 +234,8 @@ static void judge_peer(Understudy__NetworkTap *const *taps, const GPtrArray *her
 }
 
 struct network_findings *network_check(Understudy__NetworkTap *const *taps, size_t n,
-                                       enum network_moment moment, int fd, const char *peer, bool probe,
-                                       GError **error)
+                                       enum network_moment moment, struct stream *stream, const char *peer,
+                                       bool probe, GError **error)
 {
     uint8_t nonce[NETWORK_NONCE_LEN];
     n = MIN(n, NETWORK_TAPS_MAX);
@@ -245,16 +247,16 @@ struct network_findings *network_check(Understudy__NetworkTap *const *taps, size
     struct network_findings *findings = network_findings_new();
     for (guint i = 0; i < here->len; i++)
         network_judge_host(taps[i], g_ptr_array_index(here, i), moment, NULL, findings);
-    if (fd < 0)
+    if (!stream)
         return findings;
-    Understudy__Envelope *answer = ask(fd, taps, n, probe ? nonce : NULL, peer, error);
+    Understudy__Envelope *answer = ask(stream, taps, n, probe ? nonce : NULL, peer, error);
     if (!answer) {
         network_findings_free(findings);
         return NULL;
     }
     judge_peer(taps, here, answer->network, moment, peer, findings);
     if (probe)
-        probe_all(taps, here, answer->network, fd, nonce, peer, findings);
+        probe_all(taps, here, answer->network, stream, nonce, peer, findings);
     understudy__envelope__free_unpacked(answer, NULL);
     return findings;
 }

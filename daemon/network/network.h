@@ -25,6 +25,7 @@
 #define NETWORK_NONCE_LEN 16u
 
 struct line;
+struct stream;
 
 /* ---- links.c ---- */
 /* Returns the tap devices of a command line, as an array that owns its NetworkTap *. */
@@ -85,14 +86,16 @@ void network_probe_fill(uint8_t *frame, uint32_t len, const uint8_t *to, const u
 
 /* ---- check.c ---- */
 /*
- * Checks these taps on both hosts. fd: a connection to the peer's daemon, or -1 to look at this host only.
- * Returns the findings (network_findings_free); NULL and error if the peer or the kernel does not answer.
+ * Checks these taps on both hosts. stream: a connection to the peer's daemon, or NULL to look at this host
+ * only. Returns the findings (network_findings_free); NULL and error if the peer or the kernel does not
+ * answer.
  */
 struct network_findings *network_check(Understudy__NetworkTap *const *taps, size_t n,
-                                       enum network_moment moment, int fd, const char *peer, bool probe,
-                                       GError **error);
-/* Answers such a request on fd, on the peer's side. False: the request is invalid, and nothing was answered.
+                                       enum network_moment moment, struct stream *stream, const char *peer,
+                                       bool probe, GError **error);
+/* Answers such a request on the stream, on the peer's side. False: the request is invalid, and nothing was
+ * answered.
  */
-bool network_serve(int fd, const Understudy__NetworkRequest *request);
+bool network_serve(struct stream *stream, const Understudy__NetworkRequest *request);
 
 #endif

@@ -111,6 +111,23 @@ try_wrong "--epoch-ms 0: give a number from 1 to 1000" --epoch-ms=0
 try_wrong "--seconds x: give a number" --epoch-ms=5 --seconds x
 try_wrong "unknown option --nonsense" --nonsense
 
+echo "-- keys, trust and pairing"
+wrong "pair: give --invite on one host" a pair
+wrong "pair: give --invite on one host" a pair --invite 10.77.0.2
+wrong "trust: give one of --list, --remove NAME, or NAME KEY" a trust
+wrong "trust: give one of --list, --remove NAME, or NAME KEY" a trust b
+wrong "trust: give one of --list, --remove NAME, or NAME KEY" a trust --list --remove b
+refused 1 "this is not the code, or it is misspelt" a pair 10.77.0.2 ABCD
+refused 1 "not paired with 10.77.0.2: it does not trust this host|the code is wrong" a pair 10.77.0.2 "$(understudy a pair --invite)"
+refused 1 "is not HOST or HOST:PORT" a pair "[" "$(understudy a pair --invite)"
+refused 1 "is not a key: 'understudy key' on that host" a trust c nonsense
+refused 1 "is no name for a host" a trust -- -c "$(understudy b key)"
+refused 1 "'captain' is not a role" a trust c "$(understudy b key)" --may captain
+refused 1 "this is the key of this host itself" a trust c "$(understudy a key)"
+refused 1 "the key belongs to host .* already" a trust c "$(understudy b key)"
+refused 1 "no host c is trusted" a trust --remove c
+says "^[^ ]+ +$(understudy b key | sed 's/[+]/[+]/g') standby,primary$" understudy a trust --list
+
 echo "-- command lines that cannot be protected"
 run_refused "-m" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -nodefaults -display none
 run_refused "vhost" --peer 10.77.0.2 -- "${vm[@]}" -netdev tap,id=n0,vhost=on
@@ -126,7 +143,7 @@ run_refused "-numa out" --peer 10.77.0.2 -- "${vm[@]}" -numa node
 run_refused "nosuchdevice" --peer 10.77.0.2 -- "${vm[@]}" -device nosuchdevice
 
 echo "-- peers that are not what they should be"
-run_refused "the peer 10.77.0.1 is this host itself" --peer 10.77.0.1 -- "${vm[@]}"
+run_refused "the peer 10.77.0.1: it is this host itself" --peer 10.77.0.1 -- "${vm[@]}"
 run_refused "10.77.0.99" --peer 10.77.0.99 -- "${vm[@]}"
 run_refused "10.77.0.2" --peer 10.77.0.2:9 -- "${vm[@]}"
 # These hosts have no RDMA device: it is said before a guest starts.
@@ -220,9 +237,12 @@ fi
 run_refused "wants 512 MiB, but only 292 MiB" --peer 10.77.0.2 -- qemu-system-x86_64 -accel tcg -m 512 -nodefaults -display none
 # A host whose understudy is of another age: Envelope{host: {version: "9.9.9", wire_version: 99}} after its length.
 printf '\014\000\000\000\212\001\011\012\0059.9.9\070\143' >"$work/old-host"
-hosts_exec "$prefix" b socat TCP-LISTEN:7074,fork,reuseaddr EXEC:"cat $work/old-host -" 2>/dev/null &
+stand_in() { hosts_exec "$prefix" b "$BUILD/tests/trust/understudy-test-peer" "$work/stand-in" "$@"; }
+stand_in serve 10.77.0.2 7074 "$work/old-host" &
 listening_as() { ip netns exec "$prefix-b" ss -tlnH | grep -q ":$1 "; }
 await 5 "a stranger" listening_as 7074
+run_refused "10.77.0.2: its key .* is not trusted on this host" --peer 10.77.0.2:7074 -- "${vm[@]}"
+understudy a trust stand-in "$(stand_in key)" --may standby || fail "a key cannot be trusted"
 run_refused "understudy 9.9.9 .link version 99., this host .*install one version" --peer 10.77.0.2:7074 -- "${vm[@]}"
 
 echo "-- a QEMU and a peer that try to steer the terminal, or to speak for doctor"
@@ -233,7 +253,7 @@ start_daemon b
 run_refused "strange words" --peer 10.77.0.2 -- "$work/loud-qemu" -accel tcg -m 64 -nodefaults -display none
 # Envelope{host: {version: "9\033[2J\377\nok    fake", wire_version: 99}}
 printf '\030\000\000\000\212\001\025\012\0219\033[2J\377\nok    fake\070\143' >"$work/loud-host"
-hosts_exec "$prefix" b socat TCP-LISTEN:7075,fork,reuseaddr EXEC:"cat $work/loud-host -" 2>/dev/null &
+stand_in serve 10.77.0.2 7075 "$work/loud-host" &
 await 5 "a stranger" listening_as 7075
 run_refused "understudy 9.* ok fake .link version 99." --peer 10.77.0.2:7075 -- "${vm[@]}"
 ! understudy a doctor --peer 10.77.0.2:7075 >"$work/doctor.txt" || fail "doctor is content with a stranger"

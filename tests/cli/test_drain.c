@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "proto/answer.h"
 #include "proto/framing.h"
 
@@ -60,7 +61,7 @@ static void say_status(int fd, bool is_here)
     vm.guest_here = true;
     list.vms = vms;
     list.n_vms = is_here;
-    assert_true(framing_write(fd, &envelope, WAIT_MS, NULL));
+    assert_true(framing_write(STREAM_FD(fd), &envelope, WAIT_MS, NULL));
 }
 
 /* The exit code. nlooks: that find the VM still here; then it is gone. *ndrained: orders that came. */
@@ -77,13 +78,13 @@ static int drain(const char *timeout_s, unsigned nlooks, unsigned *ndrained)
         if (g_poll(&ready, 1, 50) != 1)
             continue;
         int fd = accept(listener, NULL, NULL);
-        Understudy__Envelope *request = framing_read(fd, WAIT_MS, NULL);
+        Understudy__Envelope *request = framing_read(STREAM_FD(fd), WAIT_MS, NULL);
         assert_non_null(request);
         if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_STATUS_REQUEST)
             say_status(fd, n++ < nlooks);
         else if (request->body_case == UNDERSTUDY__ENVELOPE__BODY_DRAIN_REQUEST &&
                  !request->drain_request->off)
-            *ndrained += answer_write(fd, true, "", WAIT_MS);
+            *ndrained += answer_write(STREAM_FD(fd), true, "", WAIT_MS);
         understudy__envelope__free_unpacked(request, NULL);
         close(fd);
     }

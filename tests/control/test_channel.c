@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "proto/framing.h"
 #include "replicator/control/channel.h"
 
@@ -142,7 +143,7 @@ static void send_start(int fd, const char *vm_dir)
     start.protection = &protection;
     start.vm_dir = (char *)vm_dir;
     const Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
-    assert_true(framing_write(fd, &envelope, PATIENCE_MS, NULL));
+    assert_true(framing_write(STREAM_FD(fd), &envelope, PATIENCE_MS, NULL));
 }
 
 static void send_power(int fd, Understudy__PowerAction action)
@@ -150,7 +151,7 @@ static void send_power(int fd, Understudy__PowerAction action)
     Understudy__Power power = UNDERSTUDY__POWER__INIT;
     power.action = action;
     const Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(POWER, power, &power);
-    assert_true(framing_write(fd, &envelope, PATIENCE_MS, NULL));
+    assert_true(framing_write(STREAM_FD(fd), &envelope, PATIENCE_MS, NULL));
 }
 
 static void await(const unsigned *counter, unsigned n)
@@ -168,7 +169,7 @@ static Understudy__Envelope *receive(int fd)
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
     while (poll(&poll_fd, 1, 0) == 0 && g_get_monotonic_time() < until)
         g_main_context_iteration(NULL, FALSE);
-    Understudy__Envelope *message = framing_read(fd, PATIENCE_MS, NULL);
+    Understudy__Envelope *message = framing_read(STREAM_FD(fd), PATIENCE_MS, NULL);
     assert_non_null(message);
     return message;
 }
@@ -203,7 +204,7 @@ static void test_each_order_goes_to_its_own_function(void **state)
                                              UNDERSTUDY_ENVELOPE(STOP, stop, &stop)};
     send_start(world->daemon, world->vm_dir);
     for (size_t i = 0; i < G_N_ELEMENTS(messages); i++)
-        assert_true(framing_write(world->daemon, &messages[i], PATIENCE_MS, NULL));
+        assert_true(framing_write(STREAM_FD(world->daemon), &messages[i], PATIENCE_MS, NULL));
     send_power(world->daemon, UNDERSTUDY__POWER_ACTION__POWER_PAUSE);
     await(&world->npowers, 1);
     assert_int_equal(world->nstarts, 1);
@@ -328,7 +329,8 @@ static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void
     assert_int_equal(message->adopted->listening->data_port, 11);
     assert_int_equal(message->adopted->listening->udp_port, 12);
     release(message);
-    message = framing_read(world->daemon, PATIENCE_MS, NULL); /* and at once, in the same round, how it is */
+    message = framing_read(STREAM_FD(world->daemon), PATIENCE_MS,
+                           NULL); /* and at once, in the same round, how it is */
     assert_non_null(message);
     assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_STATUS);
     assert_int_equal(message->status->epochs, reports + 1);
@@ -357,11 +359,12 @@ static void test_the_last_word_follows_a_last_status_and_is_out_when_it_returns(
 {
     struct world *world = *state;
     channel_ended(world->channel, SESSION_END_FENCED, "the other host has it");
-    Understudy__Envelope *message = framing_read(world->daemon, PATIENCE_MS, NULL); /* no main loop runs */
+    Understudy__Envelope *message =
+        framing_read(STREAM_FD(world->daemon), PATIENCE_MS, NULL); /* no main loop runs */
     assert_non_null(message);
     assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_STATUS);
     release(message);
-    message = framing_read(world->daemon, PATIENCE_MS, NULL);
+    message = framing_read(STREAM_FD(world->daemon), PATIENCE_MS, NULL);
     assert_non_null(message);
     assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_ENDED);
     assert_string_equal(message->ended->reason, session_end_reason_name(SESSION_END_FENCED));

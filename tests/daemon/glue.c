@@ -20,10 +20,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/endings.h"
+#include "daemon/trust/trust.h"
 #include "proto/epoch_wire.h"
 #include "proto/term.h"
 #include "tests/daemon/entries.h"
+#include "tests/daemon/plain_door.h"
 #include "tests/fakevm/fake_line.h"
 
 #define PORT 7070
@@ -129,7 +132,11 @@ int glue_group_set_up(void **state)
                                          .hook = (char *)"hook",
                                          .disk_plugin = (char *)"plugin",
                                          .hooks_dir = glue_dir,
+                                         .door = &plain_door,
                                          .qemu = programs};
+    g_autofree char *etc = g_build_filename(top, "etc", NULL);
+    glue_config.trust = trust_open(etc, NULL);
+    assert_non_null(glue_config.trust);
     g_setenv("UNDERSTUDY_TEST_SOCKET", replicators_path, TRUE);
     drain_init(&glue_config); /* this thread reads the table from here on */
     return 0;
@@ -146,6 +153,7 @@ int glue_group_tear_down(void **state)
     g_free(replicators_path);
     g_free(programs[0]);
     g_free(glue_config.state_dir);
+    trust_free(glue_config.trust);
     g_free(glue_config.replicator);
     return 0;
 }
@@ -160,6 +168,7 @@ int glue_open_vms(void **state)
     glue_write("fakevm", "#!/bin/sh\nexit 1\n");
     assert_int_equal(g_chmod(programs[0], 0700), 0);
     serves = false;
+    peer_use_door(&plain_door);
     vms_init(&glue_config);
     return 0;
 }
@@ -230,7 +239,7 @@ static void await_readable(int fd, const char *what)
 void glue_say(int fd, const Understudy__Envelope *message)
 {
     g_autoptr(GError) error = NULL;
-    if (!framing_write(fd, message, GLUE_WAIT_MS, &error))
+    if (!framing_write(STREAM_FD(fd), message, GLUE_WAIT_MS, &error))
         fail_msg("%s", error->message);
 }
 
@@ -246,7 +255,7 @@ void glue_answer(int fd, bool ok, const char *text)
 Understudy__Envelope *glue_hear(int fd)
 {
     await_readable(fd, "a message, or the connection's end");
-    return framing_read(fd, GLUE_WAIT_MS, NULL);
+    return framing_read(STREAM_FD(fd), GLUE_WAIT_MS, NULL);
 }
 
 Understudy__Envelope *glue_hear_a(int fd, Understudy__Envelope__BodyCase kind)
@@ -433,13 +442,13 @@ bool glue_peer_is_silent(void)
     return glue_is_silent(peer_fd);
 }
 
-void glue_peer_is_well(void)
+void glue_peer_says_what_it_is(bool brief)
 {
     uint8_t instance[PEER_INSTANCE_LEN] = {0};
     Understudy__Host body = UNDERSTUDY__HOST__INIT;
     Understudy__Envelope *request;
     int fd = glue_peer_expect(UNDERSTUDY__ENVELOPE__BODY_HOST_REQUEST, &request);
-    assert_true(request->host_request->brief);
+    assert_int_equal(request->host_request->brief, brief);
     understudy__envelope__free_unpacked(request, NULL);
     body.wire_version = WIRE_VERSION;
     body.instance.data = instance;
@@ -447,6 +456,11 @@ void glue_peer_is_well(void)
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(HOST, host, &body);
     glue_say(fd, &envelope);
     close(fd);
+}
+
+void glue_peer_is_well(void)
+{
+    glue_peer_says_what_it_is(true);
 }
 
 void glue_say_prepared(int fd)

@@ -93,8 +93,9 @@ int glue_peer_call(Understudy__Envelope **request);
 int glue_peer_expect(Understudy__Envelope__BodyCase kind, Understudy__Envelope **request);
 /* Whether nobody calls the peer now. */
 bool glue_peer_is_silent(void);
-/* Answers the call for what the peer is, as a good one does. */
+/* Answers the call for what the peer is, as a good one does: that before a standby (brief), or another. */
 void glue_peer_is_well(void);
+void glue_peer_says_what_it_is(bool brief);
 void glue_say_prepared(int fd);
 
 /* ---- VMs ---- */

@@ -16,12 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/daemon.h"
 #include "daemon/task_thread.h"
 #include "heartbeat/packet.h"
 #include "hv-hooks/line.h"
 #include "proto/answer.h"
 #include "proto/framing.h"
+#include "tests/daemon/plain_door.h"
 
 /* ---- waiters ---- */
 
@@ -393,16 +395,17 @@ static void test_a_call_ends_when_its_time_is_over(void **state)
     Understudy__HostRequest body = UNDERSTUDY__HOST_REQUEST__INIT;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &body);
     g_autoptr(GError) error = NULL;
-    g_autofree char *reached = NULL;
+    struct peer_reached reached = {.address = NULL};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     (void)state;
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(listen(fd, 4), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
     uint16_t port = ntohs(address.sin_port);
+    peer_use_door(&plain_door);
     assert_null(peer_call_at("127.0.0.1", port, &request, 50, &reached, &error));
     assert_string_equal(error->message, "the peer 127.0.0.1: no answer within 50 ms");
-    assert_null(reached);
+    assert_null(reached.address);
     close(fd);
     g_clear_error(&error);
     assert_null(peer_call("127.0.0.1", port, &request, 50, &error));
@@ -442,9 +445,9 @@ static void test_a_peer_that_compares_files_without_end_is_given_up(void **state
         int ends[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
         for (int i = 0; i < (ends_well ? 11 : 30); i++)
-            assert_true(answer_write_progress(ends[1], "", 1, 2, 1000));
-        assert_true(answer_write(ends[1], true, NULL, 1000));
-        assert_int_equal(files_ask_peer(ends[0], facts, "b", &progress, &error), ends_well);
+            assert_true(answer_write_progress(STREAM_FD(ends[1]), "", 1, 2, 1000));
+        assert_true(answer_write(STREAM_FD(ends[1]), true, NULL, 1000));
+        assert_int_equal(files_ask_peer(STREAM_FD(ends[0]), facts, "b", &progress, &error), ends_well);
         if (!ends_well)
             assert_non_null(strstr(error->message, "not compared after 7200 s"));
         assert_true(n < 20);

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "proto/framing.h"
 #include "proto/status_answer.h"
 
@@ -65,7 +66,7 @@ static int set_up(void **state)
     daemon_pid = fork();
     if (daemon_pid == 0) {
         execl(daemon_program, daemon_program, "--run-dir", dir, "--state-dir", dir, "--listen", "127.0.0.1:0",
-              "--hooks-dir", dir, (char *)NULL);
+              "--hooks-dir", dir, "--etc-dir", dir, (char *)NULL);
         _exit(127);
     }
     return 0;
@@ -101,7 +102,7 @@ static void say_adopted(int fd, const char *name)
     start.peer_name = (char *)"peer";
     adopted.start = &start;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(ADOPTED, adopted, &adopted);
-    assert_true(framing_write(fd, &envelope, TIMEOUT_MS, NULL));
+    assert_true(framing_write(STREAM_FD(fd), &envelope, TIMEOUT_MS, NULL));
 }
 
 static void say_status(int fd)
@@ -122,7 +123,7 @@ static void say_status(int fd)
     status.disks = pointers;
     status.n_disks = NDISKS;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS, status, &status);
-    assert_true(framing_write(fd, &envelope, TIMEOUT_MS, NULL));
+    assert_true(framing_write(STREAM_FD(fd), &envelope, TIMEOUT_MS, NULL));
 }
 
 /* The command's output, or NULL if it failed. GLib string. */

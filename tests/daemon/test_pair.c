@@ -16,15 +16,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/daemon.h"
 #include "daemon/network/network.h"
 
 struct network_findings *__wrap_network_check(Understudy__NetworkTap *const *taps, size_t n,
-                                              enum network_moment moment, int fd, const char *peer,
-                                              bool probe, GError **error);
+                                              enum network_moment moment, struct stream *stream,
+                                              const char *peer, bool probe, GError **error);
 char **__wrap_network_bridged_taps(void);
-int __wrap_peer_connect(const char *host, uint16_t port, GError **error);
-bool __wrap_files_ask_peer(int fd, const GPtrArray *facts, const char *peer,
+struct stream *__wrap_peer_connect(const char *host, uint16_t port, GError **error);
+bool __wrap_files_ask_peer(struct stream *stream, const GPtrArray *facts, const char *peer,
                            const struct files_progress *progress, GError **error);
 
 /* What there is to be found. */
@@ -43,12 +44,12 @@ static void add(GPtrArray *list, const char *text)
 }
 
 struct network_findings *__wrap_network_check(Understudy__NetworkTap *const *taps, size_t n,
-                                              enum network_moment moment, int fd, const char *peer,
-                                              bool probe, GError **error)
+                                              enum network_moment moment, struct stream *stream,
+                                              const char *peer, bool probe, GError **error)
 {
     (void)error;
     assert_int_equal(n, 1);
-    assert_int_equal(fd >= 0, peer != NULL);
+    assert_int_equal(stream != NULL, peer != NULL);
     g_strlcpy(last_tap, taps[0]->ifname, sizeof last_tap);
     last_moment = moment;
     nchecks++;
@@ -67,22 +68,22 @@ char **__wrap_network_bridged_taps(void)
     return g_strdupv((char **)names);
 }
 
-int __wrap_peer_connect(const char *host, uint16_t port, GError **error)
+struct stream *__wrap_peer_connect(const char *host, uint16_t port, GError **error)
 {
     assert_string_equal(host, "b");
     assert_int_equal(port, 7070);
     nconnects++;
     if (peer_is_there)
-        return open("/dev/null", O_RDWR | O_CLOEXEC);
+        return stream_new_plain(open("/dev/null", O_RDWR | O_CLOEXEC));
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "nobody answers");
-    return -1;
+    return NULL;
 }
 
-bool __wrap_files_ask_peer(int fd, const GPtrArray *facts, const char *peer,
+bool __wrap_files_ask_peer(struct stream *stream, const GPtrArray *facts, const char *peer,
                            const struct files_progress *progress, GError **error)
 {
     (void)progress;
-    assert_true(fd >= 0);
+    assert_non_null(stream);
     assert_true(facts->len > 0);
     assert_string_equal(peer, "b");
     if (files_differ)

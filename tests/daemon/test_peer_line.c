@@ -19,7 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/stream.h"
 #include "daemon/daemon.h"
+#include "daemon/trust/roles.h"
+#include "daemon/trust/trust.h"
 #include "hv-hooks/line.h"
 #include "proto/framing.h"
 #include "replicator/transport/tcp.h"
@@ -28,8 +31,9 @@
 #define PORT       7070
 
 static const char *daemon_program;
-static char *dir;  /* with its links resolved */
-static char *host; /* an address of this process alone */
+static char *dir;                /* with its links resolved */
+static char *host;               /* an address of this process alone */
+static struct trust *peer_trust; /* as the daemon's peer */
 static pid_t daemon_pid;
 
 static char *in_dir(const char *name)
@@ -84,6 +88,7 @@ static int tear_down(void **state)
     g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
     free(dir);
     g_clear_pointer(&host, g_free);
+    g_clear_pointer(&peer_trust, trust_free);
     return 0;
 }
 
@@ -184,12 +189,39 @@ static void test_qemu_is_the_program_that_is_allowed_by_default(void **state)
 
 /* ---- the daemon ---- */
 
+/* The daemon and this program, which is its peer, trust each other. */
+static void let(struct trust *trust, const struct trust *other)
+{
+    struct trusted known = {.name = "other", .may = MAY_USUAL};
+    memcpy(known.key, trust_own_key(other), KEY_LEN);
+    assert_true(store_add(trust_store(trust), &known, NULL));
+}
+
 static void start_daemon(const char *qemu)
 {
+    g_autofree char *etc = in_dir("etc"), *own = in_dir("peer");
+    struct trust *daemon_trust = trust_open(etc, NULL);
+    peer_trust = trust_open(own, NULL);
+    assert_non_null(daemon_trust);
+    assert_non_null(peer_trust);
+    let(daemon_trust, peer_trust);
+    let(peer_trust, daemon_trust);
+    trust_free(daemon_trust);
     g_autofree char *listen = g_strdup_printf("%s:%u", host, PORT), *pattern = qemu ? with_dir(qemu) : NULL;
-    const char *argv[] = {daemon_program, "--run-dir", dir,        "--state-dir", dir,
-                          "--hooks-dir",  dir,         "--listen", listen,        pattern ? "--qemu" : NULL,
-                          pattern,        NULL};
+    const char *argv[] = {daemon_program,
+                          "--run-dir",
+                          dir,
+                          "--state-dir",
+                          dir,
+                          "--hooks-dir",
+                          dir,
+                          "--etc-dir",
+                          etc,
+                          "--listen",
+                          listen,
+                          pattern ? "--qemu" : NULL,
+                          pattern,
+                          NULL};
     daemon_pid = fork();
     if (daemon_pid == 0) {
         execv(daemon_program, (char *const *)argv);
@@ -236,10 +268,14 @@ static char *refusal_of(const char *words)
     prepare.protection = &protection;
     prepare.primary_daemon = (char *)"7070";
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PREPARE_STANDBY, prepare_standby, &prepare);
-    int fd = connect_to_daemon();
     g_autoptr(GError) error = NULL;
-    Understudy__Envelope *answer = framing_call(fd, &request, TIMEOUT_MS, &error);
-    close(fd);
+    const struct door *door = trust_door(peer_trust);
+    struct stream *stream = door->dial(door->opaque, connect_to_daemon(), host,
+                                       g_get_monotonic_time() + TIMEOUT_MS * 1000, &error);
+    if (!stream)
+        fail_msg("%s: %s", words, error->message);
+    Understudy__Envelope *answer = framing_call(stream, &request, TIMEOUT_MS, &error);
+    stream_close(stream);
     if (!answer)
         fail_msg("%s: %s", words, error->message);
     assert_int_equal(answer->body_case, UNDERSTUDY__ENVELOPE__BODY_ANSWER);

@@ -20,9 +20,11 @@
 #include "daemon/daemon.h"
 #include "daemon/disk/disk_setup.h"
 #include "daemon/events.h"
+#include "daemon/trust/trust.h"
 #include "proto/epoch_wire.h"
 #include "proto/term.h"
 #include "tests/daemon/glue.h"
+#include "tests/daemon/plain_door.h"
 
 #define PRIMARY   UNDERSTUDY__ROLE__ROLE_PRIMARY
 #define SECONDARY UNDERSTUDY__ROLE__ROLE_SECONDARY
@@ -998,6 +1000,134 @@ static void test_each_socket_serves_its_own_requests(void **state)
         glue_expect(glue_ask(&not_for_commands[i]), false, "does not know the request");
 }
 
+/* ---- trust ---- */
+
+static int ask_trust(Understudy__TrustAction action, const char *name, const char *key, const char *may)
+{
+    Understudy__TrustRequest trust = UNDERSTUDY__TRUST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(TRUST_REQUEST, trust_request, &trust);
+    trust.action = action;
+    trust.name = (char *)name;
+    trust.key = (char *)key;
+    trust.may = (char *)may;
+    return glue_ask(&request);
+}
+
+#define TRUST(x) UNDERSTUDY__TRUST_ACTION__TRUST_##x
+
+/* The list, as one text. GLib string. */
+static char *trust_list(void)
+{
+    GString *text = g_string_new(NULL);
+    Understudy__Envelope *answer = glue_answer_of(ask_trust(TRUST(LIST), "", "", ""));
+    assert_int_equal(answer->body_case, BODY(TRUST_LIST));
+    for (size_t i = 0; i < answer->trust_list->n_hosts; i++) {
+        const Understudy__TrustedHost *host = answer->trust_list->hosts[i];
+        g_string_append_printf(text, "%s %s %s;", host->name, host->key, host->may);
+    }
+    understudy__envelope__free_unpacked(answer, NULL);
+    return g_string_free(text, FALSE);
+}
+
+static void test_commands_show_the_key_and_change_the_list(void **state)
+{
+    Understudy__KeyRequest body = UNDERSTUDY__KEY_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(KEY_REQUEST, key_request, &body);
+    g_autofree char *own = key_text(trust_own_key(glue_config.trust)), *key = key_text(plain_door_key);
+    (void)state;
+    glue_expect(glue_ask(&request), true, own);
+    glue_expect(ask_trust(TRUST(ADD), "b", own, ""), false, "the key of this host itself");
+    glue_expect(ask_trust(TRUST(ADD), "b", "nonsense", ""), false, "is not a key");
+    glue_expect(ask_trust(TRUST(ADD), "-b", key, ""), false, "is no name for a host");
+    glue_expect(ask_trust(TRUST(ADD), "b", key, "captain"), false, "is not a role");
+    glue_expect(ask_trust(TRUST(ADD), "b", key, ""), true, "");
+    g_autofree char *list = trust_list(), *wanted = g_strdup_printf("b %s standby,primary;", key);
+    assert_string_equal(list, wanted);
+    glue_expect(ask_trust(TRUST(REMOVE), "c", "", ""), false, "no host c is trusted");
+    glue_expect(ask_trust(TRUST(REMOVE), "b", "", ""), true, "");
+    g_autofree char *empty = trust_list();
+    assert_string_equal(empty, "");
+}
+
+/* Its standby of a VM that runs here is told to stop while it can still be told; then its VMs' standbys here.
+ */
+static void test_a_host_that_is_removed_stands_by_no_longer(void **state)
+{
+    g_autofree char *key = key_text(plain_door_key);
+    Understudy__Envelope *cancel;
+    (void)state;
+    glue_expect(ask_trust(TRUST(ADD), "b", key, ""), true, "");
+    int web = run("web", STATE(PROTECTED)), db = stand_by("db", 2, STATE(STANDBY));
+    int client = ask_trust(TRUST(REMOVE), "b", "", "");
+    int call = glue_peer_expect(BODY(CANCEL_STANDBY), &cancel);
+    assert_string_equal(cancel->cancel_standby->vm, "web");
+    assert_true(cancel->cancel_standby->in_use);
+    assert_int_equal(cancel->cancel_standby->token.len, 16);
+    g_autofree char *still = trust_list();
+    assert_non_null(strstr(still, key));
+    assert_true(glue_is_silent(db));
+    glue_answer(call, true, "");
+    close(call);
+    glue_expect(client, true, "");
+    glue_skip(db, BODY(STOP));
+    assert_true(glue_is_silent(web));
+    g_autofree char *list = trust_list();
+    assert_string_equal(list, "");
+    understudy__envelope__free_unpacked(cancel, NULL);
+    end(web, "web");
+    end(db, "db");
+}
+
+static void test_a_standby_in_use_is_given_up_by_its_own_primary_alone(void **state)
+{
+    Understudy__CancelStandby cancel = UNDERSTUDY__CANCEL_STANDBY__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(CANCEL_STANDBY, cancel_standby, &cancel);
+    uint8_t token[16];
+    (void)state;
+    int db = stand_by("db", 2, STATE(STANDBY));
+    cancel.vm = (char *)"db";
+    cancel.token.data = token;
+    cancel.token.len = sizeof token;
+    for (int right = 0; right < 2; right++) {
+        memset(token, right ? 2 : 3, sizeof token);
+        for (int in_use = 0; in_use < 2; in_use++) {
+            cancel.in_use = in_use;
+            glue_expect(glue_ask_as_peer(&request), true, "");
+            if (right && in_use)
+                glue_skip(db, BODY(STOP));
+            else
+                assert_true(glue_is_silent(db));
+        }
+    }
+    end(db, "db");
+}
+
+static void test_facts_of_another_host_are_for_commands_alone(void **state)
+{
+    Understudy__HostRequest body = UNDERSTUDY__HOST_REQUEST__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(HOST_REQUEST, host_request, &body);
+    (void)state;
+    body.peer = (char *)glue_peer();
+    int client = glue_ask(&request);
+    glue_peer_says_what_it_is(false);
+    glue_skip(client, BODY(HOST));
+    close(client);
+    glue_expect(glue_ask_as_peer(&request), false, "this is not HOST");
+    assert_true(glue_peer_is_silent());
+}
+
+/* Somebody who has no code is not paired, also if the door knows the key. */
+static void test_a_peer_without_a_code_is_not_paired(void **state)
+{
+    Understudy__PairJoin join = UNDERSTUDY__PAIR_JOIN__INIT;
+    Understudy__Envelope request = UNDERSTUDY_ENVELOPE(PAIR_JOIN, pair_join, &join);
+    (void)state;
+    join.name = (char *)"b";
+    glue_expect(glue_ask_as_peer(&request), false, "");
+    g_autofree char *list = trust_list();
+    assert_string_equal(list, "");
+}
+
 static void test_what_is_no_message_ends_the_connection_and_nothing_else(void **state)
 {
     static const uint8_t bytes[][8] = {
@@ -1119,6 +1249,11 @@ int main(void)
         SERVED(test_a_drained_host_hands_over_what_it_can_and_takes_nothing),
         SERVED(test_a_drain_that_cannot_be_remembered_is_refused),
         SERVED(test_each_socket_serves_its_own_requests),
+        SERVED(test_commands_show_the_key_and_change_the_list),
+        SERVED(test_a_host_that_is_removed_stands_by_no_longer),
+        SERVED(test_a_standby_in_use_is_given_up_by_its_own_primary_alone),
+        SERVED(test_facts_of_another_host_are_for_commands_alone),
+        SERVED(test_a_peer_without_a_code_is_not_paired),
         SERVED(test_what_is_no_message_ends_the_connection_and_nothing_else),
         SERVED(test_what_concerns_vms_is_done_by_the_main_thread_alone),
         UNSERVED(test_a_daemon_that_runs_already_is_not_replaced),

@@ -40,7 +40,7 @@ bool __wrap_peer_prepare(const char *host, uint16_t port, Understudy__Protection
     asked = may_answer = false;
     g_cond_broadcast(&changed);
     g_mutex_unlock(&lock);
-    standby->address = g_strdup("127.0.0.1");
+    standby->at.address = g_strdup("127.0.0.1");
     standby->data_port = standby->udp_port = DATA_PORT;
     return true;
 }
@@ -108,10 +108,10 @@ static void start(const char *name)
     protection.n_qemu_argv = G_N_ELEMENTS(argv);
     protection.token.data = token;
     protection.token.len = sizeof token;
-    const struct peer_standby standby = {.address = (char *)"127.0.0.1", .data_port = 1, .udp_port = 1};
+    const struct peer_standby standby = {.at.address = (char *)"127.0.0.1", .data_port = 1, .udp_port = 1};
     assert_true(vm_reserve(name, NULL));
-    assert_true(
-        vm_start(UNDERSTUDY__ROLE__ROLE_PRIMARY, &protection, "peer", 7070, &standby, NULL, NULL, NULL));
+    assert_true(vm_start(UNDERSTUDY__ROLE__ROLE_PRIMARY, &protection, "peer", 7070, NULL, &standby, NULL,
+                         NULL, NULL));
 }
 
 static void await_asked(void)

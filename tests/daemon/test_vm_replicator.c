@@ -68,7 +68,8 @@ guint __wrap_g_timeout_add(guint interval_ms, GSourceFunc function, gpointer dat
     return timer;
 }
 
-static const struct peer_standby standby = {.address = (char *)"192.0.2.7", .data_port = 11, .udp_port = 12};
+static const struct peer_standby standby = {
+    .at.address = (char *)"192.0.2.7", .data_port = 11, .udp_port = 12};
 
 static uint8_t token = 1; /* of the run that start is of */
 
@@ -78,7 +79,7 @@ static int start(Understudy__Role role)
     g_autoptr(GError) error = NULL;
     memset(&listening, 0, sizeof listening);
     assert_true(vm_reserve("web", NULL));
-    if (!vm_start(role, glue_protection("web", token), "peer", 7071, role == PRIMARY ? &standby : NULL,
+    if (!vm_start(role, glue_protection("web", token), "peer", 7071, NULL, role == PRIMARY ? &standby : NULL,
                   on_listening, NULL, &error))
         fail_msg("%s", error->message);
     int fd = glue_replicator();
@@ -116,7 +117,7 @@ static void test_a_replicator_is_told_what_its_vm_is(void **state)
     (void)state;
     assert_true(vm_reserve("web", NULL));
     assert_true(
-        vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, &standby, on_listening, NULL, NULL));
+        vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, NULL, &standby, on_listening, NULL, NULL));
     assert_int_equal(glue_state("web"), STATE(STARTING));
     int fd = glue_replicator();
     Understudy__Envelope *message = glue_hear_a(fd, UNDERSTUDY__ENVELOPE__BODY_START);
@@ -164,8 +165,8 @@ static void test_a_replicator_that_cannot_be_run_is_a_sentence_and_leaves_nothin
     for (int i = 0; i < 3; i++) { /* glue_close counts the descriptors */
         g_autoptr(GError) error = NULL;
         assert_true(vm_reserve("web", NULL));
-        bool started =
-            vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, &standby, on_listening, NULL, &error);
+        bool started = vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, NULL, &standby,
+                                on_listening, NULL, &error);
         vm_forget("web");
         assert_false(started);
         assert_non_null(strstr(error->message, "/nowhere/replicator"));
@@ -186,7 +187,7 @@ static void test_an_order_too_long_for_the_replicator_is_a_sentence_and_starts_n
     protection->qemu_argv = argv;
     protection->n_qemu_argv = G_N_ELEMENTS(argv);
     assert_true(vm_reserve("web", NULL));
-    assert_false(vm_start(PRIMARY, protection, "peer", 7071, &standby, on_listening, NULL, &error));
+    assert_false(vm_start(PRIMARY, protection, "peer", 7071, NULL, &standby, on_listening, NULL, &error));
     assert_non_null(error);
     assert_non_null(strstr(error->message, "VM web: the request with QEMU's command line has 1"));
     assert_non_null(strstr(error->message, "1048576 are the limit: shorten the command line"));
@@ -237,8 +238,8 @@ static void test_a_run_folder_too_long_for_sockets_is_refused(void **state)
     (void)state;
     glue_config.run_dir = longer;
     assert_true(vm_reserve("web", NULL));
-    bool started =
-        vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, &standby, on_listening, NULL, &error);
+    bool started = vm_start(PRIMARY, glue_protection("web", 1), "peer", 7071, NULL, &standby, on_listening,
+                            NULL, &error);
     vm_forget("web");
     glue_config.run_dir = good;
     assert_false(started);
@@ -302,7 +303,7 @@ static void start_command(const char *command)
     glue_config.replicator = program;
     bool ok =
         vm_reserve("web", NULL) && vm_start(PRIMARY, glue_protection("web", 1), glue_config.listen_address,
-                                            glue_peer_port(), NULL, NULL, NULL, NULL);
+                                            glue_peer_port(), NULL, NULL, NULL, NULL, NULL);
     glue_config.replicator = g_steal_pointer(&as_ever);
     assert_true(ok);
 }
@@ -603,7 +604,7 @@ static void test_figures_begin_anew_for_one_vm_or_for_all(void **state)
     (void)state;
     int web = start_in(PRIMARY, STATE(PROTECTED));
     assert_true(vm_reserve("db", NULL));
-    assert_true(vm_start(PRIMARY, glue_protection("db", 2), "peer", 7071, &standby, NULL, NULL, NULL));
+    assert_true(vm_start(PRIMARY, glue_protection("db", 2), "peer", 7071, NULL, &standby, NULL, NULL, NULL));
     int db = glue_replicator();
     glue_skip(db, UNDERSTUDY__ENVELOPE__BODY_START);
     vm_reset_figures("db");
@@ -696,18 +697,49 @@ static void test_only_the_standby_of_that_token_is_cancelled(void **state)
     uint8_t its_own[16], other[16] = {0};
     (void)state;
     memset(its_own, 1, sizeof its_own);
-    vm_cancel_standby("nobody", its_own);
+    vm_cancel_standby("nobody", its_own, false);
     int fd = start_in(SECONDARY, STATE(LISTENING));
-    vm_cancel_standby("web", other);
+    vm_cancel_standby("web", other, true);
     assert_true(glue_is_silent(fd));
-    vm_cancel_standby("web", its_own);
+    vm_cancel_standby("web", its_own, false);
     glue_skip(fd, UNDERSTUDY__ENVELOPE__BODY_STOP);
     glue_say_status(fd, SECONDARY, STATE(FOLLOWING));
     glue_await_state("web", STATE(FOLLOWING));
-    vm_cancel_standby("web", its_own); /* it has its primary */
+    vm_cancel_standby("web", its_own, false); /* it has its primary */
+    vm_cancel_standby("web", other, true);
     assert_true(glue_is_silent(fd));
+    vm_cancel_standby("web", its_own, true); /* which gives it up */
+    glue_skip(fd, UNDERSTUDY__ENVELOPE__BODY_STOP);
     close(fd);
     glue_await_state("web", STATE(FAILED));
+}
+
+/* The key comes with the order to start, so that a later daemon knows it too (Start.peer_key). */
+static void test_a_standby_of_a_host_that_is_removed_stops(void **state)
+{
+    uint8_t key[STREAM_KEY_LEN] = {5}, other[STREAM_KEY_LEN] = {6};
+    (void)state;
+    for (int role = PRIMARY; role <= SECONDARY; role++) {
+        assert_true(vm_reserve("web", NULL));
+        assert_true(vm_start((Understudy__Role)role, glue_protection("web", 1), "peer", 7071, key,
+                             role == PRIMARY ? &standby : NULL, NULL, NULL, NULL));
+        int fd = glue_replicator();
+        Understudy__Envelope *start_order = glue_hear_a(fd, UNDERSTUDY__ENVELOPE__BODY_START);
+        assert_int_equal(start_order->start->peer_key.len, sizeof key);
+        assert_memory_equal(start_order->start->peer_key.data, key, sizeof key);
+        understudy__envelope__free_unpacked(start_order, NULL);
+        glue_say_status(fd, (Understudy__Role)role, role == PRIMARY ? STATE(PROTECTED) : STATE(STANDBY));
+        glue_await_state("web", role == PRIMARY ? STATE(PROTECTED) : STATE(STANDBY));
+        vms_end_of_peer(other);
+        assert_true(glue_is_silent(fd));
+        vms_end_of_peer(key);
+        if (role == PRIMARY)
+            assert_true(glue_is_silent(fd)); /* the guest goes on */
+        else
+            glue_skip(fd, UNDERSTUDY__ENVELOPE__BODY_STOP);
+        close(fd);
+        glue_await_state("web", STATE(FAILED));
+    }
 }
 
 static void fail_standby(const char *reason)
@@ -1111,6 +1143,7 @@ int main(void)
         WITH_VMS(test_a_standby_that_waits_is_used_again_by_its_own_run_alone),
         WITH_VMS(test_a_guest_that_runs_here_in_no_older_term_needs_no_standby_here),
         WITH_VMS(test_only_the_standby_of_that_token_is_cancelled),
+        WITH_VMS(test_a_standby_of_a_host_that_is_removed_stops),
         WITH_VMS(test_a_standby_that_failed_is_not_started_again_at_once),
         WITH_VMS(test_a_standby_that_dies_without_a_word_is_not_started_again_at_once),
         WITH_VMS(test_a_standby_that_fails_before_it_listens_is_not_started_again_at_once),

@@ -25,10 +25,10 @@
 /* It runs here, and its peer is the test's. Its replicator. */
 static int start(const char *vm, uint16_t peer_port)
 {
-    const struct peer_standby standby = {.address = (char *)"192.0.2.7", .data_port = 1, .udp_port = 1};
+    const struct peer_standby standby = {.at.address = (char *)"192.0.2.7", .data_port = 1, .udp_port = 1};
     assert_true(vm_reserve(vm, NULL));
-    assert_true(vm_start(PRIMARY, glue_protection(vm, 1), glue_config.listen_address, peer_port, &standby,
-                         NULL, NULL, NULL));
+    assert_true(vm_start(PRIMARY, glue_protection(vm, 1), glue_config.listen_address, peer_port, NULL,
+                         &standby, NULL, NULL, NULL));
     int fd = glue_replicator();
     glue_skip(fd, BODY(START));
     return fd;

@@ -86,6 +86,7 @@ start_daemon() {
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await $((30 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
+    ! hosts_serve "$prefix" || hosts_pair "$prefix" "$BUILD/cli/understudy" || fail "the hosts cannot be paired"
 }
 
 build_guest() {

@@ -41,7 +41,7 @@ done
 # options PROGRAM WORDS...: the long options that its help lists.
 options() { "$@" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u | grep -vxE -- '--help(-all|-gapplication)?'; }
 in_page() { grep -q -- "$2" <<<"$(sed 's/\\-/-/g' "$root/share/man/$1")" || fail "$1 does not have $2"; }
-for command in run status failover events doctor; do
+for command in run status failover events pair trust doctor; do
     for option in $(options "$root/bin/understudy" $command); do
         in_page man1/understudy.1 "$option"
         grep -q -- "$option\\b" "$root/share/bash-completion/completions/understudy" || fail "the completion of $command does not have $option"

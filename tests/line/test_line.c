@@ -257,7 +257,7 @@ static void test_a_standby_is_started_with_the_line_that_the_hypervisor_builds(v
     assert_string_equal(protection.disks[0]->format, "qcow2");
     assert_true(vm_reserve("web", NULL));
     assert_true(
-        vm_start(UNDERSTUDY__ROLE__ROLE_SECONDARY, &protection, "peer", 7070, NULL, NULL, NULL, NULL));
+        vm_start(UNDERSTUDY__ROLE__ROLE_SECONDARY, &protection, "peer", 7070, NULL, NULL, NULL, NULL, NULL));
     Understudy__Envelope *message = await_start();
     assert_int_equal(message->start->n_argv, g_strv_length(want));
     for (size_t i = 0; want[i]; i++)
@@ -288,7 +288,7 @@ static bool start_on_trial(const char *words, GError **error)
     assert_true(vm_reserve("web", NULL));
     protection.tried_for = (char *)"1";
     bool started =
-        vm_start(UNDERSTUDY__ROLE__ROLE_SECONDARY, &protection, "peer", 7070, NULL, NULL, NULL, error);
+        vm_start(UNDERSTUDY__ROLE__ROLE_SECONDARY, &protection, "peer", 7070, NULL, NULL, NULL, NULL, error);
     disks_clear(&protection);
     return started;
 }

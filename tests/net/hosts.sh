@@ -3,7 +3,8 @@
 #   hosts.sh up PREFIX | down PREFIX | exec PREFIX HOST COMMAND... | kill PREFIX HOST [quiet]
 # HOST is a, b or client. Addresses: a 10.77.0.1, b 10.77.0.2, client 10.77.0.100; the guest is expected at 10.77.0.10.
 # Hosts a and b have a bridge br0 with their uplink and a tap device tap0 for the guest, and a mount namespace of their own
-# with /run/understudy, /var/lib/understudy and, for disk images, /srv of their own, so that two daemons with default settings do not meet.
+# with /run/understudy, /var/lib/understudy, /etc/understudy and, for disk images, /srv of their own, so that two daemons with default
+# settings do not meet.
 # A second, direct link joins a (10.78.0.1) and b (10.78.0.2) for replication.
 
 hosts_netns() { echo "$1-$2"; }
@@ -49,18 +50,30 @@ hosts_exec() {
     shift 2
     # shellcheck disable=SC2016 # the inner shell expands these
     ip netns exec "$p-$h" unshare --mount --propagation private sh -c \
-        'mkdir -p /run/understudy /var/lib/understudy /srv && mount --bind "$0" /run/understudy &&
-         mount --bind "$1" /var/lib/understudy && mount --rbind "$2" /srv && shift 2 && exec "$@"' \
-        "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
+        'mkdir -p /run/understudy /var/lib/understudy /etc/understudy /srv && mount --bind "$0" /run/understudy &&
+         mount --bind "$1" /var/lib/understudy && mount --bind "$2" /etc/understudy && mount --rbind "$3" /srv && shift 3 && exec "$@"' \
+        "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_etc_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
 }
 
-# Where host h keeps /run/understudy, /var/lib/understudy and /srv, seen from outside.
+# Where host h keeps /run/understudy, /var/lib/understudy, /etc/understudy and /srv, seen from outside.
 hosts_run_dir() { hosts_dir "$1/$2"; }
 hosts_state_dir() { hosts_dir "$1/$2-state"; }
+hosts_etc_dir() { hosts_dir "$1/$2-etc"; }
 hosts_disk_dir() { hosts_dir "$1/$2-disks"; }
 hosts_dir() {
     mkdir -p "/run/us-$1"
     echo "/run/us-$1"
+}
+
+# Whether both daemons are there.
+hosts_serve() { [ -S "$(hosts_run_dir "$1" a)/control.sock" ] && [ -S "$(hosts_run_dir "$1" b)/control.sock" ]; }
+# Pairs hosts a and b, whose daemons are there, by the command UNDERSTUDY. Nothing to do if they trust each other already, or if the command is
+# from before there was pairing.
+hosts_pair() {
+    local p=$1 understudy=$2 code
+    [ ! -s "$(hosts_etc_dir "$p" a)/trust" ] || [ ! -s "$(hosts_etc_dir "$p" b)/trust" ] || return 0
+    "$understudy" help | grep -q '^  pair ' || return 0
+    code=$(hosts_exec "$p" a "$understudy" pair --invite) && hosts_exec "$p" b "$understudy" pair 10.77.0.1 "$code" >/dev/null
 }
 
 # The host dies: SIGKILL to everything in it; returns when nothing of it lives. "quiet": without a farewell. Its processes are stopped, so that

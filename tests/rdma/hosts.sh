@@ -29,9 +29,10 @@ hosts_exec() {
     shift 2
     # shellcheck disable=SC2016 # the inner shell expands these
     unshare --mount --propagation private sh -c \
-        'echo $$ >"$0/cgroup.procs" && mkdir -p /run/understudy /var/lib/understudy /srv && mount --bind "$1" /run/understudy &&
-         mount --bind "$2" /var/lib/understudy && mount --bind "$3" /srv && shift 3 && exec "$@"' \
-        "$(hosts_group "$p" "$h")" "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_disk_dir "$p" "$h")" "$@"
+        'echo $$ >"$0/cgroup.procs" && mkdir -p /run/understudy /var/lib/understudy /etc/understudy /srv && mount --bind "$1" /run/understudy &&
+         mount --bind "$2" /var/lib/understudy && mount --bind "$3" /etc/understudy && mount --bind "$4" /srv && shift 4 && exec "$@"' \
+        "$(hosts_group "$p" "$h")" "$(hosts_run_dir "$p" "$h")" "$(hosts_state_dir "$p" "$h")" "$(hosts_etc_dir "$p" "$h")" \
+        "$(hosts_disk_dir "$p" "$h")" "$@"
 }
 
 hosts_kill() {

@@ -13,6 +13,7 @@
 
 #include <glib.h>
 
+#include "common/stream.h"
 #include "proto/status_answer.h"
 
 #define TIMEOUT_MS 20000
@@ -25,7 +26,7 @@ struct writer {
 static gpointer write_list(gpointer opaque)
 {
     const struct writer *writer = opaque;
-    bool ok = status_answer_write(writer->fd, writer->list, TIMEOUT_MS, NULL);
+    bool ok = status_answer_write(STREAM_FD(writer->fd), writer->list, TIMEOUT_MS, NULL);
     close(writer->fd);
     return GINT_TO_POINTER(ok);
 }
@@ -76,10 +77,10 @@ static Understudy__Envelope *pass(const Understudy__StatusList *list)
     struct writer writer = {.fd = fds[0], .list = list};
     GThread *thread = g_thread_new("writer", write_list, &writer);
     g_autoptr(GError) error = NULL;
-    Understudy__Envelope *answer = framing_read(fds[1], TIMEOUT_MS, &error);
+    Understudy__Envelope *answer = framing_read(STREAM_FD(fds[1]), TIMEOUT_MS, &error);
     assert_non_null(answer);
     assert_int_equal(answer->body_case, UNDERSTUDY__ENVELOPE__BODY_STATUS_LIST);
-    assert_true(status_answer_read_rest(fds[1], answer->status_list, TIMEOUT_MS, &error));
+    assert_true(status_answer_read_rest(STREAM_FD(fds[1]), answer->status_list, TIMEOUT_MS, &error));
     assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
     close(fds[1]);
     return answer;
@@ -155,7 +156,7 @@ static gpointer write_without_end(gpointer opaque)
     Understudy__StatusList list = UNDERSTUDY__STATUS_LIST__INIT;
     list.more = true;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(STATUS_LIST, status_list, &list);
-    while (framing_write(fd, &envelope, TIMEOUT_MS, NULL))
+    while (framing_write(STREAM_FD(fd), &envelope, TIMEOUT_MS, NULL))
         continue;
     close(fd);
     return NULL;
@@ -168,9 +169,9 @@ static void test_an_answer_without_end_is_given_up(void **state)
     (void)state;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     GThread *thread = g_thread_new("writer", write_without_end, &fds[0]);
-    Understudy__Envelope *answer = framing_read(fds[1], TIMEOUT_MS, NULL);
+    Understudy__Envelope *answer = framing_read(STREAM_FD(fds[1]), TIMEOUT_MS, NULL);
     assert_non_null(answer);
-    assert_false(status_answer_read_rest(fds[1], answer->status_list, TIMEOUT_MS, &error));
+    assert_false(status_answer_read_rest(STREAM_FD(fds[1]), answer->status_list, TIMEOUT_MS, &error));
     assert_non_null(strstr(error->message, "no end"));
     understudy__envelope__free_unpacked(answer, NULL);
     close(fds[1]);
@@ -186,7 +187,7 @@ static void test_an_answer_that_breaks_off_is_an_error(void **state)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     list.more = true;
     close(fds[0]);
-    assert_false(status_answer_read_rest(fds[1], &list, TIMEOUT_MS, &error));
+    assert_false(status_answer_read_rest(STREAM_FD(fds[1]), &list, TIMEOUT_MS, &error));
     assert_non_null(error);
     close(fds[1]);
 }
@@ -202,8 +203,8 @@ static void test_something_else_in_the_place_of_a_page_is_refused(void **state)
     failover.force = true;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     list.more = true;
-    assert_true(framing_write(fds[0], &envelope, TIMEOUT_MS, NULL));
-    assert_false(status_answer_read_rest(fds[1], &list, TIMEOUT_MS, &error));
+    assert_true(framing_write(STREAM_FD(fds[0]), &envelope, TIMEOUT_MS, NULL));
+    assert_false(status_answer_read_rest(STREAM_FD(fds[1]), &list, TIMEOUT_MS, &error));
     assert_non_null(error);
     close(fds[0]);
     close(fds[1]);

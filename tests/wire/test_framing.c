@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "common/stream.h"
 #include "proto/framing.h"
 
 #define HEAD_LEN 4u
@@ -131,7 +132,7 @@ static void test_a_peer_that_breaks_off_in_the_middle_is_an_error_at_every_lengt
             assert_int_equal(write(fds[1], bytes, len), len);
         close(fds[1]);
         g_autoptr(GError) error = NULL;
-        Understudy__Envelope *out = framing_read(fds[0], 5000, &error);
+        Understudy__Envelope *out = framing_read(STREAM_FD(fds[0]), 5000, &error);
         assert_true((out != NULL) == (len == whole));
         /* Closed between two messages is good order, and no error. */
         assert_true((error != NULL) == (len != 0 && len != whole));
@@ -148,7 +149,7 @@ static void test_a_silent_peer_costs_no_more_than_the_time_given(void **state)
     pair(fds);
     g_autoptr(GError) error = NULL;
     gint64 since = g_get_monotonic_time();
-    assert_null(framing_read(fds[0], 30, &error));
+    assert_null(framing_read(STREAM_FD(fds[0]), 30, &error));
     assert_non_null(error);
     assert_true(g_get_monotonic_time() - since < 5000000);
     close(fds[0]);
@@ -166,7 +167,7 @@ static void test_a_peer_that_never_reads_ends_a_write(void **state)
     moved.host = name;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
     g_autoptr(GError) error = NULL;
-    assert_false(framing_write(fds[0], &envelope, 30, &error));
+    assert_false(framing_write(STREAM_FD(fds[0]), &envelope, 30, &error));
     assert_non_null(error);
     close(fds[0]);
     close(fds[1]);
@@ -185,7 +186,7 @@ static void test_a_request_that_is_too_long_says_the_limit_and_what_to_shorten(v
     run.n_argv = 1;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);
     g_autoptr(GError) error = NULL;
-    assert_false(framing_write(fds[0], &request, 1000, &error));
+    assert_false(framing_write(STREAM_FD(fds[0]), &request, 1000, &error));
     assert_true(g_error_matches(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE));
     assert_non_null(strstr(error->message, "1048576 are the limit: shorten the command line"));
     g_clear_error(&error);
