@@ -190,6 +190,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudyd: %s\n", error->message);
         return 2;
     }
+    trust_hide_process();
     config.trust = trust_open(config.etc_dir, &error);
     if (!config.trust) {
         fprintf(stderr, "understudyd: %s\n", error->message);

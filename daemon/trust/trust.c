@@ -188,8 +188,6 @@ struct trust *trust_open(const char *dir, GError **error)
         host_key_free(key);
         return NULL;
     }
-    /* No core file with the key in it, and no look into this process by others of its user. */
-    prctl(PR_SET_DUMPABLE, 0);
     struct trust *trust = g_new0(struct trust, 1);
     trust->key = key;
     trust->store = store;
@@ -202,6 +200,11 @@ struct trust *trust_open(const char *dir, GError **error)
                                 .may_ask = door_may_ask,
                                 .may_be_asked = door_may_be_asked};
     return trust;
+}
+
+void trust_hide_process(void)
+{
+    prctl(PR_SET_DUMPABLE, 0);
 }
 
 void trust_free(struct trust *trust)
