@@ -293,6 +293,30 @@ static void test_a_handshake_that_is_cut_anywhere_fails(void **state)
     assert_true(len > 300 && len < 2000);
 }
 
+/* A part of a record and the end come together: GnuTLS says GNUTLS_E_AGAIN to that, and nothing will wake its
+ * user again. */
+static void test_a_part_of_a_record_with_the_end_behind_it_is_a_cut(void **state)
+{
+    uint8_t bytes[256] = {22, 3, 1, 1, 0, 1, 0, 0, 0xfc, 3, 3};
+    (void)state;
+    for (size_t len = 1; len < 200; len += 3) {
+        tear_down(NULL);
+        set_up(NULL);
+        assert_int_equal(send(wire[SERVER], bytes, len, MSG_NOSIGNAL), len);
+        cut(SERVER);
+        assert_int_equal(stream_handshake(ends[SERVER]), -ECONNABORTED);
+    }
+    tear_down(NULL);
+    set_up(NULL);
+    connect_both();
+    say(CLIENT, "0123456789");
+    ssize_t n = recv(wire[CLIENT], bytes, sizeof bytes, MSG_DONTWAIT);
+    assert_true(n > 1);
+    assert_int_equal(send(wire[SERVER], bytes, (size_t)n - 1, MSG_NOSIGNAL), n - 1);
+    cut(SERVER);
+    assert_int_equal(stream_read(ends[SERVER], bytes, sizeof bytes), -ECONNABORTED);
+}
+
 /* Flips one bit of each byte that the client sends. The server may not come to the end, nor hear anything. */
 static void test_a_flipped_bit_anywhere_in_the_handshake_is_found(void **state)
 {
@@ -594,6 +618,7 @@ int main(void)
         TEST(test_an_end_in_order_is_an_end),
         TEST(test_a_connection_that_says_nothing_and_ends_is_no_fault),
         TEST(test_a_handshake_that_is_cut_anywhere_fails),
+        TEST(test_a_part_of_a_record_with_the_end_behind_it_is_a_cut),
         TEST(test_a_flipped_bit_anywhere_in_the_handshake_is_found),
         TEST(test_a_flipped_bit_in_a_message_is_found),
         TEST(test_a_record_that_is_sent_twice_is_found),
