@@ -301,5 +301,8 @@ void stranger_serve(const struct daemon_config *config, struct stream *stream, c
 bool server_start(const struct daemon_config *config, GError **error);
 /* Closes the sockets; requests that are being served go on. Main thread. */
 void server_stop(void);
+/* Logs a peer's request that was refused, at most once a minute, with the number of those that were not
+ * logged. Any thread. */
+void server_log_refused(const char *address, Understudy__Envelope__BodyCase request, const char *why);
 
 #endif

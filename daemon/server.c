@@ -924,12 +924,13 @@ static void on_cli_request(struct stream *stream, const char *address, const Und
     vm_table_leave();
 }
 
-/* Logs a request that was refused, one in REFUSED_EVERY_US. */
-static void log_refused(const char *address, const char *why)
+void server_log_refused(const char *address, Understudy__Envelope__BodyCase request, const char *why)
 {
     static GMutex mutex;
     static gint64 logged_us;
     static unsigned unlogged;
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field(&understudy__envelope__descriptor, (unsigned)request);
     gint64 now_us = g_get_monotonic_time();
     g_mutex_lock(&mutex);
     bool now = !logged_us || now_us - logged_us >= REFUSED_EVERY_US;
@@ -940,7 +941,8 @@ static void log_refused(const char *address, const char *why)
     g_mutex_unlock(&mutex);
     g_autofree char *more = before ? g_strdup_printf(" (and %u more before it)", before) : g_strdup("");
     if (now)
-        g_warning("a request of %s was refused: %s%s", address, why, more);
+        g_warning("a request of %s (%s) was refused: %s%s", address, field ? field->name : "unknown", why,
+                  more);
 }
 
 static void on_peer_request(struct stream *stream, const char *address, const Understudy__Envelope *request)
@@ -954,7 +956,7 @@ static void on_peer_request(struct stream *stream, const char *address, const Un
         return;
     }
     if (!door->may_ask(door->opaque, stream, request->body_case, &error)) {
-        log_refused(address, error->message);
+        server_log_refused(address, request->body_case, "that host has no right to it");
         answer(&connection, false, error->message);
         return;
     }

@@ -121,7 +121,7 @@ refused 1 "this is not the code, or it is misspelt" a pair 10.77.0.2 ABCD
 refused 1 "not paired with 10.77.0.2: it does not trust this host|the code is wrong" a pair 10.77.0.2 "$(understudy a pair --invite)"
 refused 1 "is not HOST or HOST:PORT" a pair "[" "$(understudy a pair --invite)"
 refused 1 "is not a key: 'understudy key' on that host" a trust c nonsense
-refused 1 "is no name for a host" a trust -- -c "$(understudy b key)"
+refused 1 "is no name for a host" a trust 'c c' "$(understudy b key)"
 refused 1 "'captain' is not a role" a trust c "$(understudy b key)" --may captain
 refused 1 "this is the key of this host itself" a trust c "$(understudy a key)"
 refused 1 "the key belongs to host .* already" a trust c "$(understudy b key)"
@@ -167,7 +167,7 @@ run_refused "^understudy: VM bad: .*10.78.0.99" --heartbeat-path 10.78.0.99=10.7
 
 echo "-- a port that is taken, and a name that is taken"
 got=0
-timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" --run-dir "$work/second" --listen 10.77.0.1:7070 2>"$work/err.txt" || got=$?
+timeout $PATIENCE_S ip netns exec "$prefix-a" "$BUILD/daemon/understudyd" --run-dir "$work/second" --etc-dir "$work/second" --listen 10.77.0.1:7070 2>"$work/err.txt" || got=$?
 [ $got -eq 1 ] && grep -q "7070" "$work/err.txt" || fail "a second daemon on one port: $got: $(cat "$work/err.txt")"
 echo "ok: $(cat "$work/err.txt")"
 understudy a run --name web --peer 10.77.0.2 --wait-s 30 --silence-ms 2000 -- "${vm[@]}" >"$work/run.log" 2>&1 || fail "a plain VM could not be protected"
