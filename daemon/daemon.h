@@ -21,6 +21,7 @@
  *   vm_watch.c  the same checks from time to time while VMs run, for status
  *   peer.c      calls of the peer's daemon; peer_standby.c: asks it for a standby
  *   trust/      who may talk to this daemon: keys, trusted hosts, pairing, roles, TLS (trust/trust.h)
+ *   refused.c   logs a peer's request that was refused, seldom
  *   trust_requests.c  the commands about that, and a stranger's answer to an invitation
  */
 #ifndef UNDERSTUDY_DAEMON_DAEMON_H
@@ -281,6 +282,11 @@ bool drain_set(bool on, bool kept, GError **error);
 /* Returns whether this host is drained. Any thread. */
 bool drain_is_on(void);
 
+/* ---- refused.c ---- */
+/* Logs a peer's request that was refused, at most once a minute, with the number of those that were not
+ * logged. Any thread. */
+void refused_log(const char *address, Understudy__Envelope__BodyCase request, const char *why);
+
 /* ---- trust_requests.c ---- */
 /*
  * Serves key, trust, invite and join requests. Where a host is removed, leave is called with its key before
@@ -301,8 +307,5 @@ void stranger_serve(const struct daemon_config *config, struct stream *stream, c
 bool server_start(const struct daemon_config *config, GError **error);
 /* Closes the sockets; requests that are being served go on. Main thread. */
 void server_stop(void);
-/* Logs a peer's request that was refused, at most once a minute, with the number of those that were not
- * logged. Any thread. */
-void server_log_refused(const char *address, Understudy__Envelope__BodyCase request, const char *why);
 
 #endif

@@ -39,13 +39,12 @@
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/tcp.h"
 
-#define ANSWER_MS        10000
-#define TOKEN_LEN        16
-#define REFUSED_EVERY_US (60 * G_USEC_PER_SEC)
-#define ENDING_MS        3000
-#define ENDING_POLL_MS   20
-#define WAIT_MAX_MS      86400000u
-#define THERE_MS         60000 /* for another host's answer, which starts programs for it */
+#define ANSWER_MS      10000
+#define TOKEN_LEN      16
+#define ENDING_MS      3000
+#define ENDING_POLL_MS 20
+#define WAIT_MAX_MS    86400000u
+#define THERE_MS       60000 /* for another host's answer, which starts programs for it */
 
 #define EVENTS_MESSAGE_LEN (FRAMING_MAX_LEN / 4)
 
@@ -924,27 +923,6 @@ static void on_cli_request(struct stream *stream, const char *address, const Und
     vm_table_leave();
 }
 
-void server_log_refused(const char *address, Understudy__Envelope__BodyCase request, const char *why)
-{
-    static GMutex mutex;
-    static gint64 logged_us;
-    static unsigned unlogged;
-    const ProtobufCFieldDescriptor *field =
-        protobuf_c_message_descriptor_get_field(&understudy__envelope__descriptor, (unsigned)request);
-    gint64 now_us = g_get_monotonic_time();
-    g_mutex_lock(&mutex);
-    bool now = !logged_us || now_us - logged_us >= REFUSED_EVERY_US;
-    unsigned before = unlogged;
-    unlogged = now ? 0 : unlogged + 1;
-    if (now)
-        logged_us = now_us;
-    g_mutex_unlock(&mutex);
-    g_autofree char *more = before ? g_strdup_printf(" (and %u more before it)", before) : g_strdup("");
-    if (now)
-        g_warning("a request of %s (%s) was refused: %s%s", address, field ? field->name : "unknown", why,
-                  more);
-}
-
 static void on_peer_request(struct stream *stream, const char *address, const Understudy__Envelope *request)
 {
     const struct connection connection = {.stream = stream, .peer_host = address};
@@ -956,7 +934,7 @@ static void on_peer_request(struct stream *stream, const char *address, const Un
         return;
     }
     if (!door->may_ask(door->opaque, stream, request->body_case, &error)) {
-        server_log_refused(address, request->body_case, "that host has no right to it");
+        refused_log(address, request->body_case, "that host has no right to it");
         answer(&connection, false, error->message);
         return;
     }

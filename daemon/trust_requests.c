@@ -171,7 +171,7 @@ void stranger_serve(const struct daemon_config *config, struct stream *stream, c
         return;
     }
     if (!trust_welcome(config->trust, stream, request->pair_join, name, &kept, proof, &error)) {
-        server_log_refused(address, request->body_case, "its code is wrong, or no invitation is open");
+        refused_log(address, request->body_case, "its code is wrong, or no invitation is open");
         answer_write(stream, false, error->message, STRANGER_MS);
         return;
     }

@@ -457,6 +457,40 @@ static void test_a_peer_that_compares_files_without_end_is_given_up(void **state
     }
 }
 
+/* ---- refusals in the log ---- */
+
+static char refusal[256]; /* the last warning */
+static unsigned nrefusals;
+
+static GLogWriterOutput keep_warning(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer opaque)
+{
+    (void)level, (void)opaque;
+    for (gsize i = 0; i < n; i++) {
+        if (strcmp(fields[i].key, "MESSAGE") == 0)
+            g_strlcpy(refusal, fields[i].value, sizeof refusal);
+    }
+    nrefusals++;
+    return G_LOG_WRITER_HANDLED;
+}
+
+/* Other tests have written lines before, so the writer is set once, for the rest of the program. */
+static void test_refusals_are_logged_once_a_minute_and_counted(void **state)
+{
+    (void)state;
+    g_log_set_writer_func(keep_warning, NULL, NULL);
+    for (unsigned minute = 0; minute < 3; minute++) {
+        for (unsigned i = 0; i < 100; i++)
+            refused_log("10.0.0.9", UNDERSTUDY__ENVELOPE__BODY_PREPARE_STANDBY, "it has no right to it");
+        assert_int_equal(nrefusals, minute + 1);
+        assert_string_equal(refusal, minute
+                                         ? "a request of 10.0.0.9 (prepare_standby) was refused: it has no "
+                                           "right to it (and 99 more before it)"
+                                         : "a request of 10.0.0.9 (prepare_standby) was refused: it has no "
+                                           "right to it");
+        passed_us += 60 * G_USEC_PER_SEC;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_a_peer_s_name_is_taken_apart),
         cmocka_unit_test(test_a_call_ends_when_its_time_is_over),
         cmocka_unit_test(test_a_peer_that_compares_files_without_end_is_given_up),
+        cmocka_unit_test(test_refusals_are_logged_once_a_minute_and_counted),
     };
     vm_table_enter();
     return cmocka_run_group_tests(tests, NULL, NULL);
