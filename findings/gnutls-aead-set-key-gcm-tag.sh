@@ -9,7 +9,7 @@
 #            left there. Two handles that have taken the same keys in the same order agree, so a test of one program
 #            with itself finds nothing. ChaCha20-Poly1305 is right, and so is AES-GCM with GNUTLS_CPUID_OVERRIDE=0x1,
 #            which is without the instructions: two hosts with different processors do not agree.
-# Version:   GnuTLS 3.7.9 (Debian 12, libgnutls30 3.7.9-2+deb12u6).
+# Version:   GnuTLS 3.7.9 (Debian 12, libgnutls30 3.7.9-2+deb12u7).
 # Matters:   a protocol that changes keys on one handle speaks with itself on like processors, until one side makes its
 #            handle anew (after a restart), has another processor, or is another library: then each record is refused.
 #
@@ -18,9 +18,10 @@ set -euo pipefail
 # shellcheck source=findings/lib.bash
 . "$(dirname "$0")/lib.bash"
 
-[ "$(uname -m)" = x86_64 ] && grep -qw aes /proc/cpuinfo && grep -qw pclmulqdq /proc/cpuinfo ||
+if [ "$(uname -m)" != x86_64 ] || ! grep -qw aes /proc/cpuinfo || ! grep -qw pclmulqdq /proc/cpuinfo; then
     skip "this processor has no instructions for AES-GCM"
-unpack libgnutls30=3.7.9-2+deb12u6 libgnutls28-dev=3.7.9-2+deb12u6
+fi
+unpack libgnutls30=3.7.9-2+deb12u7 libgnutls28-dev=3.7.9-2+deb12u7
 cat >"$work/rekey.c" <<'C'
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
