@@ -218,6 +218,7 @@ int seal_keys_of_meeting(struct seal_keys *keys, const uint8_t secret[SEAL_SECRE
     };
     int status = 0;
     keys->cipher = meeting->cipher;
+    keys->limits = seal_limits_usual;
     for (unsigned i = 0; status == 0 && i < sizeof wanted / sizeof *wanted; i++)
         status = derive_from_vm(secret, wanted[i].purpose, context, sizeof context, wanted[i].out);
     return status;

@@ -65,6 +65,7 @@ int seal_answer_take(struct seal_meeting *meeting, const uint8_t secret[SEAL_SEC
 /* The secrets of a link's directions, for seal_new. Wipe them after use. */
 struct seal_keys {
     enum seal_cipher cipher;
+    struct seal_limits limits; /* the usual ones; tests have smaller ones */
     uint8_t out[SEAL_SECRET_LEN], in[SEAL_SECRET_LEN];
     /* What does not come in the order of the rest: RDMA's bare credits. */
     uint8_t credit_out[SEAL_SECRET_LEN], credit_in[SEAL_SECRET_LEN];

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "checkpoint/staging.h"
+#include "proto/seal_keys.h"
 
 struct transport;
 
@@ -39,6 +40,9 @@ enum message_type {
     MESSAGE_DISK_HASHES = 15,       /* secondary: these hashes */
     MESSAGE_BEAT = 17,              /* a heartbeat with a query or an answer: its packet is the payload */
     MESSAGE_DISK_FLUSHED = 16,      /* primary: a shared disk's image has all writes up to epoch n */
+    /* Before HELLO on a link that is sealed, and in the clear; see proto/seal_keys.h. */
+    MESSAGE_SEAL_OPENING = 18, /* from the side that dialled */
+    MESSAGE_SEAL_ANSWER = 19,  /* from the side that accepted; everything after it is sealed */
 };
 
 /* It is not known yet whether the secondary could take over: its QEMU has not loaded this VM's device state
@@ -67,6 +71,11 @@ struct transport_received {
 
 struct transport_ops {
     const char *name;
+    /*
+     * Seals everything that is sent from now on, and takes nothing that is not sealed. Between two messages,
+     * while no other thread uses the transport. The keys are the caller's, who wipes them.
+     */
+    int (*seal)(struct transport *t, const struct seal_keys *keys);
     /* Sends an epoch. Its staging memory must stay until epochs_done counts the epoch. */
     int (*send_epoch)(struct transport *t, uint64_t term, const struct staging *staging,
                       const struct staged_epoch *epoch);
@@ -94,7 +103,15 @@ struct transport_ops {
 
 struct transport {
     const struct transport_ops *ops;
+    /* The longest payload of a message that is received; 0: TRANSPORT_MAX_PAYLOAD. Less before it is known
+     * who speaks. The receiving thread's. */
+    uint32_t payload_max;
 };
+
+static inline uint32_t transport_payload_max(const struct transport *t)
+{
+    return t->payload_max ? t->payload_max : TRANSPORT_MAX_PAYLOAD;
+}
 
 /* Makes a TCP transport on a connected socket, which it takes over. stall_ms limits each step that blocks. */
 struct transport *transport_tcp_new(int fd, unsigned stall_ms);

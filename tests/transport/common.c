@@ -14,6 +14,21 @@
 #define CHATTER  300u
 #define STALL_MS 200u
 
+void keys_of_ends(struct seal_keys keys[2])
+{
+    keys[0] = (struct seal_keys){.cipher = SEAL_AES_128_GCM,
+                                 .limits = {.records = 50, .bytes = 1u << 20, .total = UINT64_MAX},
+                                 .out = {1},
+                                 .in = {2},
+                                 .credit_out = {3},
+                                 .credit_in = {4}};
+    keys[1] = keys[0];
+    memcpy(keys[1].out, keys[0].in, SEAL_SECRET_LEN);
+    memcpy(keys[1].in, keys[0].out, SEAL_SECRET_LEN);
+    memcpy(keys[1].credit_out, keys[0].credit_in, SEAL_SECRET_LEN);
+    memcpy(keys[1].credit_in, keys[0].credit_out, SEAL_SECRET_LEN);
+}
+
 struct staging *new_staging(uint32_t capacity)
 {
     struct staging *staging = NULL;

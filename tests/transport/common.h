@@ -36,6 +36,8 @@ struct transport_pairs {
     unsigned shutdowns; /* how often the race of a shutdown is tried */
 };
 
+/* The keys of the two ends of a sealed link. Both change soon, so that a test of some length sees it. */
+void keys_of_ends(struct seal_keys keys[2]);
 struct staging *new_staging(uint32_t capacity);
 void assert_empty(const struct staging *staging);
 void fill_random(uint8_t *at, size_t len, unsigned *seed);
