@@ -3,6 +3,8 @@
  * What the other threads report becomes events for the session. Notes of an older connection or an older
  * capture are dropped at this door, so the session never sees them.
  */
+#include <errno.h>
+
 #include "replicator/control/capture_stop.h"
 #include "replicator/control/replicator.h"
 #include "replicator/note.h"
@@ -142,6 +144,10 @@ static void on_link_note(struct replicator *r, struct note *note)
     } else {
         g_clear_pointer(&r->connection, connection_put);
         g_info("%s: link down: %s", r->config.vm_name, g_strerror(-note->status));
+        if (note->status == -EBADMSG)
+            sink_error(&r->sink,
+                       "something between the hosts changes or repeats what they send: the link was "
+                       "closed and is made again");
         sink_event_simple(&r->sink, SESSION_EVENT_LINK_DOWN);
     }
 }

@@ -16,6 +16,7 @@
 struct connection {
     struct transport *transport;
     uint64_t id;
+    enum seal_cipher cipher; /* that it is sealed with, or none; written before LINK_UP */
     struct wire_images said,
         heard; /* origins in the HELLOs of this side and of the peer; written before LINK_UP */
     _Atomic unsigned references;

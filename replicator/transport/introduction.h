@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Exchanges HELLO on one new connection, on a thread of its own, so that a silent peer delays nobody else.
- * The side that dialled speaks first; the side that accepted answers only a peer that knows the session's
- * token. The maker of the connection decides how long this may take, and ends what takes longer.
+ * Seals one new connection where that is wanted, and exchanges HELLO on it, on a thread of its own, so that a
+ * silent peer delays nobody else. The side that dialled speaks first; the side that accepted answers only a
+ * peer that has proved that it knows the VM's secret (proto/seal_keys.h), or on a link that is not sealed has
+ * shown the session's token. Until then no message may be longer than a proof or a HELLO. The maker of the
+ * connection decides how long this may take, and ends what takes longer.
  */
 #ifndef UNDERSTUDY_REPLICATOR_INTRODUCTION_H
 #define UNDERSTUDY_REPLICATOR_INTRODUCTION_H
@@ -11,17 +13,24 @@
 #include <stdbool.h>
 
 #include "proto/epoch_wire.h"
+#include "proto/seal_keys.h"
 #include "replicator/transport/connection.h"
 
 struct introduction;
 
+/* How links are protected. */
+struct link_security {
+    bool sealed;                     /* else secret says nothing */
+    uint8_t secret[SEAL_SECRET_LEN]; /* the VM's; both hosts have it from their daemons */
+};
+
 /*
- * Starts the exchange. The connection is the introduction's from here on; ours is copied. dialled: this
- * side speaks first. wake_fd: an eventfd that is written at the end, or -1. NULL if there is no thread to
- * be had: the connection is closed.
+ * Starts the exchange. The connection is the introduction's from here on; ours and security are copied.
+ * dialled: this side speaks first. wake_fd: an eventfd that is written at the end, or -1. NULL if there is no
+ * thread to be had: the connection is closed.
  */
 struct introduction *introduction_new(struct connection *connection, const struct wire_hello *ours,
-                                      bool dialled, int wake_fd);
+                                      const struct link_security *security, bool dialled, int wake_fd);
 /* Whether the exchange has ended, with or without success. Any thread. */
 bool introduction_is_over(const struct introduction *introduction);
 gint64 introduction_age_us(const struct introduction *introduction);

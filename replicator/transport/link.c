@@ -47,9 +47,10 @@ struct link {
 
     GMutex mutex;
     GCond changed;
-    bool quit, wanted;          /* control asks */
-    uint64_t request;           /* counts link_open: an ending connection must not cancel a newer request */
-    uint64_t moves;             /* counts link_set_peer */
+    bool quit, wanted; /* control asks */
+    uint64_t request;  /* counts link_open: an ending connection must not cancel a newer request */
+    uint64_t moves;    /* counts link_set_peer and link_set_security */
+    struct link_security security;
     struct wire_hello hello;    /* ours */
     char *host, *port;          /* dial here */
     struct connection *current; /* link thread sets; control shuts down */
@@ -60,6 +61,7 @@ struct attempt {
     bool listens;
     uint64_t request, moves;
     struct wire_hello hello;
+    struct link_security security;
     char *host, *port;
 };
 
@@ -74,6 +76,7 @@ static bool attempt_begin(struct link *link, struct attempt *attempt)
     attempt->request = link->request;
     attempt->moves = link->moves;
     attempt->hello = link->hello;
+    attempt->security = link->security;
     attempt->host = g_strdup(link->host);
     attempt->port = g_strdup(link->port);
     g_mutex_unlock(&link->mutex);
@@ -84,6 +87,7 @@ static void attempt_clear(struct attempt *attempt)
 {
     g_free(attempt->host);
     g_free(attempt->port);
+    seal_wipe(&attempt->security, sizeof attempt->security);
 }
 
 static bool still_wanted_locked(const struct link *link, const struct attempt *attempt)
@@ -156,7 +160,7 @@ static void pending_add(struct link *link, const struct attempt *attempt, struct
         pending_take(link, oldest, false);
     }
     struct introduction *introduction =
-        introduction_new(connection, &attempt->hello, !attempt->listens, link->wake_fd);
+        introduction_new(connection, &attempt->hello, &attempt->security, !attempt->listens, link->wake_fd);
     if (introduction)
         link->pending[link->npending++] = introduction;
 }
@@ -405,6 +409,7 @@ static void free_parts(struct link *link)
     g_free(link->complaint);
     g_free(link->host);
     g_free(link->port);
+    seal_wipe(&link->security, sizeof link->security);
     g_free(link);
 }
 
@@ -448,6 +453,17 @@ void link_set_peer(struct link *link, const char *host, const char *port)
         g_free(link->port);
         link->host = g_strdup(host);
         link->port = g_strdup(port);
+        link->moves++;
+        wake_locked(link);
+    }
+    g_mutex_unlock(&link->mutex);
+}
+
+void link_set_security(struct link *link, const struct link_security *security)
+{
+    g_mutex_lock(&link->mutex);
+    if (memcmp(&link->security, security, sizeof *security) != 0) {
+        link->security = *security;
         link->moves++;
         wake_locked(link);
     }

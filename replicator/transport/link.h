@@ -15,6 +15,7 @@
 #include "common/mailbox.h"
 #include "proto/epoch_wire.h"
 #include "replicator/transport/endpoint.h"
+#include "replicator/transport/introduction.h"
 
 struct link;
 
@@ -36,6 +37,12 @@ void link_free(struct link *link);
  * that waits for HELLO; a connection that is up stays.
  */
 void link_set_peer(struct link *link, const char *host, const char *port);
+/*
+ * Sets how connections are protected, before the first link_open; copied. An attempt with another secret is
+ * given up where this side dials; a connection that is up stays. Without it links are not sealed. Control
+ * thread.
+ */
+void link_set_security(struct link *link, const struct link_security *security);
 /*
  * Starts trying for one connection, introduced by hello (copied). Keeps trying until it is up or link_close.
  * After LINK_DOWN nothing more is tried until the next link_open. Control thread.

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The link thread over real sockets: a stranger at the port, or a peer that says nothing, keeps the two
- * replicators of a VM apart for a short time at most, and a stranger is told nothing.
+ * replicators of a VM apart for a short time at most, and a stranger is told nothing. Most tests run twice:
+ * with links that are not sealed, and with sealed ones.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <glib-unix.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -20,12 +22,16 @@
 
 #include "replicator/note.h"
 #include "replicator/transport/connection.h"
+#include "replicator/transport/epoch_parts.h"
 #include "replicator/transport/link.h"
 #include "replicator/transport/tcp.h"
 
 #define PATIENT_MS 30000
 #define STALL_MS   10000
 #define CAPACITY   64u
+
+/* Of the sides that are opened from now on. */
+static struct link_security security = {.secret = {9, 8, 7}};
 
 struct side {
     struct staging *staging;
@@ -57,6 +63,7 @@ static void open_side(struct side *side, enum wire_role role)
     side->endpoint = endpoint_tcp_new(fd, STALL_MS);
     side->link = link_new(&side->control, side->staging, &side->endpoint, 1, NULL);
     assert_non_null(side->link);
+    link_set_security(side->link, &security);
 }
 
 static void drop_note(struct note *note)
@@ -119,6 +126,7 @@ static void await_up(struct side *side, enum wire_role peer)
 {
     struct note *note = await_note(side, NOTE_LINK_UP);
     assert_int_equal(note->arg, peer);
+    assert_true((note->connection->cipher != SEAL_NO_CIPHER) == security.sealed);
     drop_note(note);
 }
 
@@ -466,21 +474,221 @@ static void test_another_version_is_told_on_both_sides(void **state)
     close_side(&standby);
 }
 
+/* ---- sealed links only ---- */
+
+static void send_proof(int fd, enum message_type type, const uint8_t *bytes)
+{
+    uint8_t whole[WIRE_HEADER_LEN + SEAL_HANDSHAKE_LEN];
+    const struct transport_message message = {.type = type, .len = SEAL_HANDSHAKE_LEN, .payload = bytes};
+    assert_int_equal(message_encode_header(&message, whole), 0);
+    memcpy(whole + WIRE_HEADER_LEN, bytes, SEAL_HANDSHAKE_LEN);
+    assert_int_equal(write(fd, whole, sizeof whole), sizeof whole);
+}
+
+static void read_proof(int fd, enum message_type type, uint8_t bytes[SEAL_HANDSHAKE_LEN])
+{
+    uint8_t head[WIRE_HEADER_LEN];
+    struct wire_header header;
+    assert_true(g_unix_set_fd_nonblocking(fd, FALSE, NULL));
+    assert_int_equal(recv(fd, head, sizeof head, MSG_WAITALL), sizeof head);
+    assert_int_equal(wire_header_decode(&header, head), 0);
+    assert_int_equal(header.type, type);
+    assert_int_equal(header.payload_len, SEAL_HANDSHAKE_LEN);
+    assert_int_equal(recv(fd, bytes, SEAL_HANDSHAKE_LEN, MSG_WAITALL), SEAL_HANDSHAKE_LEN);
+}
+
+static void test_who_does_not_know_the_secret_is_told_nothing(void **state)
+{
+    (void)state;
+    struct side standby;
+    struct seal_meeting meeting;
+    uint8_t other[SEAL_SECRET_LEN] = {9, 8, 6};
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    link_open(standby.link, &standby.hello);
+    int fd = connect_to(standby.port);
+    assert_int_equal(seal_opening_make(&meeting, other, WIRE_ROLE_PRIMARY, seal_ciphers_here()), 0);
+    send_proof(fd, MESSAGE_SEAL_OPENING, meeting.opening);
+    assert_int_equal(read_to_end(fd), 0);
+    await_refusal(&standby, "does not know this VM's secret");
+    close(fd);
+    close_side(&standby);
+}
+
+/* It gets an answer, and cannot go on. */
+static void test_who_plays_an_opening_again_does_not_come_in(void **state)
+{
+    (void)state;
+    struct side standby;
+    struct seal_meeting meeting;
+    uint8_t answer[SEAL_HANDSHAKE_LEN], garbage[WIRE_HEADER_LEN + SEAL_TAG_LEN] = {0};
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    link_open(standby.link, &standby.hello);
+    assert_int_equal(seal_opening_make(&meeting, security.secret, WIRE_ROLE_PRIMARY, seal_ciphers_here()), 0);
+    int fd = connect_to(standby.port);
+    send_proof(fd, MESSAGE_SEAL_OPENING, meeting.opening);
+    read_proof(fd, MESSAGE_SEAL_ANSWER, answer);
+    assert_int_equal(seal_answer_take(&meeting, security.secret, answer, sizeof answer), 0);
+    assert_int_equal(write(fd, garbage, sizeof garbage), sizeof garbage);
+    assert_int_equal(read_to_end(fd), 0);
+    await_refusal(&standby, "plays a recorded one again");
+    close(fd);
+    close_side(&standby);
+}
+
+/* A whole handshake, recorded: its sealed HELLO is not the one for the new nonce. */
+static void test_a_recorded_handshake_does_not_come_in(void **state)
+{
+    (void)state;
+    struct side primary, standby;
+    uint16_t port;
+    uint8_t opening[SEAL_HANDSHAKE_LEN], answer[SEAL_HANDSHAKE_LEN], hello[4096];
+    int middle = silent_peer(&port);
+    open_side(&primary, WIRE_ROLE_PRIMARY);
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    link_open(standby.link, &standby.hello);
+    dial_port(&primary, port);
+    link_open(primary.link, &primary.hello);
+    /* Passes on what the primary says, and keeps it; the standby's HELLO does not get through. */
+    int from = await_caller(middle), to = connect_to(standby.port);
+    read_proof(from, MESSAGE_SEAL_OPENING, opening);
+    send_proof(to, MESSAGE_SEAL_OPENING, opening);
+    read_proof(to, MESSAGE_SEAL_ANSWER, answer);
+    send_proof(from, MESSAGE_SEAL_ANSWER, answer);
+    ssize_t len = read(from, hello, sizeof hello);
+    assert_true(len > (ssize_t)WIRE_HEADER_LEN);
+    close(from);
+    close(to);
+    link_close(primary.link, true);
+    to = connect_to(standby.port);
+    send_proof(to, MESSAGE_SEAL_OPENING, opening);
+    read_proof(to, MESSAGE_SEAL_ANSWER, answer);
+    assert_int_equal(write(to, hello, (size_t)len), len);
+    await_refusal(&standby, "plays a recorded one again");
+    assert_int_equal(read_to_end(to), 0);
+    close(to);
+    close(middle);
+    close_side(&primary);
+    close_side(&standby);
+}
+
+static void test_who_answers_in_the_peers_place_is_not_spoken_to(void **state)
+{
+    (void)state;
+    struct side primary;
+    struct seal_meeting meeting = {0};
+    uint16_t port;
+    uint8_t other[SEAL_SECRET_LEN] = {9, 8, 6};
+    int impostor = silent_peer(&port);
+    open_side(&primary, WIRE_ROLE_PRIMARY);
+    dial_port(&primary, port);
+    link_open(primary.link, &primary.hello);
+    for (unsigned i = 0; i < 2; i++) { /* one with another secret; one that sends back what it heard */
+        int fd = await_caller(impostor);
+        read_proof(fd, MESSAGE_SEAL_OPENING, meeting.opening);
+        meeting.offered = seal_ciphers_here();
+        assert_int_equal(seal_answer_make(&meeting, other, WIRE_ROLE_SECONDARY, seal_ciphers_here()), 0);
+        send_proof(fd, MESSAGE_SEAL_ANSWER, i == 0 ? meeting.answer : meeting.opening);
+        assert_int_equal(read_to_end(fd), 0);
+        close(fd);
+        await_refusal(&primary, "does not know this VM's secret");
+    }
+    close(impostor);
+    close_side(&primary);
+}
+
+static void test_a_side_that_seals_and_one_that_does_not_say_so(void **state)
+{
+    (void)state;
+    struct side primary, standby;
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    security.sealed = false;
+    open_side(&primary, WIRE_ROLE_PRIMARY);
+    security.sealed = true;
+    link_open(standby.link, &standby.hello);
+    dial_port(&primary, standby.port);
+    link_open(primary.link, &primary.hello);
+    await_refusal(&standby, "not sealed");
+    close_side(&primary);
+    close_side(&standby);
+    open_side(&primary, WIRE_ROLE_PRIMARY);
+    security.sealed = false;
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    security.sealed = true;
+    link_open(standby.link, &standby.hello);
+    dial_port(&primary, standby.port);
+    link_open(primary.link, &primary.hello);
+    await_refusal(&standby, "seals its links and this host does not");
+    close_side(&primary);
+    close_side(&standby);
+}
+
+static void test_a_long_message_from_an_unknown_is_refused_before_it_comes(void **state)
+{
+    (void)state;
+    struct side standby;
+    uint8_t head[WIRE_HEADER_LEN];
+    const struct wire_header header = {.type = MESSAGE_SEAL_OPENING, .payload_len = WIRE_HELLO_MAX_LEN + 1};
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    link_open(standby.link, &standby.hello);
+    int fd = connect_to(standby.port);
+    gint64 began = g_get_monotonic_time();
+    wire_header_encode(&header, head);
+    assert_int_equal(write(fd, head, sizeof head), sizeof head);
+    assert_int_equal(read_to_end(fd), 0); /* though not all of it has come */
+    assert_true(g_get_monotonic_time() - began < (gint64)LINK_HELLO_MS * 1000);
+    close(fd);
+    close_side(&standby);
+}
+
+static void test_a_new_secret_is_used_for_the_next_attempt(void **state)
+{
+    (void)state;
+    struct side primary, standby;
+    const struct link_security right = {.sealed = true, .secret = {1, 1, 1}};
+    open_side(&primary, WIRE_ROLE_PRIMARY);
+    open_side(&standby, WIRE_ROLE_SECONDARY);
+    link_set_security(standby.link, &right);
+    link_open(standby.link, &standby.hello);
+    dial_port(&primary, standby.port);
+    link_open(primary.link, &primary.hello);
+    await_refusal(&standby, "does not know this VM's secret");
+    link_set_security(primary.link, &right);
+    await_up(&primary, WIRE_ROLE_SECONDARY);
+    await_up(&standby, WIRE_ROLE_PRIMARY);
+    close_side(&primary);
+    close_side(&standby);
+}
+
+#define BOTH_KINDS                                                                                           \
+    cmocka_unit_test(test_the_two_sides_meet),                                                               \
+        cmocka_unit_test(test_silent_connections_do_not_keep_the_primary_out),                               \
+        cmocka_unit_test(test_a_stranger_that_connects_without_end_does_not_keep_the_primary_out),           \
+        cmocka_unit_test(test_a_stranger_is_told_nothing_and_closed_in_time),                                \
+        cmocka_unit_test(test_a_peer_that_gave_up_before_it_was_accepted_is_passed_over),                    \
+        cmocka_unit_test(test_a_peer_that_moves_is_followed_while_the_old_address_is_silent),                \
+        cmocka_unit_test(test_a_peer_that_moves_is_followed_while_the_old_address_takes_no_connections),     \
+        cmocka_unit_test(test_a_silent_peer_is_left_in_time_with_a_sentence_and_tried_again),                \
+        cmocka_unit_test(test_a_link_ends_while_it_waits_for_hello),                                         \
+        cmocka_unit_test(test_other_ram_blocks_are_told_on_both_sides),                                      \
+        cmocka_unit_test(test_another_version_is_told_on_both_sides)
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_two_sides_meet),
-        cmocka_unit_test(test_silent_connections_do_not_keep_the_primary_out),
-        cmocka_unit_test(test_a_stranger_that_connects_without_end_does_not_keep_the_primary_out),
-        cmocka_unit_test(test_a_stranger_is_told_nothing_and_closed_in_time),
+    const struct CMUnitTest plain[] = {
+        BOTH_KINDS,
         cmocka_unit_test(test_a_wrong_token_is_told_nothing_and_fills_no_log),
-        cmocka_unit_test(test_a_peer_that_gave_up_before_it_was_accepted_is_passed_over),
-        cmocka_unit_test(test_a_peer_that_moves_is_followed_while_the_old_address_is_silent),
-        cmocka_unit_test(test_a_peer_that_moves_is_followed_while_the_old_address_takes_no_connections),
-        cmocka_unit_test(test_a_silent_peer_is_left_in_time_with_a_sentence_and_tried_again),
-        cmocka_unit_test(test_a_link_ends_while_it_waits_for_hello),
-        cmocka_unit_test(test_other_ram_blocks_are_told_on_both_sides),
-        cmocka_unit_test(test_another_version_is_told_on_both_sides),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest sealed[] = {
+        BOTH_KINDS,
+        cmocka_unit_test(test_who_does_not_know_the_secret_is_told_nothing),
+        cmocka_unit_test(test_who_plays_an_opening_again_does_not_come_in),
+        cmocka_unit_test(test_a_recorded_handshake_does_not_come_in),
+        cmocka_unit_test(test_who_answers_in_the_peers_place_is_not_spoken_to),
+        cmocka_unit_test(test_a_side_that_seals_and_one_that_does_not_say_so),
+        cmocka_unit_test(test_a_long_message_from_an_unknown_is_refused_before_it_comes),
+        cmocka_unit_test(test_a_new_secret_is_used_for_the_next_attempt),
+    };
+    int failed = cmocka_run_group_tests(plain, NULL, NULL);
+    security.sealed = true;
+    return failed + cmocka_run_group_tests(sealed, NULL, NULL);
 }
