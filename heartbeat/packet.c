@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Encodes and decodes a heartbeat. Offsets: magic 0, version 4, role 8, standing 12, term 16, sequence 24,
- * token 32, query 48, answer 56, flags 64 (1: deaf), crc 68.
+ * token or tag 32, query 48, answer 56, flags 64 (1: deaf), crc 68 (0 where there is a tag). The tag is taken
+ * over the packet with the number of its path, in 4 bytes, in the tag's place.
  */
 #include "heartbeat/packet.h"
 
@@ -13,6 +14,7 @@
 #include "proto/epoch_wire.h"
 
 _Static_assert(HEARTBEAT_TOKEN_LEN == WIRE_TOKEN_LEN, "one token for both");
+_Static_assert(HEARTBEAT_TOKEN_LEN == SEAL_TAG_LEN, "one place for both");
 
 #define FLAG_DEAF 1u
 
@@ -25,11 +27,11 @@ struct packet {
 };
 _Static_assert(sizeof(struct packet) == HEARTBEAT_LEN, "wire layout");
 
-void heartbeat_encode(const struct heartbeat *heartbeat, uint8_t out[HEARTBEAT_LEN])
+static struct packet fill(const struct heartbeat *heartbeat, uint32_t version)
 {
-    struct packet packet = {
+    return (struct packet){
         .magic = htole32(HEARTBEAT_MAGIC),
-        .version = htole32(HEARTBEAT_VERSION),
+        .version = htole32(version),
         .role = htole32(heartbeat->role),
         .term = htole64(heartbeat->term),
         .sequence = htole64(heartbeat->sequence),
@@ -38,9 +40,30 @@ void heartbeat_encode(const struct heartbeat *heartbeat, uint8_t out[HEARTBEAT_L
         .answer = htole64(heartbeat->answer),
         .flags = htole32(heartbeat->deaf ? FLAG_DEAF : 0),
     };
+}
+
+void heartbeat_encode(const struct heartbeat *heartbeat, uint8_t out[HEARTBEAT_LEN])
+{
+    struct packet packet = fill(heartbeat, HEARTBEAT_VERSION);
     memcpy(packet.token, heartbeat->token, sizeof packet.token);
     packet.crc = htole32(crc32c(0, &packet, offsetof(struct packet, crc)));
     memcpy(out, &packet, sizeof packet);
+}
+
+/* Checks and takes all but the token or tag. */
+static int take(struct heartbeat *heartbeat, const struct packet *packet, uint32_t version)
+{
+    if (le32toh(packet->magic) != HEARTBEAT_MAGIC || le32toh(packet->version) != version ||
+        le32toh(packet->standing) >= HEARTBEAT_STANDINGS || (le32toh(packet->flags) & ~FLAG_DEAF))
+        return -EPROTO;
+    heartbeat->term = le64toh(packet->term);
+    heartbeat->sequence = le64toh(packet->sequence);
+    heartbeat->role = le32toh(packet->role);
+    heartbeat->standing = le32toh(packet->standing);
+    heartbeat->query = le64toh(packet->query);
+    heartbeat->answer = le64toh(packet->answer);
+    heartbeat->deaf = le32toh(packet->flags) & FLAG_DEAF;
+    return heartbeat->role == WIRE_ROLE_PRIMARY || heartbeat->role == WIRE_ROLE_SECONDARY ? 0 : -EPROTO;
 }
 
 int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t len, const uint8_t *token)
@@ -49,18 +72,48 @@ int heartbeat_decode(struct heartbeat *heartbeat, const uint8_t *bytes, size_t l
     if (len != sizeof packet)
         return -EPROTO;
     memcpy(&packet, bytes, sizeof packet);
-    if (le32toh(packet.magic) != HEARTBEAT_MAGIC || le32toh(packet.version) != HEARTBEAT_VERSION ||
-        le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) ||
-        le32toh(packet.standing) >= HEARTBEAT_STANDINGS || (le32toh(packet.flags) & ~FLAG_DEAF) ||
+    if (le32toh(packet.crc) != crc32c(0, &packet, offsetof(struct packet, crc)) ||
         !wire_token_equal(packet.token, token))
         return -EPROTO;
     memcpy(heartbeat->token, packet.token, sizeof heartbeat->token);
-    heartbeat->term = le64toh(packet.term);
-    heartbeat->sequence = le64toh(packet.sequence);
-    heartbeat->role = le32toh(packet.role);
-    heartbeat->standing = le32toh(packet.standing);
-    heartbeat->query = le64toh(packet.query);
-    heartbeat->answer = le64toh(packet.answer);
-    heartbeat->deaf = le32toh(packet.flags) & FLAG_DEAF;
-    return heartbeat->role == WIRE_ROLE_PRIMARY || heartbeat->role == WIRE_ROLE_SECONDARY ? 0 : -EPROTO;
+    return take(heartbeat, &packet, HEARTBEAT_VERSION);
+}
+
+struct seal_tagger *heartbeat_tagger_new(const uint8_t secret[SEAL_SECRET_LEN], unsigned host)
+{
+    return seal_tagger_new(secret, host ? "heartbeat of host 1" : "heartbeat of host 0");
+}
+
+static void put_path(struct packet *packet, uint32_t path)
+{
+    memset(packet->token, 0, sizeof packet->token);
+    path = htole32(path);
+    memcpy(packet->token, &path, sizeof path);
+}
+
+void heartbeat_encode_tagged(const struct heartbeat *heartbeat, struct seal_tagger *tagger, uint32_t path,
+                             uint8_t out[HEARTBEAT_LEN])
+{
+    struct packet packet = fill(heartbeat, HEARTBEAT_TAGGED);
+    uint8_t tag[SEAL_TAG_LEN];
+    put_path(&packet, path);
+    seal_tag(tagger, &packet, sizeof packet, tag);
+    memcpy(packet.token, tag, sizeof tag);
+    memcpy(out, &packet, sizeof packet);
+}
+
+int heartbeat_decode_tagged(struct heartbeat *heartbeat, const uint8_t *bytes, size_t len,
+                            struct seal_tagger *tagger, uint32_t path)
+{
+    struct packet packet;
+    uint8_t tag[SEAL_TAG_LEN];
+    if (len != sizeof packet)
+        return -EPROTO;
+    memcpy(&packet, bytes, sizeof packet);
+    memcpy(tag, packet.token, sizeof tag);
+    put_path(&packet, path);
+    if (!seal_tag_is_right(tagger, &packet, sizeof packet, tag) || packet.crc != 0)
+        return -EPROTO;
+    memset(heartbeat->token, 0, sizeof heartbeat->token);
+    return take(heartbeat, &packet, HEARTBEAT_TAGGED);
 }

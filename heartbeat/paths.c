@@ -2,8 +2,9 @@
 /*
  * The sockets, timer and packets of paths.h. Each path has a socket of its own, which the main loop watches.
  * The timer sends one packet by every path and notices when this process itself did not run. A packet counts
- * only if its token is right and its sequence number or its term is newer than the path's newest, so that a
- * replay is dropped. The sender's address becomes the peer's, since a peer that was restarted has a new port.
+ * only if its tag is right, or its token, and if its sequence number is in the window (window.h), so that a
+ * replay is dropped. Without tags it also counts if its term is the newest. The sender's
+ * address becomes the peer's, since a peer that was restarted has a new port.
  */
 #include "heartbeat/paths.h"
 
@@ -15,6 +16,7 @@
 
 #include "common/address.h"
 #include "heartbeat/detector.h"
+#include "heartbeat/window.h"
 
 #define PACKETS_A_ROUND 64 /* of one path: then others have their turn */
 
@@ -25,7 +27,6 @@ struct path {
     uint64_t send_errors; /* packets that did not go out */
     guint readable;
     uint64_t peer_sequence; /* newest seen: older ones are replays */
-    uint64_t peer_term;
     struct sockaddr_storage peer;
     socklen_t peer_len; /* 0: not known yet */
     gint64 heard_us;    /* by this path; at first, when it was opened */
@@ -37,10 +38,13 @@ struct paths {
     struct path list[1 + HEARTBEAT_PATHS_MAX];
     unsigned n;
     uint16_t port;
+    struct seal_tagger *ours, *theirs; /* NULL: packets have no tag */
+    uint64_t link_sequence;            /* newest of the peer's that came by the link */
     guint timer;
     struct own_timer own_timer; /* this side may have stood still itself */
     uint64_t sequence;          /* ours, the same on every path */
     uint64_t heard_sequence;    /* newest of the peer's, by any path */
+    uint64_t heard_term;
 };
 
 static void hear(struct paths *paths, struct heartbeat *beat, bool by_link)
@@ -56,6 +60,24 @@ static void hear(struct paths *paths, struct heartbeat *beat, bool by_link)
     paths->observer.heard(paths->observer.opaque, beat, by_link);
 }
 
+static int decode(struct paths *paths, struct heartbeat *beat, const uint8_t *bytes, size_t len,
+                  uint32_t path)
+{
+    return paths->theirs ? heartbeat_decode_tagged(beat, bytes, len, paths->theirs, path)
+                         : heartbeat_decode(beat, bytes, len, paths->config.token);
+}
+
+/*
+ * Whoever reads the network can make a packet without a tag; that a new term counts whatever its number is
+ * for a peer that was started again by a host whose clock is behind. With tags such a peer has a secret of
+ * its own.
+ */
+static bool is_new(const struct paths *paths, const struct heartbeat *beat, uint64_t newest_here)
+{
+    return window_takes(paths->heard_sequence, newest_here, beat->sequence) ||
+           (!paths->theirs && beat->term > paths->heard_term);
+}
+
 /*
  * A good packet also says where the peer is now: a secondary is not told the primary's port, and a peer that
  * was started again has a new one.
@@ -65,12 +87,12 @@ static void take_packet(struct path *path, const uint8_t *bytes, size_t len,
 {
     struct paths *paths = path->paths;
     struct heartbeat beat;
-    if (heartbeat_decode(&beat, bytes, len, paths->config.token) < 0)
+    if (decode(paths, &beat, bytes, len, (uint32_t)(path - paths->list)) < 0)
         return;
-    if (beat.sequence <= path->peer_sequence && beat.term <= path->peer_term)
+    if (!is_new(paths, &beat, path->peer_sequence))
         return;
     path->peer_sequence = beat.sequence;
-    path->peer_term = MAX(path->peer_term, beat.term);
+    paths->heard_term = MAX(paths->heard_term, beat.term);
     path->heard_us = g_get_monotonic_time();
     memcpy(&path->peer, from, from_len);
     path->peer_len = from_len;
@@ -110,24 +132,40 @@ static void send_by(struct path *path, const uint8_t *bytes)
     path->send_errors += n < 0;
 }
 
+static void encode(struct paths *paths, const struct heartbeat *beat, uint32_t path,
+                   uint8_t out[HEARTBEAT_LEN])
+{
+    if (paths->ours)
+        heartbeat_encode_tagged(beat, paths->ours, path, out);
+    else
+        heartbeat_encode(beat, out);
+}
+
 void paths_send_now(struct paths *paths, uint8_t bytes[HEARTBEAT_LEN])
 {
     uint8_t packet[HEARTBEAT_LEN];
     struct heartbeat beat = {.sequence = ++paths->sequence};
     memcpy(beat.token, paths->config.token, sizeof beat.token);
     paths->observer.say(paths->observer.opaque, &beat);
-    heartbeat_encode(&beat, packet);
-    for (unsigned i = 0; i < paths->n; i++)
+    for (unsigned i = 0; i < paths->n; i++) {
+        encode(paths, &beat, i, packet);
         send_by(&paths->list[i], packet);
+    }
     if (bytes)
-        memcpy(bytes, packet, sizeof packet);
+        encode(paths, &beat, HEARTBEAT_LINK, bytes);
 }
 
 void paths_take(struct paths *paths, const uint8_t *bytes, size_t len)
 {
     struct heartbeat beat;
-    if (heartbeat_decode(&beat, bytes, len, paths->config.token) == 0)
-        hear(paths, &beat, true);
+    if (decode(paths, &beat, bytes, len, HEARTBEAT_LINK) < 0)
+        return;
+    /* The link keeps the order, and may be slow: what comes by it is never too old. */
+    if (paths->theirs &&
+        !window_takes(MIN(paths->heard_sequence, beat.sequence), paths->link_sequence, beat.sequence))
+        return;
+    paths->link_sequence = beat.sequence;
+    hear(paths, &beat, true);
 }
 
 void paths_look(struct paths *paths)
@@ -157,6 +195,20 @@ static bool open_path(struct paths *paths, const char *address, GError **error)
     return true;
 }
 
+static void drop_taggers(struct paths *paths)
+{
+    g_clear_pointer(&paths->ours, seal_tagger_free);
+    g_clear_pointer(&paths->theirs, seal_tagger_free);
+}
+
+static bool make_taggers(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    drop_taggers(paths);
+    paths->ours = heartbeat_tagger_new(secret, paths->config.host);
+    paths->theirs = heartbeat_tagger_new(secret, !paths->config.host);
+    return paths->ours && paths->theirs;
+}
+
 struct paths *paths_new(const struct paths_config *config, const struct paths_observer *observer,
                         GError **error)
 {
@@ -165,7 +217,11 @@ struct paths *paths_new(const struct paths_config *config, const struct paths_ob
     paths->observer = *observer;
     paths->sequence = (uint64_t)g_get_real_time();
     own_timer_init(&paths->own_timer, config->interval_ms);
-    bool ok = open_path(paths, config->listen_address, error);
+    bool ok = !config->tagged || make_taggers(paths, config->secret);
+    seal_wipe(paths->config.secret, sizeof paths->config.secret);
+    if (!ok)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "keys for heartbeats cannot be made");
+    ok = ok && open_path(paths, config->listen_address, error);
     for (unsigned i = 0; ok && i < config->nothers; i++)
         ok = open_path(paths, config->others[i].here, error);
     if (!ok) {
@@ -185,6 +241,7 @@ void paths_free(struct paths *paths)
         close(paths->list[i].fd);
     }
     g_clear_handle_id(&paths->timer, g_source_remove);
+    drop_taggers(paths);
     g_free(paths);
 }
 
@@ -198,7 +255,6 @@ static void set_peer(struct path *path, const char *host, uint16_t port)
 {
     struct addresses all;
     int status = addresses_resolve(&all, host, port, ADDRESS_DIGITS, path->family, NULL);
-    path->peer_sequence = 0;
     path->peer_len = 0;
     if (status < 0) {
         path->send_errno = -status;
@@ -209,9 +265,27 @@ static void set_peer(struct path *path, const char *host, uint16_t port)
     path->peer_len = all.list[0].len;
 }
 
-void paths_set_peer(struct paths *paths, const char *host, uint16_t port)
+static void forget_sequences(struct paths *paths)
 {
     paths->heard_sequence = 0;
+    paths->link_sequence = 0;
+    for (unsigned i = 0; i < paths->n; i++)
+        paths->list[i].peer_sequence = 0;
+}
+
+/* HMAC by GnuTLS fails only where there is no memory, which ends the process (docs/architecture.md). */
+void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    if (!paths->config.tagged)
+        return;
+    if (!make_taggers(paths, secret))
+        g_error("keys for heartbeats cannot be made");
+    forget_sequences(paths);
+}
+
+void paths_set_peer(struct paths *paths, const char *host, uint16_t port)
+{
+    forget_sequences(paths);
     set_peer(&paths->list[0], host, port);
     for (unsigned i = 1; i < paths->n; i++)
         set_peer(&paths->list[i], paths->config.others[i - 1].there, port);

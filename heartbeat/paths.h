@@ -36,16 +36,19 @@ struct paths_config {
     const char *listen_address;          /* of path 0. NULL: all addresses */
     const struct heartbeat_path *others; /* paths 1 and up; the caller's, must outlive the paths */
     unsigned nothers;                    /* at most HEARTBEAT_PATHS_MAX */
-    uint8_t token[HEARTBEAT_TOKEN_LEN];
+    uint8_t token[HEARTBEAT_TOKEN_LEN];  /* of packets without a tag */
+    bool tagged;
+    uint8_t secret[SEAL_SECRET_LEN]; /* the VM's, for the tags; wiped in the copy once the keys are made */
+    unsigned host;                   /* this side's, of the two (term_host) */
     unsigned interval_ms;
 };
 
 /* None of these may call paths_free. */
 struct paths_observer {
     /*
-     * Called for a valid heartbeat; by_link: it came by path 0's network. Only its token has been checked. If
-     * a newer heartbeat has overtaken it, what it says may be out of date: then standing, query, answer and
-     * deaf are zero.
+     * Called for a valid heartbeat; by_link: it came by path 0's network. Only its token or tag has been
+     * checked, and that it is no replay. If a newer heartbeat has overtaken it, what it says may be out of
+     * date: then standing, query, answer and deaf are zero.
      */
     void (*heard)(void *opaque, const struct heartbeat *beat, bool by_link);
     /* Called when this process did not run for stalled_ms, until now. What came meanwhile was passed to
@@ -69,6 +72,9 @@ uint16_t paths_port(const struct paths *paths);
 /* Sets the peer to which heartbeats are sent: host (a numeric address) for path 0, the configured addresses
  * for the other paths, port for all. Forgets the sequence numbers of the peer before. */
 void paths_set_peer(struct paths *paths, const char *host, uint16_t port);
+/* Sets another secret for the tags, and forgets the peer's sequence numbers. Nothing if packets have no tag.
+ */
+void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN]);
 /* Sends a heartbeat by every path now, because it carries a query, an answer or a new term. bytes gets a copy
  * of the packet, which the caller can send by the link; NULL: no copy is wanted. */
 void paths_send_now(struct paths *paths, uint8_t bytes[HEARTBEAT_LEN]);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Signs of life over real UDP sockets on the loopback device, told to an observer that writes everything
- * down. */
+/*
+ * Signs of life over real UDP sockets on the loopback device, told to an observer that writes everything
+ * down. Most tests run twice: with the token in the packets, and with tags.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #include "heartbeat/paths.h"
+#include "heartbeat/window.h"
 #include "proto/epoch_wire.h"
 
 #define HERE      "127.0.0.1"
@@ -30,6 +33,10 @@
 
 static const uint8_t TOKEN[HEARTBEAT_TOKEN_LEN] = {1, 2, 3, 4};
 static const struct heartbeat_path OTHERS[] = {{(char *)HERE_TOO, (char *)PEER}};
+
+static const uint8_t SECRET[SEAL_SECRET_LEN] = {5, 6, 7};
+static bool tagged;
+static unsigned host_of_next; /* side that is opened, of the two */
 
 /* One side, and what its observer was told. */
 struct side {
@@ -75,6 +82,9 @@ static void open_side(struct side *side, unsigned interval_ms)
     const struct paths_observer observer = {on_heard, on_stalled, say, side};
     g_autoptr(GError) error = NULL;
     memcpy(config.token, TOKEN, sizeof TOKEN);
+    config.tagged = tagged;
+    config.host = host_of_next;
+    memcpy(config.secret, SECRET, sizeof SECRET);
     *side = (struct side){.says = {.term = 1, .role = WIRE_ROLE_PRIMARY}};
     side->paths = paths_new(&config, &observer, &error);
     assert_non_null(side->paths);
@@ -112,6 +122,37 @@ static int open_peer(uint16_t *port)
     return fd;
 }
 
+/* The bytes of a packet that a host sends by a path. */
+static void encode(struct heartbeat beat, const uint8_t *secret, unsigned host, uint32_t path,
+                   uint8_t bytes[HEARTBEAT_LEN])
+{
+    struct seal_tagger *tagger = heartbeat_tagger_new(secret, host);
+    assert_non_null(tagger);
+    memcpy(beat.token, TOKEN, HEARTBEAT_TOKEN_LEN);
+    if (tagged)
+        heartbeat_encode_tagged(&beat, tagger, path, bytes);
+    else
+        heartbeat_encode(&beat, bytes);
+    seal_tagger_free(tagger);
+}
+
+static int decode(struct heartbeat *beat, unsigned host, uint32_t path, const uint8_t bytes[HEARTBEAT_LEN])
+{
+    struct seal_tagger *tagger = heartbeat_tagger_new(SECRET, host);
+    int status = tagged ? heartbeat_decode_tagged(beat, bytes, HEARTBEAT_LEN, tagger, path)
+                        : heartbeat_decode(beat, bytes, HEARTBEAT_LEN, TOKEN);
+    seal_tagger_free(tagger);
+    return status;
+}
+
+static void send_bytes(int peer, const struct side *side, const char *address,
+                       const uint8_t bytes[HEARTBEAT_LEN])
+{
+    struct sockaddr_in to = at(address, paths_port(side->paths));
+    assert_int_equal(sendto(peer, bytes, HEARTBEAT_LEN, 0, (struct sockaddr *)&to, sizeof to), HEARTBEAT_LEN);
+}
+
+/* The peer is host 1. */
 static void send_beat(int peer, const struct side *side, const char *address, struct heartbeat beat,
                       const uint8_t *token)
 {
@@ -119,6 +160,8 @@ static void send_beat(int peer, const struct side *side, const char *address, st
     struct sockaddr_in to = at(address, paths_port(side->paths));
     memcpy(beat.token, token, HEARTBEAT_TOKEN_LEN);
     heartbeat_encode(&beat, bytes);
+    if (tagged)
+        encode(beat, SECRET, 1, strcmp(address, HERE) == 0 ? 0 : 1, bytes);
     assert_int_equal(sendto(peer, bytes, sizeof bytes, 0, (struct sockaddr *)&to, sizeof to), sizeof bytes);
 }
 
@@ -133,7 +176,8 @@ static struct heartbeat receive(int peer)
     uint8_t bytes[HEARTBEAT_LEN];
     struct heartbeat beat;
     assert_int_equal(recv(peer, bytes, sizeof bytes, 0), sizeof bytes);
-    assert_int_equal(heartbeat_decode(&beat, bytes, sizeof bytes, TOKEN), 0);
+    if (decode(&beat, 0, 0, bytes) < 0)
+        assert_int_equal(decode(&beat, 0, 1, bytes), 0);
     return beat;
 }
 
@@ -142,7 +186,9 @@ static void test_a_beat_is_heard_as_it_was_said(void **state)
     struct side a, b;
     (void)state;
     open_side(&a, NEVER_MS);
+    host_of_next = 1;
     open_side(&b, NEVER_MS);
+    host_of_next = 0;
     a.says = (struct heartbeat){
         .term = 9, .role = WIRE_ROLE_SECONDARY, .standing = 4, .query = 11, .answer = 12, .deaf = true};
     paths_set_peer(a.paths, HERE, paths_port(b.paths));
@@ -297,8 +343,7 @@ static void test_a_beat_that_came_by_the_link_is_checked_and_heard(void **state)
     heartbeat_encode(&beat, bytes); /* without the token */
     paths_take(side.paths, bytes, sizeof bytes);
     assert_int_equal(side.nheard, 0);
-    memcpy(beat.token, TOKEN, sizeof TOKEN);
-    heartbeat_encode(&beat, bytes);
+    encode(beat, SECRET, 1, HEARTBEAT_LINK, bytes);
     paths_take(side.paths, bytes, sizeof bytes - 1);
     assert_int_equal(side.nheard, 0);
     paths_take(side.paths, bytes, sizeof bytes);
@@ -316,11 +361,11 @@ static void test_the_packet_sent_now_is_handed_back_for_the_link(void **state)
     (void)state;
     open_side(&side, NEVER_MS);
     paths_send_now(side.paths, first);
-    assert_int_equal(heartbeat_decode(&beat, first, sizeof first, TOKEN), 0);
+    assert_int_equal(decode(&beat, 0, HEARTBEAT_LINK, first), 0);
     assert_int_equal(beat.term, 1);
     sequence = beat.sequence;
     paths_send_now(side.paths, second);
-    assert_int_equal(heartbeat_decode(&beat, second, sizeof second, TOKEN), 0);
+    assert_int_equal(decode(&beat, 0, HEARTBEAT_LINK, second), 0);
     assert_int_equal(beat.sequence, sequence + 1);
     paths_free(side.paths);
 }
@@ -431,23 +476,185 @@ static void test_an_address_that_is_not_this_hosts_leaves_nothing_open(void **st
     paths_free(NULL);
 }
 
+/* ---- windows ---- */
+
+static void test_a_packet_cannot_use_up_the_numbers(void **state)
+{
+    static const uint64_t wishes[] = {0, WINDOW_MAX + 1, UINT64_MAX, 10 + WINDOW_AHEAD + 1};
+    struct side side;
+    uint16_t port;
+    int peer = open_peer(&port);
+    (void)state;
+    open_side(&side, NEVER_MS);
+    send_beat(peer, &side, HERE, numbered(10), TOKEN);
+    await_heard(&side, 1);
+    for (unsigned i = 0; i < G_N_ELEMENTS(wishes); i++)
+        send_beat(peer, &side, HERE, numbered(wishes[i]), TOKEN);
+    send_beat(peer, &side, HERE, numbered(11), TOKEN);
+    await_heard(&side, 2);
+    assert_int_equal(side.heard[1].sequence, 11);
+    paths_free(side.paths);
+    close(peer);
+}
+
+/* Somebody held it back on that network. */
+static void test_a_packet_much_older_than_the_newest_by_any_path_is_no_sign_of_life(void **state)
+{
+    struct side side;
+    uint16_t port;
+    int peer = open_peer(&port);
+    (void)state;
+    open_side(&side, NEVER_MS);
+    send_beat(peer, &side, HERE, numbered(1000), TOKEN);
+    await_heard(&side, 1);
+    send_beat(peer, &side, HERE_TOO, numbered(1000 - WINDOW_BEHIND - 1), TOKEN);
+    send_beat(peer, &side, HERE_TOO, numbered(1000 - WINDOW_BEHIND), TOKEN);
+    await_heard(&side, 2);
+    assert_int_equal(side.heard[1].sequence, 1000 - WINDOW_BEHIND);
+    paths_free(side.paths);
+    close(peer);
+}
+
+/* ---- tags only ---- */
+
+static void test_forged_and_reflected_packets_and_those_of_another_path_are_not_heard(void **state)
+{
+    static const uint8_t other[SEAL_SECRET_LEN] = {5, 6, 8};
+    struct side side;
+    uint8_t bytes[HEARTBEAT_LEN], own[HEARTBEAT_LEN];
+    uint16_t port;
+    int peer = open_peer(&port);
+    (void)state;
+    open_side(&side, NEVER_MS);
+    paths_set_peer(side.paths, PEER, port);
+    encode(numbered(20), other, 1, 0, bytes); /* another VM's */
+    send_bytes(peer, &side, HERE, bytes);
+    encode(numbered(20), SECRET, 0, 0, bytes); /* this side's own */
+    send_bytes(peer, &side, HERE, bytes);
+    paths_send_now(side.paths, NULL);
+    assert_int_equal(recv(peer, own, sizeof own, 0), sizeof own);
+    send_bytes(peer, &side, HERE, own);
+    encode(numbered(20), SECRET, 1, 0, bytes);
+    send_bytes(peer, &side, HERE_TOO, bytes); /* recorded on the other network */
+    encode(numbered(20), SECRET, 1, HEARTBEAT_LINK, bytes);
+    send_bytes(peer, &side, HERE, bytes);
+    struct heartbeat plain = numbered(20); /* who reads the network of an unsealed VM knows its token */
+    memcpy(plain.token, TOKEN, sizeof TOKEN);
+    heartbeat_encode(&plain, bytes);
+    send_bytes(peer, &side, HERE, bytes);
+    send_beat(peer, &side, HERE, numbered(10), TOKEN);
+    await_heard(&side, 1);
+    assert_int_equal(side.heard[0].sequence, 10);
+    paths_free(side.paths);
+    close(peer);
+}
+
+static void test_any_changed_bit_of_a_packet_is_found(void **state)
+{
+    struct heartbeat out;
+    uint8_t bytes[HEARTBEAT_LEN];
+    (void)state;
+    for (unsigned bit = 0; bit < 8 * HEARTBEAT_LEN; bit++) {
+        encode(numbered(10), SECRET, 1, 0, bytes);
+        assert_int_equal(decode(&out, 1, 0, bytes), 0);
+        bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        assert_int_equal(decode(&out, 1, 0, bytes), -EPROTO);
+    }
+}
+
+static void test_a_packet_does_not_show_the_token(void **state)
+{
+    uint8_t bytes[HEARTBEAT_LEN];
+    (void)state;
+    encode(numbered(10), SECRET, 1, 0, bytes);
+    assert_null(memmem(bytes, sizeof bytes, TOKEN, sizeof TOKEN));
+}
+
+static void test_a_replay_with_an_old_term_or_a_new_one_is_not_heard(void **state)
+{
+    struct side side;
+    struct heartbeat newer = numbered(3);
+    uint16_t port;
+    int peer = open_peer(&port);
+    (void)state;
+    open_side(&side, NEVER_MS);
+    send_beat(peer, &side, HERE, numbered(10), TOKEN);
+    newer.term++;
+    send_beat(peer, &side, HERE, newer, TOKEN);
+    send_beat(peer, &side, HERE, numbered(11), TOKEN);
+    await_heard(&side, 2);
+    assert_int_equal(side.heard[1].sequence, 11);
+    paths_free(side.paths);
+    close(peer);
+}
+
+static void test_a_beat_that_comes_by_the_link_again_is_not_heard(void **state)
+{
+    struct side side;
+    uint8_t bytes[HEARTBEAT_LEN];
+    (void)state;
+    open_side(&side, NEVER_MS);
+    encode(numbered(10), SECRET, 1, HEARTBEAT_LINK, bytes);
+    paths_take(side.paths, bytes, sizeof bytes);
+    paths_take(side.paths, bytes, sizeof bytes);
+    assert_int_equal(side.nheard, 1);
+    paths_free(side.paths);
+}
+
+static void test_a_new_secret_begins_anew_and_ends_the_old_one(void **state)
+{
+    static const uint8_t other[SEAL_SECRET_LEN] = {5, 6, 8};
+    struct side side;
+    uint8_t bytes[HEARTBEAT_LEN];
+    uint16_t port;
+    int peer = open_peer(&port);
+    (void)state;
+    open_side(&side, NEVER_MS);
+    send_beat(peer, &side, HERE, numbered(10), TOKEN);
+    await_heard(&side, 1);
+    paths_set_secret(side.paths, other);
+    send_beat(peer, &side, HERE, numbered(11), TOKEN);
+    encode(numbered(4), other, 1, 0, bytes);
+    send_bytes(peer, &side, HERE, bytes);
+    await_heard(&side, 2);
+    assert_int_equal(side.heard[1].sequence, 4);
+    paths_free(side.paths);
+    close(peer);
+}
+
+#define BOTH_KINDS                                                                                           \
+    cmocka_unit_test(test_a_beat_is_heard_as_it_was_said),                                                   \
+        cmocka_unit_test(test_beats_go_out_by_each_path_and_on_time),                                        \
+        cmocka_unit_test(test_a_replay_is_not_heard_and_keeps_the_path_silent),                              \
+        cmocka_unit_test(test_a_beat_that_was_overtaken_on_another_path_says_nothing),                       \
+        cmocka_unit_test(test_a_new_peer_begins_its_numbers_anew),                                           \
+        cmocka_unit_test(test_a_beat_that_came_by_the_link_is_checked_and_heard),                            \
+        cmocka_unit_test(test_the_packet_sent_now_is_handed_back_for_the_link),                              \
+        cmocka_unit_test(test_a_stall_is_noticed_after_what_came_meanwhile),                                 \
+        cmocka_unit_test(test_the_main_loop_too_hears_before_it_tells_a_stall),                              \
+        cmocka_unit_test(test_packets_that_the_kernel_refuses_are_counted_until_one_goes_out),               \
+        cmocka_unit_test(test_an_address_that_the_socket_cannot_send_to_counts_as_a_refused_packet),         \
+        cmocka_unit_test(test_an_address_that_is_not_this_hosts_leaves_nothing_open),                        \
+        cmocka_unit_test(test_a_packet_cannot_use_up_the_numbers),                                           \
+        cmocka_unit_test(test_a_packet_much_older_than_the_newest_by_any_path_is_no_sign_of_life)
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_beat_is_heard_as_it_was_said),
-        cmocka_unit_test(test_beats_go_out_by_each_path_and_on_time),
+    const struct CMUnitTest with_token[] = {
+        BOTH_KINDS,
         cmocka_unit_test(test_a_beat_with_another_token_is_not_heard),
-        cmocka_unit_test(test_a_replay_is_not_heard_and_keeps_the_path_silent),
         cmocka_unit_test(test_a_newer_term_is_heard_whatever_its_sequence),
-        cmocka_unit_test(test_a_beat_that_was_overtaken_on_another_path_says_nothing),
-        cmocka_unit_test(test_a_new_peer_begins_its_numbers_anew),
-        cmocka_unit_test(test_a_beat_that_came_by_the_link_is_checked_and_heard),
-        cmocka_unit_test(test_the_packet_sent_now_is_handed_back_for_the_link),
-        cmocka_unit_test(test_a_stall_is_noticed_after_what_came_meanwhile),
-        cmocka_unit_test(test_the_main_loop_too_hears_before_it_tells_a_stall),
-        cmocka_unit_test(test_packets_that_the_kernel_refuses_are_counted_until_one_goes_out),
-        cmocka_unit_test(test_an_address_that_the_socket_cannot_send_to_counts_as_a_refused_packet),
-        cmocka_unit_test(test_an_address_that_is_not_this_hosts_leaves_nothing_open),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest with_tag[] = {
+        BOTH_KINDS,
+        cmocka_unit_test(test_forged_and_reflected_packets_and_those_of_another_path_are_not_heard),
+        cmocka_unit_test(test_any_changed_bit_of_a_packet_is_found),
+        cmocka_unit_test(test_a_packet_does_not_show_the_token),
+        cmocka_unit_test(test_a_replay_with_an_old_term_or_a_new_one_is_not_heard),
+        cmocka_unit_test(test_a_beat_that_comes_by_the_link_again_is_not_heard),
+        cmocka_unit_test(test_a_new_secret_begins_anew_and_ends_the_old_one),
+    };
+    int failed = cmocka_run_group_tests(with_token, NULL, NULL);
+    tagged = true;
+    return failed + cmocka_run_group_tests(with_tag, NULL, NULL);
 }
