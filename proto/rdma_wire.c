@@ -10,6 +10,7 @@
 
 #include "proto/little_endian.h"
 
+#define SEALED_MAGIC  0x53505355u /* "USPS" */
 #define PRIVATE_MAGIC 0x52505355u /* "USPR" */
 
 /* kind 0, zero 4, receives 8, page tail 16, epoch tail 24 */
@@ -102,4 +103,22 @@ int rdma_wire_private_check(const uint8_t token[WIRE_TOKEN_LEN], const uint8_t *
     if (get32(bytes + 4) != RDMA_WIRE_VERSION)
         return -EPROTONOSUPPORT;
     return wire_token_equal(token, bytes + 8) ? 0 : -EACCES;
+}
+
+/* magic 0, version 4, ticket 8 */
+void rdma_wire_sealed_encode(const uint8_t ticket[RDMA_WIRE_TICKET_LEN], uint8_t out[RDMA_WIRE_SEALED_LEN])
+{
+    uint8_t *at = put32(out, SEALED_MAGIC);
+    at = put32(at, RDMA_WIRE_VERSION);
+    memcpy(at, ticket, RDMA_WIRE_TICKET_LEN);
+}
+
+int rdma_wire_sealed_decode(const uint8_t **ticket, const uint8_t *bytes, size_t len)
+{
+    if (len < RDMA_WIRE_SEALED_LEN || get32(bytes) != SEALED_MAGIC)
+        return -EPROTO;
+    if (get32(bytes + 4) != RDMA_WIRE_VERSION)
+        return -EPROTONOSUPPORT;
+    *ticket = bytes + 8;
+    return 0;
 }

@@ -17,6 +17,8 @@
 #define RDMA_WIRE_GRANT_LEN   64u
 #define RDMA_WIRE_COMMIT_LEN  (8u + WIRE_HEADER_LEN + WIRE_COMMIT_LEN)
 #define RDMA_WIRE_PRIVATE_LEN (8u + WIRE_TOKEN_LEN)
+#define RDMA_WIRE_TICKET_LEN  48u                         /* SEAL_TICKET_LEN */
+#define RDMA_WIRE_SEALED_LEN  (8u + RDMA_WIRE_TICKET_LEN) /* the most that InfiniBand carries */
 
 enum rdma_wire_kind {
     RDMA_WIRE_CREDIT = 1, /* nothing follows */
@@ -63,5 +65,10 @@ void rdma_wire_private_encode(const uint8_t token[WIRE_TOKEN_LEN], uint8_t out[R
 /* Checks the private data of a request. Returns 0, -EPROTO, -EPROTONOSUPPORT (another version) or -EACCES
  * (another token). len may be greater, since devices may pad. */
 int rdma_wire_private_check(const uint8_t token[WIRE_TOKEN_LEN], const uint8_t *bytes, size_t len);
+/* The same where links are sealed: a ticket (proto/seal_keys.h), which shows that the secret is known, is in
+ * the token's place. */
+void rdma_wire_sealed_encode(const uint8_t ticket[RDMA_WIRE_TICKET_LEN], uint8_t out[RDMA_WIRE_SEALED_LEN]);
+/* Returns 0 and the ticket's place, -EPROTO or -EPROTONOSUPPORT. The ticket is still to be checked. */
+int rdma_wire_sealed_decode(const uint8_t **ticket, const uint8_t *bytes, size_t len);
 
 #endif

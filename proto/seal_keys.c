@@ -224,6 +224,24 @@ int seal_keys_of_meeting(struct seal_keys *keys, const uint8_t secret[SEAL_SECRE
     return status;
 }
 
+/* ---- a request for a link ---- */
+
+int seal_ticket_make(const uint8_t secret[SEAL_SECRET_LEN], uint8_t ticket[SEAL_TICKET_LEN])
+{
+    if (getrandom(ticket, SEAL_NONCE_LEN, 0) != (ssize_t)SEAL_NONCE_LEN)
+        return -EIO;
+    return prove(secret, "ticket", NULL, 0, ticket, SEAL_NONCE_LEN, ticket + SEAL_NONCE_LEN);
+}
+
+int seal_ticket_check(const uint8_t secret[SEAL_SECRET_LEN], const uint8_t ticket[SEAL_TICKET_LEN])
+{
+    uint8_t proof[SEAL_TAG_LEN];
+    int status = prove(secret, "ticket", NULL, 0, ticket, SEAL_NONCE_LEN, proof);
+    if (status == 0 && !is_same(proof, ticket + SEAL_NONCE_LEN))
+        status = -EACCES;
+    return status;
+}
+
 /* ---- single packets ---- */
 
 struct seal_tagger {

@@ -74,6 +74,17 @@ struct seal_keys {
 int seal_keys_of_meeting(struct seal_keys *keys, const uint8_t secret[SEAL_SECRET_LEN],
                          const struct seal_meeting *meeting, bool dialled);
 
+/* ---- a request for a link ---- */
+
+/*
+ * A random number and a proof. It shows that its maker knew the secret, and may be played again: who has a
+ * ticket may begin with an opening.
+ */
+#define SEAL_TICKET_LEN (SEAL_NONCE_LEN + SEAL_TAG_LEN)
+int seal_ticket_make(const uint8_t secret[SEAL_SECRET_LEN], uint8_t ticket[SEAL_TICKET_LEN]);
+/* 0 or -EACCES. */
+int seal_ticket_check(const uint8_t secret[SEAL_SECRET_LEN], const uint8_t ticket[SEAL_TICKET_LEN]);
+
 /* ---- single packets ---- */
 
 /* Makes tags for datagrams, which come in any order or not at all. One thread's at a time. */

@@ -13,6 +13,7 @@
 
 #include "checkpoint/staging.h"
 #include "proto/epoch_wire.h"
+#include "proto/seal_keys.h"
 #include "replicator/transport/transport.h"
 
 struct endpoint;
@@ -25,6 +26,11 @@ struct endpoint_ops {
     int (*listen_fd)(struct endpoint *endpoint);
     /* Accepts a connection that the descriptor announced. 0 and *out, or -errno (-EAGAIN: none). Bounded. */
     int (*accept)(struct endpoint *endpoint, struct transport **out);
+    /*
+     * Sets another secret of the VM, where links are sealed; NULL: this endpoint needs none. Any thread;
+     * may wait for a dial.
+     */
+    void (*set_secret)(struct endpoint *endpoint, const uint8_t secret[SEAL_SECRET_LEN]);
     /* Connects within timeout_ms. 0 and *out, or -errno and *why (a sentence, the caller's). */
     int (*dial)(struct endpoint *endpoint, const char *host, const char *port, unsigned timeout_ms,
                 struct transport **out, char **why);
@@ -45,8 +51,10 @@ static inline void endpoint_free(struct endpoint *endpoint)
 struct endpoint *endpoint_tcp_new(int listen_fd, unsigned stall_ms);
 
 struct endpoint_rdma_config {
-    struct staging *staging; /* registered with the device for as long as the endpoint lives */
-    uint8_t token[WIRE_TOKEN_LEN];
+    struct staging *staging; /* it, or a ring like it, is registered for as long as the endpoint lives */
+    uint8_t token[WIRE_TOKEN_LEN]; /* where links are not sealed */
+    bool sealed;
+    uint8_t secret[SEAL_SECRET_LEN]; /* the VM's, where they are; the caller wipes it */
     unsigned stall_ms;
     const char *listen_address; /* NULL: every address */
     uint16_t listen_port;       /* 0: dials only */

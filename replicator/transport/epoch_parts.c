@@ -84,7 +84,7 @@ void epoch_encoder_clear(struct epoch_encoder *encoder)
     bytes_free(&encoder->last_sent);
 }
 
-int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN])
+int message_encode_header(const struct transport_message *message, bool sealed, uint8_t out[WIRE_HEADER_LEN])
 {
     if (message->len > TRANSPORT_MAX_PAYLOAD)
         return -EMSGSIZE;
@@ -94,7 +94,7 @@ int message_encode_header(const struct transport_message *message, uint8_t out[W
         .term = message->term,
         .epoch = message->epoch,
         .payload_len = message->len,
-        .payload_crc = crc32c(0, message->payload, message->len),
+        .payload_crc = sealed ? 0 : crc32c(0, message->payload, message->len),
     };
     wire_header_encode(&header, out);
     return 0;

@@ -41,8 +41,11 @@ struct epoch_encoder {
 int epoch_encode(struct epoch_encoder *encoder, const struct staged_epoch *epoch, struct wire_epoch *wire);
 void epoch_encoder_clear(struct epoch_encoder *encoder);
 
-/* Encodes the header of a small message. 0, or -EMSGSIZE if the payload is longer than the limit. */
-int message_encode_header(const struct transport_message *message, uint8_t out[WIRE_HEADER_LEN]);
+/*
+ * Encodes the header of a small message. sealed: without a checksum, since a tag takes its place. 0, or
+ * -EMSGSIZE if the payload is longer than the limit.
+ */
+int message_encode_header(const struct transport_message *message, bool sealed, uint8_t out[WIRE_HEADER_LEN]);
 
 /*
  * Walks the ring pages that are sent, in wire order: pages with bytes, then the disk section. Begin with

@@ -14,13 +14,11 @@
 static int send_message_sealed(struct tcp *tcp, const struct transport_message *message)
 {
     uint8_t head[WIRE_HEADER_LEN];
-    const struct wire_header header = {.type = (uint16_t)message->type,
-                                       .arg = message->arg,
-                                       .term = message->term,
-                                       .epoch = message->epoch,
-                                       .payload_len = message->len};
-    wire_header_encode(&header, head);
-    int status = tcp_stream_seal_header(tcp, &header, head);
+    const struct wire_header header = {
+        .type = (uint16_t)message->type, .term = message->term, .epoch = message->epoch};
+    int status = message_encode_header(message, true, head);
+    if (status == 0)
+        status = tcp_stream_seal_header(tcp, &header, head);
     if (status == 0)
         status = tcp_stream_seal_part(tcp, message->payload, message->len);
     return status == 0 ? tcp_stream_flush(tcp, false) : status;
@@ -29,7 +27,7 @@ static int send_message_sealed(struct tcp *tcp, const struct transport_message *
 static int send_message_plain(struct tcp *tcp, const struct transport_message *message)
 {
     uint8_t head[WIRE_HEADER_LEN];
-    int status = message_encode_header(message, head);
+    int status = message_encode_header(message, false, head);
     struct iovec iov[2] = {{.iov_base = head, .iov_len = sizeof head},
                            {.iov_base = (void *)message->payload, .iov_len = message->len}};
     return status == 0 ? tcp_stream_send(tcp, iov, message->len ? 2 : 1, false) : status;
@@ -38,8 +36,6 @@ static int send_message_plain(struct tcp *tcp, const struct transport_message *m
 int tcp_sending_message(struct transport *t, const struct transport_message *message)
 {
     struct tcp *tcp = tcp_of(t);
-    if (message->len > TRANSPORT_MAX_PAYLOAD)
-        return -EMSGSIZE;
     pthread_mutex_lock(&tcp->send_lock);
     int status = tcp->out ? send_message_sealed(tcp, message) : send_message_plain(tcp, message);
     pthread_mutex_unlock(&tcp->send_lock);

@@ -30,6 +30,8 @@ uint16_t new_port(void)
     return next++;
 }
 
+bool seal_ends;
+
 struct endpoint *make_endpoint(struct staging *staging, unsigned stall_ms, const char *address, uint16_t port,
                                uint8_t token)
 {
@@ -37,6 +39,8 @@ struct endpoint *make_endpoint(struct staging *staging, unsigned stall_ms, const
     struct endpoint_rdma_config config = {
         .staging = staging, .stall_ms = stall_ms, .listen_address = address, .listen_port = port};
     memset(config.token, token, sizeof config.token);
+    config.sealed = seal_ends;
+    memset(config.secret, token, sizeof config.secret);
     struct endpoint *endpoint = endpoint_rdma_new(&config, &error);
     if (!endpoint)
         fail_msg("%s", error->message);
@@ -70,7 +74,13 @@ int connect_ends(struct ends *ends, const char *address, uint16_t port, struct t
         print_message("dial: %s\n", why);
     free(why);
     made[1] = accepting.transport;
-    return status < 0 ? status : accepting.status;
+    if (status < 0 || accepting.status < 0)
+        return status < 0 ? status : accepting.status;
+    struct seal_keys keys[2];
+    keys_of_ends(keys);
+    for (unsigned i = 0; seal_ends && i < 2; i++)
+        assert_int_equal(made[i]->ops->seal(made[i], &keys[i]), 0);
+    return 0;
 }
 
 void open_pair_at(struct transport_pair *made, unsigned stall_ms, uint32_t from_pages, uint32_t to_pages,

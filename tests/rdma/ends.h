@@ -16,6 +16,8 @@ const char *dial_address(void);
 /* A port nobody of this process has used. */
 uint16_t new_port(void);
 
+/* Whether endpoints and transports that are made from now on are sealed. */
+extern bool seal_ends;
 /* address NULL: it dials only. token: every byte of it. Fails the test where it cannot be made. */
 struct endpoint *make_endpoint(struct staging *staging, unsigned stall_ms, const char *address, uint16_t port,
                                uint8_t token);

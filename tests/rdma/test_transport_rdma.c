@@ -402,5 +402,18 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_nothing_leaves_once_a_shutdown_has_returned_to_anybody),
         cmocka_unit_test(test_a_connection_at_rest_uses_no_processor),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest sealed[] = {
+        cmocka_unit_test_prestate(test_random_epochs_arrive_identical, (void *)&rdma_pairs),
+        cmocka_unit_test_prestate(test_messages_arrive_whole_at_any_length_and_longer_ones_are_not_sent,
+                                  (void *)&rdma_pairs),
+        cmocka_unit_test_prestate(test_messages_of_other_threads_never_fall_into_an_epoch,
+                                  (void *)&rdma_pairs),
+        cmocka_unit_test(test_a_connection_without_the_token_is_refused),
+        cmocka_unit_test(test_two_epochs_and_more_are_under_way_at_once),
+        cmocka_unit_test(test_a_ring_without_room_waits_and_goes_on_when_there_is_some),
+        cmocka_unit_test(test_epochs_that_end_with_the_ring_arrive_too),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    seal_ends = true;
+    return failed + cmocka_run_group_tests(sealed, NULL, NULL);
 }

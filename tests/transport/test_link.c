@@ -480,7 +480,7 @@ static void send_proof(int fd, enum message_type type, const uint8_t *bytes)
 {
     uint8_t whole[WIRE_HEADER_LEN + SEAL_HANDSHAKE_LEN];
     const struct transport_message message = {.type = type, .len = SEAL_HANDSHAKE_LEN, .payload = bytes};
-    assert_int_equal(message_encode_header(&message, whole), 0);
+    assert_int_equal(message_encode_header(&message, false, whole), 0);
     memcpy(whole + WIRE_HEADER_LEN, bytes, SEAL_HANDSHAKE_LEN);
     assert_int_equal(write(fd, whole, sizeof whole), sizeof whole);
 }

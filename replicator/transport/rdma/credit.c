@@ -97,8 +97,10 @@ static bool has_news(const struct rdma *c)
 
 void credit_send(struct rdma *c)
 {
-    uint8_t bytes[RDMA_WIRE_PREFIX_LEN];
-    struct ibv_sge sge = {.addr = (uintptr_t)bytes, .length = sizeof bytes};
+    uint8_t bytes[RDMA_WIRE_PREFIX_LEN + SEAL_TAG_LEN];
+    const struct iovec plain = {bytes, RDMA_WIRE_PREFIX_LEN};
+    uint32_t len = c->credit_out ? sizeof bytes : RDMA_WIRE_PREFIX_LEN;
+    struct ibv_sge sge = {.addr = (uintptr_t)bytes, .length = len};
     struct ibv_send_wr wr = {
         .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_INLINE};
     pthread_mutex_lock(&c->post_lock);
@@ -106,8 +108,13 @@ void credit_send(struct rdma *c)
         has_news(c) && queue_reap(c) == 0 && c->posted - c->completed < QUEUE_LEN && take_last_receive(c);
     if (fits) {
         credit_put_prefix(c, RDMA_WIRE_CREDIT, bytes);
-        queue_post(c, &wr, true); /* fails where the connection is dead */
-        atomic_fetch_add_explicit(&c->bytes_sent, sizeof bytes, memory_order_relaxed);
+        int status =
+            c->credit_out ? seal_close(c->credit_out, &LABEL_CREDIT, &plain, 1, bytes + plain.iov_len) : 0;
+        if (status == 0)
+            queue_post(c, &wr, true); /* fails where the connection is dead */
+        else
+            queue_kill(c); /* its numbers are used up */
+        atomic_fetch_add_explicit(&c->bytes_sent, len, memory_order_relaxed);
     }
     pthread_mutex_unlock(&c->post_lock);
 }

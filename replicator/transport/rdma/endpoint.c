@@ -2,8 +2,8 @@
 /*
  * The RDMA endpoint: connections by librdmacm. Each connection gets an event channel of its own once it is
  * established. Requests that come while another is being established are refused, since a replicator has
- * one peer. The connection's private data carries the session's token: a peer that does not know it never
- * gets a queue pair.
+ * one peer. The connection's private data shows that the peer knows the VM's secret, or where links are not
+ * sealed carries the session's token: a stranger never gets a queue pair.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +36,9 @@ struct rdma_endpoint {
     struct endpoint base;
     struct staging *staging;
     uint8_t token[WIRE_TOKEN_LEN];
+    bool sealed;
+    GMutex mutex;
+    uint8_t secret[SEAL_SECRET_LEN]; /* under mutex */
     unsigned stall_ms;
     struct rdma_memory *memory; /* of the device used last, or NULL */
     struct rdma_event_channel *channel;
@@ -100,7 +103,8 @@ static int memory_for(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, GEr
     if (endpoint->memory && endpoint->memory->device == id->verbs)
         return 0;
     g_clear_pointer(&endpoint->memory, rdma_memory_put);
-    return rdma_memory_new(rdma_get_local_addr(id), endpoint->staging, &endpoint->memory, error);
+    return rdma_memory_new(rdma_get_local_addr(id), endpoint->staging, endpoint->sealed, &endpoint->memory,
+                           error);
 }
 
 static void fill_parameters(struct rdma_conn_param *parameters, const void *private, uint8_t private_len)
@@ -120,6 +124,46 @@ static void set_ack_timeout(struct rdma_cm_id *id)
     uint8_t timeout = ACK_TIMEOUT;
     /* Old kernels do not have this option: their timeout is longer, and heartbeats notice the end before. */
     rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout);
+}
+
+/* ---- private data ---- */
+
+G_STATIC_ASSERT(RDMA_WIRE_TICKET_LEN == SEAL_TICKET_LEN);
+
+static void rdma_set_secret(struct endpoint *base, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    struct rdma_endpoint *endpoint = (struct rdma_endpoint *)base;
+    g_mutex_lock(&endpoint->mutex);
+    memcpy(endpoint->secret, secret, SEAL_SECRET_LEN);
+    g_mutex_unlock(&endpoint->mutex);
+}
+
+/* Returns the length, or -errno. */
+static int make_private(struct rdma_endpoint *endpoint, uint8_t out[RDMA_WIRE_SEALED_LEN])
+{
+    uint8_t ticket[SEAL_TICKET_LEN];
+    if (!endpoint->sealed) {
+        rdma_wire_private_encode(endpoint->token, out);
+        return RDMA_WIRE_PRIVATE_LEN;
+    }
+    g_mutex_lock(&endpoint->mutex);
+    int status = seal_ticket_make(endpoint->secret, ticket);
+    g_mutex_unlock(&endpoint->mutex);
+    rdma_wire_sealed_encode(ticket, out);
+    return status < 0 ? status : (int)RDMA_WIRE_SEALED_LEN;
+}
+
+static int check_private(struct rdma_endpoint *endpoint, const uint8_t *bytes, size_t len)
+{
+    const uint8_t *ticket;
+    if (!endpoint->sealed)
+        return rdma_wire_private_check(endpoint->token, bytes, len);
+    int status = rdma_wire_sealed_decode(&ticket, bytes, len);
+    g_mutex_lock(&endpoint->mutex);
+    if (status == 0)
+        status = seal_ticket_check(endpoint->secret, ticket);
+    g_mutex_unlock(&endpoint->mutex);
+    return status;
 }
 
 /* ---- listening ---- */
@@ -257,7 +301,7 @@ static void warn_of_stranger(struct rdma_endpoint *endpoint, int status)
     g_warning(
         status == -EPROTONOSUPPORT
             ? "an RDMA connection of another understudy version was refused: install the same on both hosts"
-            : "an RDMA connection without the session's token was refused");
+            : "an RDMA connection from one who does not know this VM's secret was refused");
 }
 
 static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
@@ -271,8 +315,7 @@ static int rdma_endpoint_accept(struct endpoint *base, struct transport **out)
     struct rdma_cm_id *id = event->id;
     int known = -EAGAIN;
     if (type == RDMA_CM_EVENT_CONNECT_REQUEST)
-        known = rdma_wire_private_check(endpoint->token, event->param.conn.private_data,
-                                        event->param.conn.private_data_len);
+        known = check_private(endpoint, event->param.conn.private_data, event->param.conn.private_data_len);
     rdma_ack_cm_event(event);
     if (type == RDMA_CM_EVENT_DEVICE_REMOVAL)
         forget_device(endpoint);
@@ -339,13 +382,15 @@ static void drop_id(struct rdma_cm_id *id)
 static int connect_id(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, unsigned timeout_ms,
                       struct transport **out)
 {
-    uint8_t private[RDMA_WIRE_PRIVATE_LEN];
+    uint8_t private[RDMA_WIRE_SEALED_LEN];
     struct rdma_conn_param parameters;
+    int private_len = make_private(endpoint, private);
+    if (private_len < 0)
+        return private_len;
     struct transport *transport = transport_rdma_new(endpoint->memory, id, endpoint->stall_ms);
     if (!transport)
         return -errno;
-    rdma_wire_private_encode(endpoint->token, private);
-    fill_parameters(&parameters, private, sizeof private);
+    fill_parameters(&parameters, private, (uint8_t)private_len);
     set_ack_timeout(id);
     int status = rdma_connect(id, &parameters) == 0
                      ? await_event(id->channel, RDMA_CM_EVENT_ESTABLISHED, timeout_ms)
@@ -442,6 +487,8 @@ static void rdma_endpoint_free(struct endpoint *base)
     stop_listening(endpoint);
     if (endpoint->channel)
         rdma_destroy_event_channel(endpoint->channel);
+    seal_wipe(endpoint->secret, sizeof endpoint->secret);
+    g_mutex_clear(&endpoint->mutex);
     g_free(endpoint);
 }
 
@@ -449,6 +496,7 @@ static const struct endpoint_ops rdma_endpoint_ops = {
     .name = "rdma",
     .listen_fd = rdma_listen_fd,
     .accept = rdma_endpoint_accept,
+    .set_secret = rdma_set_secret,
     .dial = rdma_dial,
     .free = rdma_endpoint_free,
 };
@@ -462,6 +510,9 @@ struct endpoint *endpoint_rdma_new(const struct endpoint_rdma_config *config, GE
     endpoint->staging = config->staging;
     endpoint->stall_ms = config->stall_ms;
     memcpy(endpoint->token, config->token, sizeof endpoint->token);
+    endpoint->sealed = config->sealed;
+    g_mutex_init(&endpoint->mutex);
+    memcpy(endpoint->secret, config->secret, sizeof endpoint->secret);
     g_snprintf(port, sizeof port, "%u", config->listen_port);
     if (config->listen_port) {
         status = resolve(config->listen_address ? config->listen_address : "0.0.0.0", port,

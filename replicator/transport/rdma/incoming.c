@@ -23,7 +23,7 @@ static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *bod
         int status = len < WIRE_HEADER_LEN ? -EPROTO : wire_header_decode(&c->header, body);
         if (status < 0)
             return status;
-        if (c->header.payload_len > TRANSPORT_MAX_PAYLOAD || c->header.type == MESSAGE_EPOCH)
+        if (c->header.payload_len > transport_payload_max(&c->base) || c->header.type == MESSAGE_EPOCH)
             return -EPROTO;
         bytes_make_room(&c->payload, c->header.payload_len + 1);
         c->payload.len = 0;
@@ -37,14 +37,36 @@ static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *bod
     c->assembling = c->payload.len < c->header.payload_len;
     if (c->assembling)
         return 0;
-    return crc32c(0, c->payload.at, c->payload.len) == c->header.payload_crc ? 1 : -EPROTO;
+    uint32_t crc = c->in ? 0 : crc32c(0, c->payload.at, c->payload.len);
+    return crc == c->header.payload_crc ? 1 : -EPROTO;
+}
+
+/*
+ * Opens a SEND where it is: its buffer is this side's until it is posted again. A bare credit is known by its
+ * length, since no other SEND is as short. Returns the plain length, or -errno.
+ */
+static ssize_t open_send(struct rdma *c, uint8_t *bytes, size_t len)
+{
+    if (!c->in)
+        return (ssize_t)len;
+    if (len < RDMA_WIRE_PREFIX_LEN + SEAL_TAG_LEN || len > BUFFER_LEN)
+        return -EPROTO;
+    bool credit = len == RDMA_WIRE_PREFIX_LEN + SEAL_TAG_LEN;
+    const struct iovec iov = {bytes, len - SEAL_TAG_LEN};
+    int status = seal_open(credit ? c->credit_in : c->in, credit ? &LABEL_CREDIT : &LABEL_SEND, &iov, 1,
+                           bytes + iov.iov_len);
+    return status < 0 ? status : (ssize_t)iov.iov_len;
 }
 
 /* 1: *out is a message. 0: nothing for the caller. */
-static int take_buffer(struct rdma *c, unsigned index, size_t len, struct transport_received *out)
+static int take_buffer(struct rdma *c, unsigned index, size_t sealed_len, struct transport_received *out)
 {
-    const uint8_t *bytes = c->arena->receives[index];
+    uint8_t *bytes = c->arena->receives[index];
     struct rdma_wire_prefix prefix;
+    ssize_t opened = open_send(c, bytes, sealed_len);
+    if (opened < 0)
+        return (int)opened;
+    size_t len = (size_t)opened;
     int status = rdma_wire_prefix_decode(&prefix, bytes, len);
     if (status < 0)
         return status;
@@ -66,12 +88,28 @@ static int take_buffer(struct rdma *c, unsigned index, size_t len, struct transp
 }
 
 /* Copies len bytes from ring pages that may wrap: small things that must not change while they are read. */
-static void copy_from_ring(const struct staging *staging, uint32_t slot, uint8_t *to, size_t len)
+static void copy_from_ring(const struct rdma *c, uint32_t slot, uint8_t *to, size_t len)
 {
-    size_t before_end = (size_t)(staging_capacity_pages(staging) - slot) * STAGING_PAGE_LEN;
+    size_t before_end = (size_t)(staging_capacity_pages(c->receiving) - slot) * STAGING_PAGE_LEN;
     size_t first = MIN(len, before_end);
-    memcpy(to, staging_slot(staging, slot), first);
-    memcpy(to + first, staging_slot(staging, 0), len - first);
+    memcpy(to, staging_slot_at(c->memory->ring, slot), first);
+    memcpy(to + first, c->memory->ring, len - first);
+}
+
+/* Takes the parts before the pages out of the ring, and opens them. Fills *parts, and for a sealed epoch
+ * *tags. */
+static int take_meta(struct rdma *c, uint32_t first_page, const struct wire_header *header,
+                     const struct wire_epoch *wire, uint32_t *nmeta, const uint8_t **parts,
+                     const uint8_t **tags)
+{
+    const struct sealed_layout layout = sealed_layout_of(wire);
+    size_t len = c->in ? layout.len : SEALED_RECORD_LEN + layout.parts_len;
+    *nmeta = pages_of(len);
+    bytes_make_room(&c->payload, len);
+    copy_from_ring(c, first_page, c->payload.at, len);
+    *parts = c->payload.at + (c->in ? layout.parts_at : SEALED_RECORD_LEN);
+    *tags = c->payload.at + layout.tags_at;
+    return c->in ? sealed_open_parts(c->in, header, &layout, c->payload.at) : 0;
 }
 
 /* Checks and takes all parts between the open epoch and its commit. */
@@ -79,24 +117,31 @@ static int take_parts(struct rdma *c, struct staging *staging, struct staged_epo
                       uint32_t first_page, const struct rdma_wire_commit *record,
                       const struct wire_epoch *wire)
 {
-    size_t index_len = (size_t)wire->npages * 8, parts_len = WIRE_EPOCH_LEN + index_len + wire->delta_len;
-    size_t len = RDMA_WIRE_COMMIT_LEN + parts_len;
-    uint32_t nmeta = pages_of(len), nslots = nmeta + wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
+    const struct wire_header *header = &record->header;
+    uint32_t nmeta = pages_of(c->in ? sealed_layout_of(wire).len
+                                    : SEALED_RECORD_LEN + (size_t)wire->npages * 8 + wire->delta_len);
+    uint32_t ndata = wire->ndata + (uint32_t)wire_epoch_disk_pages(wire), nslots = nmeta + ndata;
+    const uint8_t *index, *tags;
     int status = staging_place(staging, epoch, first_page);
     if (status == 0 && staging_reserve(staging, epoch, nslots) < 0)
         status = -EPROTO; /* the peer was told how much room there is */
     if (status < 0)
         return -EPROTO;
-    bytes_make_room(&c->payload, len);
-    copy_from_ring(staging, first_page, c->payload.at, len);
-    const uint8_t *parts = c->payload.at + RDMA_WIRE_COMMIT_LEN, *index = parts + WIRE_EPOCH_LEN;
+    status = take_meta(c, first_page, header, wire, &nmeta, &index, &tags);
+    if (status < 0)
+        return status;
     uint32_t first_data = (uint32_t)(((uint64_t)first_page + nmeta) % staging_capacity_pages(staging));
     status = epoch_take_index(staging, epoch, wire, index, first_data);
     if (status < 0)
         return status;
     epoch->nblocks = wire->nblocks;
     memcpy(epoch->block_used_len, wire->used_len, sizeof epoch->block_used_len);
-    status = epoch_check_commit(&record->header, wire, &record->commit, crc32c(0, parts, parts_len));
+    size_t index_len = (size_t)wire->npages * 8;
+    uint32_t crc =
+        c->in ? 0 : crc32c(0, index - WIRE_EPOCH_LEN, WIRE_EPOCH_LEN + index_len + wire->delta_len);
+    status = epoch_check_commit(header, wire, &record->commit, crc);
+    if (status == 0 && c->in)
+        status = sealed_open_pages(c->in, header, c->memory->ring, staging, first_data, ndata, tags);
     if (status < 0)
         return status;
     atomic_fetch_add_explicit(&c->bytes_received, (uint64_t)nslots * STAGING_PAGE_LEN, memory_order_relaxed);
@@ -110,12 +155,15 @@ static int take_epoch(struct rdma *c, uint32_t first_page, struct transport_rece
     struct staging_position position;
     struct rdma_wire_commit record;
     struct wire_epoch wire;
-    uint8_t head[RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN];
+    uint8_t head[SEALED_RECORD_LEN + SEAL_TAG_LEN];
     if (!staging || c->assembling || first_page >= staging_capacity_pages(staging))
         return -EPROTO;
     staging_position(staging, &position);
-    copy_from_ring(staging, first_page, head, sizeof head);
-    int status = rdma_wire_commit_decode(&record, head);
+    copy_from_ring(c, first_page, head, sizeof head);
+    int status = c->in ? sealed_open_record(c->in, head) : 0;
+    if (status < 0)
+        return status;
+    status = rdma_wire_commit_decode(&record, head);
     if (status < 0 || record.sequence != position.epoch_head || record.header.type != MESSAGE_EPOCH)
         return -EPROTO;
     status = wire_epoch_decode(&wire, head + RDMA_WIRE_COMMIT_LEN, record.header.payload_len,
@@ -198,13 +246,12 @@ static int send_grant(struct rdma *c, struct staging *staging)
 {
     struct staging_position position;
     uint8_t bytes[RDMA_WIRE_GRANT_LEN];
-    size_t len;
-    if (staging != c->memory->staging)
+    if (staging != c->memory->staging || c->memory->sealed != (c->in != NULL))
         return -EINVAL;
     staging_position(staging, &position);
     struct rdma_wire_grant grant = {
-        .ring_address = (uintptr_t)staging_region(staging, &len),
-        .ring_rkey = c->memory->staging_mr->rkey,
+        .ring_address = (uintptr_t)c->memory->ring,
+        .ring_rkey = c->memory->ring_mr->rkey,
         .capacity_pages = staging_capacity_pages(staging),
         .next_slot = position.next_slot,
         .page_head = position.page_head,

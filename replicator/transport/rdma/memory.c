@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One device's resources: its protection domain, staging registered once, and the limits of the device. An
+ * One device's resources: its protection domain, a ring registered once, and the limits of the device. An
  * id bound to the device's address keeps librdmacm from closing the device while this lives.
  */
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "replicator/transport/rdma/limits.h"
 #include "replicator/transport/rdma/rdma.h"
@@ -32,12 +33,28 @@ static void note_mtu(const struct rdma_memory *memory)
         g_warning("%s", note);
 }
 
-static int register_staging(struct rdma_memory *memory, GError **error)
+/* Makes the second ring of sealed connections. Its memory is taken when it is registered. */
+static int make_ring(struct rdma_memory *memory, GError **error)
 {
-    size_t len;
-    void *at = staging_region(memory->staging, &len);
-    memory->staging_mr = ibv_reg_mr(memory->pd, at, len, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-    if (memory->staging_mr)
+    void *at = mmap(NULL, memory->ring_len, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) {
+        int status = -errno;
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status), "no memory for sealed epochs: %s",
+                    g_strerror(-status));
+        return status;
+    }
+    madvise(at, memory->ring_len, MADV_HUGEPAGE);
+    memory->ring = at;
+    return 0;
+}
+
+static int register_ring(struct rdma_memory *memory, GError **error)
+{
+    size_t len = memory->ring_len;
+    memory->ring_mr =
+        ibv_reg_mr(memory->pd, memory->ring, len, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    if (memory->ring_mr)
         return 0;
     int status = -errno;
     g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
@@ -75,31 +92,36 @@ static int make_anchor(struct rdma_memory *memory, const struct sockaddr *local,
     return status;
 }
 
-int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struct rdma_memory **out,
-                    GError **error)
+int rdma_memory_new(const struct sockaddr *local, struct staging *staging, bool sealed,
+                    struct rdma_memory **out, GError **error)
 {
     struct rdma_memory *memory = g_new0(struct rdma_memory, 1);
-    size_t len;
     atomic_init(&memory->references, 1);
     memory->staging = staging;
-    staging_region(staging, &len);
+    memory->sealed = sealed;
+    void *region = staging_region(staging, &memory->ring_len);
     int status = make_anchor(memory, local, error);
     if (status == 0)
-        status = rdma_limits_check(memory->device, len, error);
+        status = rdma_limits_check(memory->device, memory->ring_len, error);
     if (status == 0 && ibv_query_device(memory->device, &memory->limits) != 0) {
         status = -errno;
         set_error(error, status, "cannot be queried", memory->device);
     }
     if (status == 0) {
-        staging_pin(staging);
         memory->pd = ibv_alloc_pd(memory->device);
         if (!memory->pd) {
             status = -errno;
             set_error(error, status, "no protection domain", memory->device);
         }
     }
+    if (status == 0 && sealed) {
+        status = make_ring(memory, error);
+    } else if (status == 0) {
+        staging_pin(staging);
+        memory->ring = region;
+    }
     if (status == 0)
-        status = register_staging(memory, error);
+        status = register_ring(memory, error);
     if (status < 0) {
         rdma_memory_put(memory);
         return status;
@@ -130,8 +152,10 @@ void rdma_memory_put(struct rdma_memory *memory)
 {
     if (!memory || atomic_fetch_sub_explicit(&memory->references, 1, memory_order_acq_rel) != 1)
         return;
-    if (memory->staging_mr)
-        ibv_dereg_mr(memory->staging_mr);
+    if (memory->ring_mr)
+        ibv_dereg_mr(memory->ring_mr);
+    if (memory->sealed && memory->ring)
+        munmap(memory->ring, memory->ring_len);
     if (memory->pd)
         ibv_dealloc_pd(memory->pd);
     if (memory->anchor)

@@ -16,6 +16,16 @@
 
 /* ---- messages ---- */
 
+/* Seals a SEND where it is, in its buffer. Returns its length, or -errno. */
+static ssize_t seal_send(struct rdma *c, uint8_t *at, size_t len)
+{
+    const struct iovec iov = {at, len};
+    if (!c->out)
+        return (ssize_t)len;
+    int status = seal_close(c->out, &LABEL_SEND, &iov, 1, at + len);
+    return status < 0 ? status : (ssize_t)(len + SEAL_TAG_LEN);
+}
+
 /* Sends a prefix and two pieces of body as one SEND. order_lock is held. */
 int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *head, size_t head_len,
                          const void *body, size_t body_len)
@@ -34,7 +44,10 @@ int outgoing_send_buffer(struct rdma *c, enum rdma_wire_kind kind, const void *h
         memcpy(at + RDMA_WIRE_PREFIX_LEN, head, head_len);
     if (body_len)
         memcpy(at + RDMA_WIRE_PREFIX_LEN + head_len, body, body_len);
-    size_t len = RDMA_WIRE_PREFIX_LEN + head_len + body_len;
+    ssize_t sealed = seal_send(c, at, RDMA_WIRE_PREFIX_LEN + head_len + body_len);
+    if (sealed < 0)
+        return (int)sealed;
+    size_t len = (size_t)sealed;
     struct ibv_sge sge = {.addr = (uintptr_t)at, .length = (uint32_t)len, .lkey = c->arena_mr->lkey};
     struct ibv_send_wr wr = {.sg_list = &sge,
                              .num_sge = 1,
@@ -53,7 +66,7 @@ int outgoing_send_message(struct transport *t, const struct transport_message *m
 {
     struct rdma *c = rdma_of(t);
     uint8_t head[WIRE_HEADER_LEN];
-    int status = message_encode_header(message, head);
+    int status = message_encode_header(message, c->out, head);
     if (status < 0)
         return status;
     pthread_mutex_lock(&c->order_lock);
@@ -229,7 +242,26 @@ static int gather_pages(struct gather *g, const struct staging *staging, const s
     uint32_t slot;
     int status = 0;
     while (status == 0 && epoch_next_page(&pages, staging, &slot))
-        status = gather_page(g, staging_slot(staging, slot), g->c->memory->staging_mr->lkey);
+        status = gather_page(g, staging_slot(staging, slot), g->c->memory->ring_mr->lkey);
+    return status;
+}
+
+/*
+ * Adds the pages of a sealed epoch: they are sealed into the second ring, a piece after the other, while the
+ * device sends those before.
+ */
+static int gather_sealed_pages(struct gather *g, struct sealed_pages *sealed)
+{
+    const struct rdma_memory *memory = g->c->memory;
+    uint32_t capacity = staging_capacity_pages(memory->staging), first;
+    int n, status = 0;
+    while (status == 0 && (n = sealed_pages_next(sealed, &first)) != 0) {
+        status = n < 0 ? n : 0;
+        for (int i = 0; status == 0 && i < n; i++) {
+            uint32_t slot = (uint32_t)(((uint64_t)first + (uint32_t)i) % capacity);
+            status = gather_page(g, staging_slot_at(memory->ring, slot), memory->ring_mr->lkey);
+        }
+    }
     return status;
 }
 
@@ -237,20 +269,49 @@ static int gather_pages(struct gather *g, const struct staging *staging, const s
  * Fills the buffer before the pages: commit record, counts, index, device state, and zeroes to the page's
  * end.
  */
-static void fill_meta(const struct epoch_encoder *encoder, const struct wire_epoch *wire,
-                      struct rdma_wire_commit *commit, uint8_t *out, size_t len)
+static int fill_meta(const struct rdma *c, const struct wire_epoch *wire, struct rdma_wire_commit *commit,
+                     uint8_t *out, size_t len)
 {
+    const struct epoch_encoder *encoder = &c->encoder;
+    const struct sealed_layout layout = sealed_layout_of(wire);
     uint8_t *parts = out + RDMA_WIRE_COMMIT_LEN, *at = parts;
     wire_epoch_encode(wire, at);
-    at += WIRE_EPOCH_LEN;
+    at = c->out ? out + layout.parts_at : at + WIRE_EPOCH_LEN;
     memcpy(at, encoder->index.at, encoder->index.len);
     at += encoder->index.len;
     if (wire->delta_len)
         memcpy(at, encoder->delta.at, wire->delta_len);
     at += wire->delta_len;
     memset(at, 0, len - (size_t)(at - out));
-    commit->commit.crc = crc32c(0, parts, (size_t)(at - parts));
+    commit->commit.crc = c->out ? 0 : crc32c(0, parts, (size_t)(at - parts));
     rdma_wire_commit_encode(commit, out);
+    return c->out ? sealed_close_meta(c->out, &commit->header, &layout, out) : 0;
+}
+
+/* Adds all of an epoch. Where it is sealed, the tags of the pages are before them, and so are sent after. */
+static int gather_epoch(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch,
+                        const struct wire_epoch *wire, const struct wire_header *header,
+                        const struct meta *meta, uint32_t nmeta)
+{
+    struct rdma *c = g->c;
+    uint32_t first_page = g->slot;
+    struct sealed_pages sealed;
+    if (!c->out) {
+        int status = gather_meta(g, meta, nmeta);
+        return status == 0 ? gather_pages(g, staging, epoch) : status;
+    }
+    sealed_pages_begin(&sealed, c->out, c->memory->ring, staging, epoch, header,
+                       meta->at + sealed_layout_of(wire).tags_at);
+    g->slot = (uint32_t)(((uint64_t)first_page + nmeta) % c->grant.capacity_pages);
+    int status = gather_sealed_pages(g, &sealed);
+    if (status == 0)
+        status = gather_write(g);
+    uint32_t end = g->slot;
+    g->slot = first_page;
+    if (status == 0)
+        status = gather_meta(g, meta, nmeta);
+    g->slot = end;
+    return status;
 }
 
 static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging *staging,
@@ -260,7 +321,9 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
     int status = epoch_encode(&c->encoder, epoch, &wire);
     if (status < 0)
         return status;
-    uint32_t nmeta = pages_of(RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len);
+    uint32_t nmeta =
+        pages_of(c->out ? sealed_layout_of(&wire).len
+                        : RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len);
     uint32_t npages = nmeta + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
     size_t meta_len = (size_t)nmeta * STAGING_PAGE_LEN;
     status = credit_wait_ring(c, npages);
@@ -275,12 +338,11 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
                    .epoch = epoch->epoch,
                    .payload_len = wire_epoch_payload_len(&wire)},
         .commit = {.term = term, .epoch = epoch->epoch, .npages = wire.npages, .ndata = wire.ndata}};
-    fill_meta(&c->encoder, &wire, &commit, meta->at, meta_len);
+    status = fill_meta(c, &wire, &commit, meta->at, meta_len);
     struct gather gather;
     gather_init(&gather, c);
-    status = gather_meta(&gather, meta, nmeta);
     if (status == 0)
-        status = gather_pages(&gather, staging, epoch);
+        status = gather_epoch(&gather, staging, epoch, &wire, &commit.header, meta, nmeta);
     if (status < 0)
         return status;
     /* Before the commit: the peer may have returned the epoch by the time it is posted. */

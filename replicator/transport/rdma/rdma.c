@@ -26,6 +26,25 @@ static void rdma_room(struct transport *t)
     credit_send(rdma_of(t));
 }
 
+/* Between two messages; no bare credit can be on its way, since so few messages have been exchanged. */
+static int rdma_seal(struct transport *t, const struct seal_keys *keys)
+{
+    struct rdma *c = rdma_of(t);
+    const struct {
+        struct seal **seal;
+        const uint8_t *secret;
+    } wanted[] = {{&c->out, keys->out},
+                  {&c->in, keys->in},
+                  {&c->credit_out, keys->credit_out},
+                  {&c->credit_in, keys->credit_in}};
+    if (c->out || !c->memory->sealed)
+        return -EINVAL;
+    for (unsigned i = 0; i < G_N_ELEMENTS(wanted); i++)
+        if (!(*wanted[i].seal = seal_new(keys->cipher, wanted[i].secret, &keys->limits)))
+            return -errno;
+    return 0;
+}
+
 /*
  * Ends the queue pair. When this returns, nothing that was posted is sent any more, whichever thread called
  * first: the sender reuses the memory of what was under way, and a commit that left after that would cover
@@ -68,6 +87,10 @@ static void rdma_free(struct transport *t)
     epoch_encoder_clear(&c->encoder);
     epoch_decoder_clear(&c->decoder);
     bytes_free(&c->payload);
+    seal_free(c->out);
+    seal_free(c->in);
+    seal_free(c->credit_out);
+    seal_free(c->credit_in);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
     if (c->ready_fd >= 0)
@@ -92,6 +115,7 @@ static void rdma_stats(const struct transport *t, struct transport_stats *out)
 
 static const struct transport_ops rdma_ops = {
     .name = "rdma",
+    .seal = rdma_seal,
     .send_epoch = outgoing_send_epoch,
     .epochs_done = outgoing_epochs_done,
     .done_fd = outgoing_done_fd,

@@ -18,14 +18,19 @@
 #include "replicator/transport/transport.h"
 
 /*
- * A device's protection domain with staging registered in it. Counted references; any thread. The anchor, an
- * id bound to the device's address, keeps librdmacm from closing the device.
+ * A device's protection domain with a ring registered in it: staging's, or where connections are sealed a
+ * second one of the same length, so that the device, and through it the peer, never reaches staging
+ * (sealed.h). Counted references; any thread. The anchor, an id bound to the device's address, keeps
+ * librdmacm from closing the device.
  */
 struct rdma_memory {
     struct rdma_cm_id *anchor;
     struct ibv_context *device;
     struct ibv_pd *pd;
-    struct ibv_mr *staging_mr;
+    struct ibv_mr *ring_mr;
+    uint8_t *ring;
+    size_t ring_len;
+    bool sealed; /* the ring is this memory's own */
     struct staging *staging;
     struct ibv_device_attr limits;
     bool removed;
@@ -33,11 +38,11 @@ struct rdma_memory {
 };
 
 /*
- * Registers staging on the device that has this address. 0, or -errno with error set: a sentence that says
- * what limit to raise.
+ * Registers a ring for staging on the device that has this address. 0, or -errno with error set: a sentence
+ * that says what limit to raise.
  */
-int rdma_memory_new(const struct sockaddr *local, struct staging *staging, struct rdma_memory **out,
-                    GError **error);
+int rdma_memory_new(const struct sockaddr *local, struct staging *staging, bool sealed,
+                    struct rdma_memory **out, GError **error);
 struct rdma_memory *rdma_memory_get(struct rdma_memory *memory);
 void rdma_memory_put(struct rdma_memory *memory);
 /*

@@ -8,6 +8,7 @@
  *   credit.c    what the peer has room for, and what it is told
  *   outgoing.c  messages and epochs that are sent
  *   incoming.c  messages and epochs that are received
+ *   sealed.c    what sealed epochs look like; no verbs
  *
  * The send queue is counted: work requests posted and completed, ever. Only SENDs, an epoch's last write
  * and every SIGNAL_EVERY-th write ask for a completion; each completion says that all requests before it
@@ -41,6 +42,7 @@
 #include "proto/rdma_wire.h"
 #include "replicator/transport/epoch_parts.h"
 #include "replicator/transport/rdma/rdma.h"
+#include "replicator/transport/rdma/sealed.h"
 
 #define RECEIVES      64u   /* receive buffers of a side */
 #define RECEIVES_KEPT 4u    /* of them, for bare credits */
@@ -54,13 +56,17 @@
 #define WRITE_MAX     (1u << 20)
 #define METAS         STAGING_EPOCHS /* epochs whose index and device state are under way */
 #define INLINE_LEN    128u           /* asked for; */
-#define INLINE_LEAST  32u            /* a bare credit needs this much */
+#define INLINE_LEAST  48u            /* a bare credit needs this much, sealed */
 #define SPIN_NS       20000u
 #define IDLE_POLL_MS  3000
 #define FLUSH_MS      500
-#define BODY_LEN      (BUFFER_LEN - RDMA_WIRE_PREFIX_LEN)
+#define BODY_LEN      (BUFFER_LEN - RDMA_WIRE_PREFIX_LEN - SEAL_TAG_LEN)
 
-G_STATIC_ASSERT(RDMA_WIRE_PREFIX_LEN <= INLINE_LEAST);
+G_STATIC_ASSERT(RDMA_WIRE_PREFIX_LEN + SEAL_TAG_LEN <= INLINE_LEAST);
+
+/* Labels of SENDs, which are records of their own: their order is all that there is to know. */
+#define LABEL_SEND   ((struct seal_label){.kind = 0x10000})
+#define LABEL_CREDIT ((struct seal_label){.kind = 0x10001})
 
 /* One mapping for all small buffers of a connection. */
 struct arena {
@@ -88,6 +94,11 @@ struct rdma {
     int wake_fd, ready_fd; /* readable once dead; always readable */
     struct ibv_comp_channel *send_channel, *receive_channel;
     struct ibv_cq *send_cq, *receive_cq;
+    /*
+     * NULL: not sealed. Messages and epochs are numbered together, in the order of order_lock, and bare
+     * credits by themselves, in the order of post_lock. in and credit_in: the receiving thread's.
+     */
+    struct seal *out, *in, *credit_out, *credit_in;
     unsigned max_sges, inline_len;
     struct arena *arena;
     struct ibv_mr *arena_mr;
