@@ -4,6 +4,7 @@
 # what each figure means. Run it alone: on a busy machine it measures the others.
 #   bench/run.sh [--quick] [--json FILE] [--only idle|dirty|busy|latency|slowdown|failover|colo]... [--no-install]
 #   bench/run.sh --against BUILD [--pairs N] [--only PART]...     two builds in turns: this tree's, and the build tree BUILD
+#   bench/run.sh --against-unsealed [--pairs N] [--only PART]...  the same build in turns, with links sealed and not sealed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,12 +17,13 @@ usage: bench/run.sh [OPTIONS]
   --no-install  leave the packages alone
   --against BUILD  measure this tree's build and the build tree BUILD (say, another checkout's build/release) in turns, and
                 print the median of the ratios, this one's figure to the other's, with the smallest and the largest
+  --against-unsealed  the same with this build alone: VMs run as by default, and with --link-security=none
   --pairs N     how often, with --against (5)
   --seconds N   of each measurement (30; with --quick 5; with --against 10)
   --kills N     failovers (20; with --quick or --against 5)
 USAGE
 }
-quick=0 json="" install=1 parts=() against="" pairs=5 seconds="" kills=""
+quick=0 json="" install=1 parts=() against="" other_options="" pairs=5 seconds="" kills=""
 while [ $# -gt 0 ]; do
     case "$1" in
     --quick) quick=1 ;;
@@ -29,6 +31,7 @@ while [ $# -gt 0 ]; do
     --only) parts+=("${2:?--only needs a part}"); shift ;;
     --no-install) install=0 ;;
     --against) against=${2:?--against needs a build tree}; shift ;;
+    --against-unsealed) against=${BUILD:-$PWD/build/release} other_options=--link-security=none ;;
     --pairs) pairs=${2:?--pairs needs a number}; shift ;;
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --kills) kills=${2:?--kills needs a number}; shift ;;
@@ -70,6 +73,7 @@ compare() {
         for which in $([ $((pair % 2)) -eq 1 ] && echo this other || echo other this); do
             say "pair $pair of $pairs: $which build"
             BUILD=$([ $which = this ] && echo "$BUILD" || echo "$against") GUEST=$GUEST \
+                RUN_OPTIONS="${RUN_OPTIONS:-} $([ $which = this ] || echo "$other_options")" \
                 "$0" "${options[@]}" --json "$work/$which-$pair" >/dev/null
         done
     done

@@ -14,13 +14,14 @@ usage: bench/transport.sh [--serve ADDRESS | --peer ADDRESS] [OPTIONS]
   --serve ADDRESS  serve the other host's measurements until interrupted
   --peer ADDRESS   measure against the host that serves there
   --seconds N      of each throughput measurement, 4 or more (5)
+  --sealed         links are sealed, as a VM's are by default; both hosts need it
   --rounds N       of the commit latencies (200; fewer of the large epochs)
   --json FILE      write the figures there
   --no-install     leave the packages alone
 Without --serve and --peer both ends are here: in a virtual machine with soft-RoCE, or on the device UNDERSTUDY_RDMA_DEV names.
 USAGE
 }
-mode=here address="" seconds=5 rounds=200 json="" install=1
+mode=here address="" seconds=5 rounds=200 json="" install=1 sealed=()
 while [ $# -gt 0 ]; do
     case "$1" in
     --serve | --peer) mode=${1#--} address=${2:?$1 needs an address}; shift ;;
@@ -28,6 +29,7 @@ while [ $# -gt 0 ]; do
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --rounds) rounds=${2:?--rounds needs a number}; shift ;;
     --json) json=${2:?--json needs a file}; shift ;;
+    --sealed) sealed=(--sealed) ;;
     --no-install) install=0 ;;
     --help | -h) usage; exit 0 ;;
     *) echo "bench/transport.sh: unknown option $1; --help lists the options" >&2; exit 2 ;;
@@ -59,7 +61,7 @@ trap 'exit 130' INT TERM
 
 serve() {
     local i
-    "$bench" receive "$1" $bench_port >"$work/ready" &
+    "$bench" "${sealed[@]}" receive "$1" $bench_port >"$work/ready" &
     background+=($!)
     iperf3 -s -B "$1" -p $iperf_port >/dev/null 2>&1 &
     background+=($!)
@@ -106,12 +108,12 @@ measure() {
     for i in "${!batches[@]}"; do
         say "$((batches[i] * 4)) KiB: ib_write_bw, understudy over RDMA, ib_write_bw"
         before=$(write_mib_per_s "$i" "$1")
-        "$bench" send rdma "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/rdma"
+        "$bench" "${sealed[@]}" send rdma "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/rdma"
         middle=$(write_mib_per_s "$i" "$1")
         say "$((batches[i] * 4)) KiB: iperf3, understudy over TCP, iperf3"
         mean "$before" "$middle" >"$work/write"
         before=$(iperf_mib_per_s "$1")
-        "$bench" send tcp "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/tcp"
+        "$bench" "${sealed[@]}" send tcp "$1" $bench_port throughput "${batches[i]}" "$seconds" >"$work/tcp"
         after=$(iperf_mib_per_s "$1")
         mean "$before" "$after" >"$work/iperf"
         jq -n --slurpfile rdma "$work/rdma" --slurpfile tcp "$work/tcp" --slurpfile write "$work/write" --slurpfile iperf "$work/iperf" '
@@ -121,7 +123,7 @@ measure() {
     done
     for i in rdma tcp; do
         say "commit latencies over $i"
-        "$bench" send $i "$1" $bench_port commit "$rounds" >"$work/commit-$i"
+        "$bench" "${sealed[@]}" send $i "$1" $bench_port commit "$rounds" >"$work/commit-$i"
     done
     jq -n --slurpfile batches "$work/batches" --slurpfile rdma "$work/commit-rdma" --slurpfile tcp "$work/commit-tcp" \
         '{throughput: $batches, commit: {rdma: $rdma[0], tcp: $tcp[0]}}'
@@ -171,7 +173,7 @@ here)
     out=/vm/figures
     [ -z "${UNDERSTUDY_RDMA_DEV:-}" ] || out=$work/vm/figures
     tests/rdma/run.sh build/release/rdma $((300 + 60 * seconds)) env UNDERSTUDY_BENCH_OUT=$out "$PWD/bench/transport.sh" --inside \
-        --seconds "$seconds" --rounds "$rounds" >&2
+        --seconds "$seconds" --rounds "$rounds" "${sealed[@]}" >&2
     cp "$work/vm/figures" "$work/figures"
     ;;
 esac

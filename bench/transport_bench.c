@@ -40,6 +40,7 @@
 #define GIB           (1024.0 * 1024.0 * 1024.0)
 
 static const uint8_t token[WIRE_TOKEN_LEN] = "bench/transport";
+static bool sealed; /* both ends are to be told so */
 
 G_NORETURN static void die(const char *what, int status)
 {
@@ -101,10 +102,22 @@ static struct endpoint *new_rdma_endpoint(struct staging *staging, const char *l
                                           .listen_address = listen_address,
                                           .listen_port = listen_address ? (uint16_t)atoi(port) : 0};
     memcpy(config.token, token, sizeof config.token);
+    config.sealed = sealed;
     struct endpoint *endpoint = endpoint_rdma_new(&config, &error);
     if (!endpoint)
         fprintf(stderr, "transport_bench: %s\n", error->message);
     return endpoint;
+}
+
+/* Seals a new connection. Both ends know the keys: what is measured does not depend on their secrecy. */
+static void seal(struct transport *transport, bool dialled)
+{
+    struct seal_keys keys = {.cipher = SEAL_AES_128_GCM, .limits = seal_limits_usual};
+    keys.out[0] = keys.credit_out[0] = dialled;
+    keys.in[0] = keys.credit_in[0] = !dialled;
+    int status = sealed ? transport->ops->seal(transport, &keys) : 0;
+    if (status < 0)
+        die("the connection cannot be sealed", status);
 }
 
 /* ---- the receiving side ---- */
@@ -113,6 +126,7 @@ static struct endpoint *new_rdma_endpoint(struct staging *staging, const char *l
 static void serve(struct transport *transport, struct staging *staging)
 {
     struct transport_received received;
+    seal(transport, false);
     while (transport->ops->receive(transport, staging, &received) == 0) {
         struct used used;
         struct transport_message answer = {.type = MESSAGE_ACK, .epoch = received.message.epoch};
@@ -339,6 +353,7 @@ static void open_bench(struct bench *bench, const char *kind, const char *addres
     int status = endpoint->ops->dial(endpoint, address, port, DIAL_MS, &bench->transport, &why);
     if (status < 0)
         die(why, status);
+    seal(bench->transport, true);
     pthread_create(&thread, NULL, take_acks, bench);
 }
 
@@ -346,6 +361,11 @@ int main(int argc, char **argv)
 {
     static struct bench bench;
     signal(SIGPIPE, SIG_IGN);
+    sealed = argc > 1 && strcmp(argv[1], "--sealed") == 0;
+    if (sealed) {
+        argv++;
+        argc--;
+    }
     if (argc == 4 && strcmp(argv[1], "receive") == 0)
         receive_for_ever(argv[2], argv[3]);
     bool sends = argc > 6 && strcmp(argv[1], "send") == 0 &&
@@ -361,9 +381,10 @@ int main(int argc, char **argv)
         commit_latencies(&bench, (unsigned)count);
     } else {
         fprintf(stderr,
-                "usage: transport_bench receive ADDRESS PORT\n"
-                "       transport_bench send rdma|tcp ADDRESS PORT throughput PAGES(1..10000) SECONDS\n"
-                "       transport_bench send rdma|tcp ADDRESS PORT commit ROUNDS(1..10000)\n");
+                "usage: transport_bench [--sealed] receive ADDRESS PORT\n"
+                "       transport_bench [--sealed] send rdma|tcp ADDRESS PORT throughput PAGES(1..10000) "
+                "SECONDS\n"
+                "       transport_bench [--sealed] send rdma|tcp ADDRESS PORT commit ROUNDS(1..10000)\n");
         return 2;
     }
     fflush(stdout);

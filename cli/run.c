@@ -120,7 +120,7 @@ static bool read_numbers(const struct numbers *given, Understudy__RunRequest *ru
 int cmd_run(int argc, char **argv)
 {
     g_autofree char *name = NULL, *peer = NULL, *loss = NULL, *tracker = NULL, *transport = NULL,
-                    *durability = NULL;
+                    *durability = NULL, *security = NULL;
     g_auto(GStrv) peer_disks = NULL, shared_disks = NULL, paths = NULL;
     g_autofree char *epoch_ms = NULL, *deadline_ms = NULL, *silence_ms = NULL, *heartbeat_ms = NULL,
                     *wait = NULL;
@@ -151,6 +151,8 @@ int cmd_run(int argc, char **argv)
          "Both hosts reach the same image of disk ID (may be repeated)", "ID"},
         {"durability", 0, 0, G_OPTION_ARG_FILENAME, &durability,
          "Where the standby must have an epoch before it acks it (default memory)", "memory|disk"},
+        {"link-security", 0, 0, G_OPTION_ARG_FILENAME, &security,
+         "Encrypt what the hosts send each other, or not (default sealed)", "sealed|none"},
         {"no-network-check", 0, 0, G_OPTION_ARG_NONE, &no_network_check,
          "Start even if clients could not reach the guest on the other host", NULL},
         {"wait-s", 0, 0, G_OPTION_ARG_FILENAME, &wait, "How long to wait for protection (default 300)", "N"},
@@ -172,7 +174,8 @@ int cmd_run(int argc, char **argv)
     if (!cli_word("--on-peer-loss", loss, "continue|hold") ||
         !cli_word("--tracker", tracker, "auto|qemu-log|uffd") ||
         !cli_word("--transport", transport, "auto|rdma|tcp") ||
-        !cli_word("--durability", durability, "memory|disk"))
+        !cli_word("--durability", durability, "memory|disk") ||
+        !cli_word("--link-security", security, "sealed|none"))
         return EXIT_USAGE;
     g_autofree char *cwd = g_get_current_dir();
     Understudy__RunRequest run = UNDERSTUDY__RUN_REQUEST__INIT;
@@ -195,6 +198,8 @@ int cmd_run(int argc, char **argv)
     run.heartbeat_path = paths;
     run.n_heartbeat_path = paths ? g_strv_length(paths) : 0;
     run.network_unchecked = no_network_check;
+    run.link_security = g_strcmp0(security, "none") == 0 ? UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE
+                                                         : UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_SEALED;
     run.durability = g_strcmp0(durability, "disk") == 0 ? UNDERSTUDY__DURABILITY__DURABILITY_DISK
                                                         : UNDERSTUDY__DURABILITY__DURABILITY_MEMORY;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(RUN_REQUEST, run_request, &run);

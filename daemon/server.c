@@ -41,6 +41,7 @@
 
 #define ANSWER_MS      10000
 #define TOKEN_LEN      16
+#define SECRET_LEN     32
 #define ENDING_MS      3000
 #define ENDING_POLL_MS 20
 #define WAIT_MAX_MS    86400000u
@@ -299,15 +300,18 @@ static struct line *check_here(char **argv, GError **error)
 }
 
 static void fill_protection(Understudy__Protection *protection, const Understudy__RunRequest *request,
-                            const struct line *line, uint8_t *token)
+                            const struct line *line, uint8_t *token, uint8_t *secret)
 {
-    if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN)
-        g_error("no random numbers"); /* cannot happen for 16 bytes once the kernel has booted */
+    if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN || getrandom(secret, SECRET_LEN, 0) != SECRET_LEN)
+        g_error("no random numbers"); /* cannot happen for so few once the kernel has booted */
     protection->vm = request->vm;
     protection->ram_bytes = line->ram_bytes;
     protection->nnics = line->nics->len;
     protection->token.data = token;
     protection->token.len = TOKEN_LEN;
+    protection->link_security = request->link_security;
+    protection->secret.data = secret;
+    protection->secret.len = SECRET_LEN;
     protection->term = TERM_FIRST;
     protection->epoch_ms = request->epoch_ms ? request->epoch_ms : limits[LIMIT_EPOCH_MS].usual;
     protection->deadline_ms = request->deadline_ms ? request->deadline_ms : limits[LIMIT_DEADLINE_MS].usual;
@@ -364,7 +368,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
 {
     g_autofree char *peer_host = NULL, *cpu = host_cpu_model();
     uint16_t peer_port = 0;
-    uint8_t token[TOKEN_LEN];
+    uint8_t token[TOKEN_LEN], secret[SECRET_LEN];
     const struct files_progress progress = {.told = tell_progress, .opaque = (void *)connection};
     if (drain_is_on()) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
@@ -386,7 +390,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
     ok = ok && pinned;
     if (ok) {
         Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
-        fill_protection(&protection, request, line, token);
+        fill_protection(&protection, request, line, token, secret);
         protection.qemu_argv = pinned;
         protection.n_qemu_argv = g_strv_length(pinned);
         protection.qemu_version = version;
@@ -401,6 +405,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
         disks_clear(&protection);
         heartbeat_paths_clear(&protection);
     }
+    explicit_bzero(secret, sizeof secret);
     line_free(line);
     return ok;
 }

@@ -38,8 +38,9 @@ struct paths {
     struct path list[1 + HEARTBEAT_PATHS_MAX];
     unsigned n;
     uint16_t port;
-    struct seal_tagger *ours, *theirs; /* NULL: packets have no tag */
-    uint64_t link_sequence;            /* newest of the peer's that came by the link */
+    struct seal_tagger *taggers[2]; /* of each host's packets; NULL: packets have no tag */
+    unsigned host;                  /* this side's */
+    uint64_t link_sequence;         /* newest of the peer's that came by the link */
     guint timer;
     struct own_timer own_timer; /* this side may have stood still itself */
     uint64_t sequence;          /* ours, the same on every path */
@@ -60,10 +61,20 @@ static void hear(struct paths *paths, struct heartbeat *beat, bool by_link)
     paths->observer.heard(paths->observer.opaque, beat, by_link);
 }
 
+static struct seal_tagger *ours(const struct paths *paths)
+{
+    return paths->taggers[paths->host];
+}
+
+static struct seal_tagger *theirs(const struct paths *paths)
+{
+    return paths->taggers[!paths->host];
+}
+
 static int decode(struct paths *paths, struct heartbeat *beat, const uint8_t *bytes, size_t len,
                   uint32_t path)
 {
-    return paths->theirs ? heartbeat_decode_tagged(beat, bytes, len, paths->theirs, path)
+    return theirs(paths) ? heartbeat_decode_tagged(beat, bytes, len, theirs(paths), path)
                          : heartbeat_decode(beat, bytes, len, paths->config.token);
 }
 
@@ -75,7 +86,7 @@ static int decode(struct paths *paths, struct heartbeat *beat, const uint8_t *by
 static bool is_new(const struct paths *paths, const struct heartbeat *beat, uint64_t newest_here)
 {
     return window_takes(paths->heard_sequence, newest_here, beat->sequence) ||
-           (!paths->theirs && beat->term > paths->heard_term);
+           (!theirs(paths) && beat->term > paths->heard_term);
 }
 
 /*
@@ -135,8 +146,8 @@ static void send_by(struct path *path, const uint8_t *bytes)
 static void encode(struct paths *paths, const struct heartbeat *beat, uint32_t path,
                    uint8_t out[HEARTBEAT_LEN])
 {
-    if (paths->ours)
-        heartbeat_encode_tagged(beat, paths->ours, path, out);
+    if (ours(paths))
+        heartbeat_encode_tagged(beat, ours(paths), path, out);
     else
         heartbeat_encode(beat, out);
 }
@@ -161,7 +172,7 @@ void paths_take(struct paths *paths, const uint8_t *bytes, size_t len)
     if (decode(paths, &beat, bytes, len, HEARTBEAT_LINK) < 0)
         return;
     /* The link keeps the order, and may be slow: what comes by it is never too old. */
-    if (paths->theirs &&
+    if (theirs(paths) &&
         !window_takes(MIN(paths->heard_sequence, beat.sequence), paths->link_sequence, beat.sequence))
         return;
     paths->link_sequence = beat.sequence;
@@ -197,16 +208,16 @@ static bool open_path(struct paths *paths, const char *address, GError **error)
 
 static void drop_taggers(struct paths *paths)
 {
-    g_clear_pointer(&paths->ours, seal_tagger_free);
-    g_clear_pointer(&paths->theirs, seal_tagger_free);
+    for (unsigned host = 0; host < 2; host++)
+        g_clear_pointer(&paths->taggers[host], seal_tagger_free);
 }
 
 static bool make_taggers(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN])
 {
     drop_taggers(paths);
-    paths->ours = heartbeat_tagger_new(secret, paths->config.host);
-    paths->theirs = heartbeat_tagger_new(secret, !paths->config.host);
-    return paths->ours && paths->theirs;
+    for (unsigned host = 0; host < 2; host++)
+        paths->taggers[host] = heartbeat_tagger_new(secret, host);
+    return paths->taggers[0] && paths->taggers[1];
 }
 
 struct paths *paths_new(const struct paths_config *config, const struct paths_observer *observer,
@@ -217,6 +228,7 @@ struct paths *paths_new(const struct paths_config *config, const struct paths_ob
     paths->observer = *observer;
     paths->sequence = (uint64_t)g_get_real_time();
     own_timer_init(&paths->own_timer, config->interval_ms);
+    paths->host = config->host & 1;
     bool ok = !config->tagged || make_taggers(paths, config->secret);
     seal_wipe(paths->config.secret, sizeof paths->config.secret);
     if (!ok)
@@ -281,6 +293,11 @@ void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN]
     if (!make_taggers(paths, secret))
         g_error("keys for heartbeats cannot be made");
     forget_sequences(paths);
+}
+
+void paths_set_host(struct paths *paths, unsigned host)
+{
+    paths->host = host & 1;
 }
 
 void paths_set_peer(struct paths *paths, const char *host, uint16_t port)

@@ -75,6 +75,8 @@ void paths_set_peer(struct paths *paths, const char *host, uint16_t port);
 /* Sets another secret for the tags, and forgets the peer's sequence numbers. Nothing if packets have no tag.
  */
 void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN]);
+/* Sets which of the two hosts this side is (term_host). The observer may call it in say. */
+void paths_set_host(struct paths *paths, unsigned host);
 /* Sends a heartbeat by every path now, because it carries a query, an answer or a new term. bytes gets a copy
  * of the packet, which the caller can send by the link; NULL: no copy is wanted. */
 void paths_send_now(struct paths *paths, uint8_t bytes[HEARTBEAT_LEN]);

@@ -23,7 +23,7 @@
 
 #define WIRE_MAGIC         0x31505355u /* "USP1" */
 #define WIRE_COMMIT_MAGIC  0x54494d43u /* "CMIT" */
-#define WIRE_VERSION       3u
+#define WIRE_VERSION       4u
 #define WIRE_TOKEN_LEN     16u
 #define WIRE_MAX_BLOCKS    64u
 #define WIRE_IDSTR_LEN     128u

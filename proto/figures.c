@@ -70,6 +70,24 @@ static void read_on_peer_loss(const void *message, struct figure_value *value)
     set_words(value, STATUS->on_peer_loss == UNDERSTUDY__PEER_LOSS__PEER_LOSS_HOLD ? "hold" : "continue");
 }
 
+static void read_link_security(const void *message, struct figure_value *value)
+{
+    set_words(value,
+              STATUS->link_security == UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE ? "none" : "sealed");
+}
+
+/* Says what nobody should overlook; empty: all is well. */
+static void read_link_note(const void *message, struct figure_value *value)
+{
+    if (STATUS->link_security == UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE)
+        set_words(value,
+                  "none: whoever reaches the hosts' network can read the guest's memory and end the VM");
+    else if (strcmp(STATUS->link_cipher, "ChaCha20-Poly1305") == 0)
+        set_words(value, "ChaCha20-Poly1305, which is slow: a host's processor has no instructions for AES");
+    else
+        set_words(value, "");
+}
+
 static void read_durability(const void *message, struct figure_value *value)
 {
     set_words(value, STATUS->durability == UNDERSTUDY__DURABILITY__DURABILITY_DISK ? "disk" : "memory");
@@ -190,6 +208,11 @@ static const struct figure of_vm[] = {
      .help = "of the last takeover here: from the decision until the guest runs; below 0: there was none"},
     {"on_peer_loss", "", STATE, .read = read_on_peer_loss, .help = "--on-peer-loss: continue or hold"},
     {"durability", "", STATE, .read = read_durability, .help = "--durability: memory or disk"},
+    {"link_security", "", STATE, .read = read_link_security, .help = "--link-security: sealed or none"},
+    {"link_cipher", "", STATE, .field = "link_cipher",
+     .help = "what the link is sealed with; empty while there is no link, and with --link-security=none"},
+    {"link_note", "", TEXT, .read = read_link_note, .label = "link security",
+     .help = "what is wrong with the security of the link; empty: nothing"},
 };
 
 static const struct figure of_disk[] = {

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "proto/little_endian.h"
-#include "proto/seal_keys.h"
 
 /* Planted faults, for the tests' own test. */
 #ifdef UNDERSTUDY_CHAOS
@@ -59,11 +58,6 @@ struct seal {
 const char *seal_cipher_name(enum seal_cipher cipher)
 {
     return (size_t)cipher < NCIPHERS ? ciphers[cipher].name : "unknown";
-}
-
-void seal_wipe(void *at, size_t len)
-{
-    gnutls_memset(at, 0, len);
 }
 
 /* Derives the key and the start of the nonces from the secret, and then the secret of the key after it. */

@@ -21,8 +21,9 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define SEAL_SECRET_LEN 32u
-#define SEAL_TAG_LEN    16u
+#include "proto/seal_derive.h"
+
+#define SEAL_TAG_LEN 16u
 /* Longer parts of a message are cut into records of this length, so that each is still in the cache. */
 #define SEAL_SEGMENT_LEN (64u << 10)
 
@@ -81,8 +82,5 @@ int seal_open(struct seal *seal, const struct seal_label *label, const struct io
               const uint8_t tag[SEAL_TAG_LEN]);
 /* Returns how often the key has changed. */
 uint64_t seal_key_changes(const struct seal *seal);
-
-/* Overwrites a secret; the compiler does not leave it out. */
-void seal_wipe(void *at, size_t len);
 
 #endif

@@ -15,28 +15,10 @@
 
 #include "proto/little_endian.h"
 
-#define PREFIX       "understudy 1 " /* of every purpose */
-#define INFO_MAX_LEN (64u + 2u * SEAL_HANDSHAKE_LEN)
-#define NONCE_AT     16u
-#define PROOF_AT     48u
+#define NONCE_AT 16u
+#define PROOF_AT 48u
 _Static_assert(NONCE_AT + SEAL_NONCE_LEN == PROOF_AT && PROOF_AT + SEAL_TAG_LEN == SEAL_HANDSHAKE_LEN,
                "layout");
-
-int seal_derive(const uint8_t secret[SEAL_SECRET_LEN], const char *purpose, const void *context,
-                size_t context_len, uint8_t *out, size_t len)
-{
-    uint8_t info[INFO_MAX_LEN];
-    size_t prefix_len = strlen(PREFIX), purpose_len = strlen(purpose) + 1; /* its NUL ends it */
-    if (prefix_len + purpose_len + context_len > sizeof info)
-        return -EINVAL;
-    memcpy(info, PREFIX, prefix_len);
-    memcpy(info + prefix_len, purpose, purpose_len);
-    if (context_len)
-        memcpy(info + prefix_len + purpose_len, context, context_len);
-    const gnutls_datum_t key = {(unsigned char *)secret, SEAL_SECRET_LEN};
-    const gnutls_datum_t data = {info, (unsigned)(prefix_len + purpose_len + context_len)};
-    return gnutls_hkdf_expand(GNUTLS_MAC_SHA256, &key, &data, out, len) < 0 ? -EIO : 0;
-}
 
 /* HKDF-Extract: the VM's secret is random, but it is used as a key for nothing else. */
 static int extract(const uint8_t secret[SEAL_SECRET_LEN], uint8_t root[SEAL_SECRET_LEN])

@@ -27,12 +27,6 @@
 #define SEAL_VERSION       1u
 #define SEAL_HANDSHAKE_LEN 64u /* of an opening, and of an answer */
 
-/*
- * Derives len bytes for a purpose from a secret (HKDF-Expand). context may be NULL.
- */
-int seal_derive(const uint8_t secret[SEAL_SECRET_LEN], const char *purpose, const void *context,
-                size_t context_len, uint8_t *out, size_t len);
-
 /* ---- a new link ---- */
 
 /* What a link's keys depend on besides the secret. The roles are enum wire_role. */

@@ -27,14 +27,24 @@ static void on_failed(void *opaque, const char *message)
     sink_give_up(&r->sink);
 }
 
+/* A new standby has a secret of its own, if its daemon sends one. */
+static void take_new_peer(struct replicator *r, const Understudy__PeerMoved *moved)
+{
+    if (moved->secret.len > 0)
+        parts_new_secret(r, moved->secret.data);
+    parts_peer_moved(r, moved->host, (uint16_t)moved->data_port, (uint16_t)moved->udp_port);
+}
+
 static void on_peer_moved(void *opaque, const Understudy__PeerMoved *moved)
 {
     struct replicator *r = opaque;
     if (moved->data_port > UINT16_MAX || moved->udp_port > UINT16_MAX)
         sink_error(&r->sink, "VM %s: the daemon named a port of the other host that is none",
                    r->config.vm_name);
+    else if (moved->secret.len > 0 && moved->secret.len != SEAL_SECRET_LEN)
+        sink_error(&r->sink, "VM %s: the daemon sent a secret that is none", r->config.vm_name);
     else
-        parts_peer_moved(r, moved->host, (uint16_t)moved->data_port, (uint16_t)moved->udp_port);
+        take_new_peer(r, moved);
 }
 
 static void on_failover(void *opaque, bool force)

@@ -4,6 +4,7 @@
  * link counts as a sign of life as well. A beat also asks the peer what it is, or answers: then it is sent at
  * once, and by the link as well.
  */
+#include "proto/term.h"
 #include "replicator/control/replicator.h"
 
 _Static_assert(HEARTBEAT_STANDINGS == SESSION_NSTANDINGS, "numbers on the wire");
@@ -45,6 +46,8 @@ static void say(void *opaque, struct heartbeat *beat)
 {
     const struct replicator *r = opaque;
     struct session_beat says;
+    if (r->session_begun) /* a standby may learn from its primary which host it is */
+        paths_set_host(r->paths, r->session.host);
     session_beat(&r->session, replicator_now_ms(), &says);
     beat->term = says.term;
     beat->role = says.role == SESSION_PRIMARY ? WIRE_ROLE_PRIMARY : WIRE_ROLE_SECONDARY;
@@ -63,9 +66,13 @@ bool heartbeats_start(struct replicator *r, GError **error)
         .others = r->config.heartbeat_paths,
         .nothers = r->config.nheartbeat_paths,
         .interval_ms = r->config.heartbeat_ms,
+        .tagged = r->config.sealed,
+        .host = r->config.role == SESSION_PRIMARY ? term_host(r->config.term) : !term_host(r->config.term),
     };
     memcpy(config.token, r->config.token, sizeof config.token);
+    memcpy(config.secret, r->config.secret, sizeof config.secret);
     r->paths = paths_new(&config, &observer, error);
+    seal_wipe(config.secret, sizeof config.secret);
     return r->paths != NULL;
 }
 

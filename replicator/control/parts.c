@@ -128,6 +128,30 @@ static void use_peer(struct replicator *r)
         paths_set_peer(r->paths, r->config.peer_host, r->config.peer_udp_port);
 }
 
+/* Gives a secret to the links to come. The heartbeats have it. */
+static void use_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    struct link_security security = {.sealed = r->config.sealed};
+    memcpy(security.secret, secret, sizeof security.secret);
+    link_set_security(r->link, &security);
+    seal_wipe(&security, sizeof security);
+}
+
+void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    if (!r->config.sealed)
+        return;
+    if (!r->link) {
+        memcpy(r->config.secret, secret, SEAL_SECRET_LEN);
+        return;
+    }
+    use_secret(r, secret);
+    paths_set_secret(r->paths, secret);
+    for (unsigned i = 0; i < r->nendpoints; i++)
+        if (r->endpoints[i]->ops->set_secret)
+            r->endpoints[i]->ops->set_secret(r->endpoints[i], secret);
+}
+
 void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port)
 {
     g_free(r->config.peer_host);
@@ -208,6 +232,7 @@ static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_po
     struct endpoint_rdma_config rdma = {
         .staging = r->staging,
         .stall_ms = STALL_MS,
+        .sealed = r->config.sealed,
         .listen_address = r->config.listen_address,
         .listen_port = data_port,
         .peer_host = r->config.peer_host,
@@ -215,7 +240,9 @@ static bool open_endpoints(struct replicator *r, int listen_fd, uint16_t data_po
     memcpy(rdma.token, r->config.token, sizeof rdma.token);
     if (r->config.transport != TRANSPORT_TCP) {
         g_autoptr(GError) why = NULL;
+        memcpy(rdma.secret, r->config.secret, sizeof rdma.secret);
         struct endpoint *endpoint = endpoint_rdma_new(&rdma, &why);
+        seal_wipe(rdma.secret, sizeof rdma.secret);
         if (endpoint)
             r->endpoints[r->nendpoints++] = endpoint;
         else if (r->config.transport == TRANSPORT_RDMA)
@@ -261,6 +288,8 @@ static void begin(struct replicator *r)
     r->link = link_new(&r->box, r->staging, r->endpoints, r->nendpoints, &error);
     if (!r->link)
         goto failed;
+    use_secret(r, r->config.secret);
+    seal_wipe(r->config.secret, sizeof r->config.secret);
     r->data_port = data_port;
     r->udp_port = paths_port(r->paths);
     if (r->config.peer_host)

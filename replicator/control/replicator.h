@@ -69,6 +69,8 @@ struct replicator_config {
     uint64_t ram_bytes;
     unsigned nnics;
     uint8_t token[WIRE_TOKEN_LEN];
+    bool sealed;                     /* links, and heartbeats have tags */
+    uint8_t secret[SEAL_SECRET_LEN]; /* the VM's; wiped once the parts have it */
     uint64_t term;
     unsigned epoch_ms, deadline_ms, silence_ms, heartbeat_ms;
     struct heartbeat_path heartbeat_paths[HEARTBEAT_PATHS_MAX];
@@ -213,6 +215,8 @@ void standby_trial_stop_unless_standing_by(struct replicator *r);
 void parts_configured(struct replicator *r);
 /* The peer's replicator is somewhere else now (a new one). */
 void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
+/* The daemons have agreed on another secret, for a new standby. Links to come use it; one that is up stays. */
+void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN]);
 void parts_close(struct replicator *r);
 
 /* daemon_orders.c: makes the channel to the daemon at the other end of fd. */

@@ -33,11 +33,18 @@ static bool is_within_limits(const Understudy__Start *start, GError **error)
     return limits_hold(start->protection, error);
 }
 
+/* Links are sealed unless the order says otherwise, and not without a secret. */
+static bool has_secret(const Understudy__Protection *p)
+{
+    return p->link_security == UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE ||
+           p->secret.len == SEAL_SECRET_LEN;
+}
+
 bool start_order_take(const Understudy__Start *start, struct replicator_config *config,
                       struct run_actions *actions, GError **error)
 {
     const Understudy__Protection *p = start->protection;
-    if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || start->n_argv == 0 ||
+    if (!p || config->vm_name || p->token.len != WIRE_TOKEN_LEN || !has_secret(p) || start->n_argv == 0 ||
         p->n_disks > DISK_MAX || start->peer_data_port > UINT16_MAX || start->peer_udp_port > UINT16_MAX) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                     "the daemon sent an order that was not understood");
@@ -67,6 +74,9 @@ bool start_order_take(const Understudy__Start *start, struct replicator_config *
     config->ram_bytes = p->ram_bytes;
     config->nnics = p->nnics;
     memcpy(config->token, p->token.data, WIRE_TOKEN_LEN);
+    config->sealed = p->link_security != UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE;
+    if (config->sealed)
+        memcpy(config->secret, p->secret.data, SEAL_SECRET_LEN);
     config->term = p->term;
     config->epoch_ms = p->epoch_ms;
     config->deadline_ms = p->deadline_ms;

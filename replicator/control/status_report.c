@@ -161,6 +161,11 @@ void status_report(struct replicator *r)
     status.transport = (char *)(r->transport ? r->transport : "");
     status.transport_why =
         r->transport_why && g_strcmp0(r->transport, "tcp") == 0 ? r->transport_why : (char *)"";
+    status.link_security = r->config.sealed ? UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_SEALED
+                                            : UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE;
+    status.link_cipher = (char *)(r->connection && r->connection->cipher != SEAL_NO_CIPHER
+                                      ? seal_cipher_name(r->connection->cipher)
+                                      : "");
     status.split = r->split ? r->split : (char *)"";
     status.frames_dropped = gate.frames_dropped;
     status.guest_here = r->guest_runs_here;

@@ -50,6 +50,12 @@ void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port
     called("moved %s %u %u", host, data_port, udp_port);
 }
 
+void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    (void)r;
+    called("secret %u", secret[SEAL_SECRET_LEN - 1]);
+}
+
 void guest_button(struct replicator *r, Understudy__PowerAction action)
 {
     (void)r;
@@ -194,6 +200,24 @@ static void test_a_peer_at_a_port_that_is_none_has_not_moved(void **state)
     assert_non_null(sink_last_error(&r.sink));
 }
 
+static void test_a_new_standby_has_a_secret_of_its_own_before_it_is_dialled(void **state)
+{
+    uint8_t secret[SEAL_SECRET_LEN];
+    Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
+    (void)state;
+    memset(secret, 0x21, sizeof secret);
+    moved.host = (char *)"192.0.2.9";
+    moved.data_port = 1;
+    moved.secret.data = secret;
+    moved.secret.len = sizeof secret;
+    orders->peer_moved(&r, &moved);
+    assert_calls("secret 33; moved 192.0.2.9 1 0; ");
+    moved.secret.len--;
+    orders->peer_moved(&r, &moved);
+    assert_calls("");
+    assert_non_null(sink_last_error(&r.sink));
+}
+
 static void test_failover_is_an_event_once_there_is_a_session(void **state)
 {
     (void)state;
@@ -291,6 +315,7 @@ int main(void)
         TEST(test_a_channel_that_cannot_work_ends_the_process),
         TEST(test_a_peer_that_moved_is_told_to_the_parts),
         TEST(test_a_peer_at_a_port_that_is_none_has_not_moved),
+        TEST(test_a_new_standby_has_a_secret_of_its_own_before_it_is_dialled),
         TEST(test_failover_is_an_event_once_there_is_a_session),
         TEST(test_stop_is_an_event_once_there_is_a_session_and_ends_the_process_before),
         TEST(test_a_button_is_pressed),

@@ -32,6 +32,11 @@ struct paths *paths_new(const struct paths_config *config, const struct paths_ob
     return now.fails ? NULL : (struct paths *)&now;
 }
 
+void paths_set_host(struct paths *paths, unsigned host)
+{
+    assert_ptr_equal(paths, &now);
+    now.config.host = host;
+}
 void paths_send_now(struct paths *paths, uint8_t bytes[HEARTBEAT_LEN])
 {
     assert_ptr_equal(paths, &now);
@@ -88,6 +93,8 @@ static int set_up(void **state)
     r.config.heartbeat_ms = 10;
     r.config.silence_ms = 100;
     memset(r.config.token, 0x5a, sizeof r.config.token);
+    r.config.sealed = true;
+    memset(r.config.secret, 0x5b, sizeof r.config.secret);
     r.session.role = SESSION_PRIMARY;
     r.session.state = SESSION_PROTECTED;
     r.session.term = 6;
@@ -116,7 +123,32 @@ static void test_the_paths_are_those_of_the_order(void **state)
     assert_int_equal(now.config.nothers, 1);
     assert_int_equal(now.config.interval_ms, 10);
     assert_memory_equal(now.config.token, r.config.token, sizeof now.config.token);
+    assert_true(now.config.tagged);
+    assert_memory_equal(now.config.secret, r.config.secret, sizeof now.config.secret);
     assert_ptr_equal(now.observer.opaque, &r);
+}
+
+/* Of the pair's two hosts a primary is the one that its term was granted to, a standby the other. */
+static void test_each_host_has_tags_of_its_own(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        r.config.term = 8 | (i & 1);
+        r.config.role = i < 2 ? SESSION_PRIMARY : SESSION_SECONDARY;
+        assert_true(heartbeats_start(&r, NULL));
+        assert_int_equal(now.config.host, i < 2 ? (i & 1) : !(i & 1));
+    }
+}
+
+static void test_a_standby_that_learns_which_host_it_is_tags_as_that(void **state)
+{
+    struct heartbeat beat = {0};
+    (void)state;
+    now.config.host = 0;
+    r.session_begun = true;
+    r.session.host = 1;
+    now.observer.say(now.observer.opaque, &beat);
+    assert_int_equal(now.config.host, 1);
 }
 
 static void test_paths_that_cannot_be_opened_are_an_error(void **state)
@@ -245,6 +277,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_the_paths_are_those_of_the_order),
+        TEST(test_each_host_has_tags_of_its_own),
+        TEST(test_a_standby_that_learns_which_host_it_is_tags_as_that),
         TEST(test_paths_that_cannot_be_opened_are_an_error),
         TEST(test_a_beat_reaches_the_session_with_all_that_it_says),
         TEST(test_the_other_primary_is_known_as_one),

@@ -32,6 +32,7 @@
 
 static struct replicator r;
 static struct fake_core core;
+static struct link_security link_security; /* the last */
 static struct hv_block blocks[2];
 static const char *fails; /* the part that cannot be made, or NULL */
 static bool with_disks, no_rdma;
@@ -320,8 +321,14 @@ static void free_endpoint(struct endpoint *endpoint)
     g_free(endpoint);
 }
 
-static const struct endpoint_ops rdma_ops = {.name = "rdma", .free = free_endpoint},
+static void set_secret(struct endpoint *endpoint, const uint8_t secret[SEAL_SECRET_LEN]);
+static const struct endpoint_ops rdma_ops = {.name = "rdma", .set_secret = set_secret, .free = free_endpoint},
                                  tcp_ops = {.name = "tcp", .free = free_endpoint};
+
+static void set_secret(struct endpoint *endpoint, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    called("secret %u to %s", secret[0], endpoint->ops->name);
+}
 
 static struct endpoint *new_endpoint(const struct endpoint_ops *ops)
 {
@@ -384,6 +391,17 @@ void link_set_peer(struct link *link, const char *host, const char *port)
 {
     assert_ptr_equal(link, r.link);
     called("link to %s %s", host, port);
+}
+void link_set_security(struct link *link, const struct link_security *security)
+{
+    assert_ptr_equal(link, r.link);
+    link_security = *security;
+    called("%s link", security->sealed ? "sealed" : "plain");
+}
+void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN])
+{
+    assert_ptr_equal(paths, r.paths);
+    called("secret %u to paths", secret[0]);
 }
 bool heartbeats_start(struct replicator *of, GError **error)
 {
@@ -512,6 +530,8 @@ static int set_up(void **state)
     r.config.deadline_ms = 22;
     r.config.nice = -5;
     memset(r.config.token, 0x5a, sizeof r.config.token);
+    r.config.sealed = true;
+    memset(r.config.secret, 0x5b, sizeof r.config.secret);
     blocks[0].max_len = 512 * HV_PAGE_LEN;
     blocks[1].max_len = 4 * HV_PAGE_LEN;
     fake_core_open(&core, &r.sink);
@@ -599,8 +619,9 @@ static void test_a_primary_dials_by_rdma_first(void **state)
 {
     (void)state;
     configure_and_begin();
-    assert_calls(PIPELINE "rdma 0; tcp; link rdma tcp; link to 192.0.2.2 81; paths to 192.0.2.2 82; "
-                          "listening 0 4712; nice -5; ");
+    assert_calls(PIPELINE
+                 "rdma 0; tcp; link rdma tcp; sealed link; link to 192.0.2.2 81; paths to 192.0.2.2 82; "
+                 "listening 0 4712; nice -5; ");
     assert_int_equal(core.nevents, 1);
     assert_int_equal(core.events[0].type, SESSION_EVENT_START);
     assert_true(r.session_begun);
@@ -620,7 +641,7 @@ static void test_a_standby_listens_at_one_port_by_both(void **state)
     g_clear_pointer(&r.config.peer_host, g_free);
     configure_and_begin();
     assert_calls("listen 192.0.2.1; " PIPELINE
-                 "rdma 4711; tcp listens; link rdma tcp; listening 4711 4712; nice -5; ");
+                 "rdma 4711; tcp listens; link rdma tcp; sealed link; listening 4711 4712; nice -5; ");
     assert_int_equal(r.data_port, DATA_PORT);
     assert_true(is_open(listen_fd));
     close(listen_fd); /* the endpoint's here */
@@ -817,6 +838,61 @@ static void test_a_peer_that_moves_is_dialled_there(void **state)
     assert_calls("link to 192.0.2.9 91; ");
 }
 
+/* ---- the secret ---- */
+
+static bool is_wiped(const uint8_t *secret)
+{
+    for (unsigned i = 0; i < SEAL_SECRET_LEN; i++)
+        if (secret[i] != 0)
+            return false;
+    return true;
+}
+
+static void test_the_parts_have_the_secret_and_nobody_else_keeps_it(void **state)
+{
+    (void)state;
+    configure_and_begin();
+    assert_true(link_security.sealed);
+    assert_int_equal(link_security.secret[0], 0x5b);
+    assert_true(rdma_config.sealed);
+    assert_int_equal(rdma_config.secret[SEAL_SECRET_LEN - 1], 0x5b);
+    assert_true(is_wiped(r.config.secret));
+}
+
+static void test_a_link_that_need_not_be_sealed_is_not(void **state)
+{
+    (void)state;
+    r.config.sealed = false;
+    configure_and_begin();
+    assert_false(link_security.sealed);
+    assert_false(rdma_config.sealed);
+    g_string_truncate(calls, 0);
+    parts_new_secret(&r, (const uint8_t[SEAL_SECRET_LEN]){0});
+    assert_calls("");
+}
+
+static void test_a_new_secret_reaches_all_that_use_it(void **state)
+{
+    const uint8_t secret[SEAL_SECRET_LEN] = {77, 1};
+    (void)state;
+    configure_and_begin();
+    g_string_truncate(calls, 0);
+    parts_new_secret(&r, secret);
+    assert_calls("sealed link; secret 77 to paths; secret 77 to rdma; ");
+    assert_memory_equal(link_security.secret, secret, sizeof secret);
+    assert_true(is_wiped(r.config.secret));
+}
+
+static void test_a_new_secret_before_there_is_a_link_is_remembered(void **state)
+{
+    const uint8_t secret[SEAL_SECRET_LEN] = {77, 1};
+    (void)state;
+    parts_configured(&r);
+    parts_new_secret(&r, secret);
+    r.guest_observer->ready(&r);
+    assert_memory_equal(link_security.secret, secret, sizeof secret);
+}
+
 /* ---- what the machine tells, and the frames ---- */
 
 static void test_what_the_machine_tells_goes_to_the_parts_that_it_concerns(void **state)
@@ -1008,6 +1084,10 @@ int main(void)
         TEST(test_acks_of_a_vm_without_disks_are_never_durable),
         TEST(test_a_peer_that_moves_before_there_is_a_link_is_remembered),
         TEST(test_a_peer_that_moves_is_dialled_there),
+        TEST(test_the_parts_have_the_secret_and_nobody_else_keeps_it),
+        TEST(test_a_link_that_need_not_be_sealed_is_not),
+        TEST(test_a_new_secret_reaches_all_that_use_it),
+        TEST(test_a_new_secret_before_there_is_a_link_is_remembered),
         TEST(test_what_the_machine_tells_goes_to_the_parts_that_it_concerns),
         TEST(test_a_guest_that_stood_still_there_does_so_here),
         TEST(test_the_disks_resume_the_guest_where_it_is_and_as_long_as_it_is),

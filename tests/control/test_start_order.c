@@ -19,7 +19,7 @@ struct order {
     Understudy__Disk disks[DISK_MAX + 1], *disk_list[DISK_MAX + 1];
     Understudy__HeartbeatPath paths[LIMIT_HEARTBEAT_PATHS + 1], *path_list[LIMIT_HEARTBEAT_PATHS + 1];
     char *argv[3], *trial_argv[2], *line[4];
-    uint8_t token[WIRE_TOKEN_LEN];
+    uint8_t token[WIRE_TOKEN_LEN], secret[SEAL_SECRET_LEN];
 };
 
 static struct order order;
@@ -46,6 +46,9 @@ static void fill_order(void)
     p->vm = (char *)"web";
     p->token.data = order.token;
     p->token.len = sizeof order.token;
+    memset(order.secret, 0x5b, sizeof order.secret);
+    p->secret.data = order.secret;
+    p->secret.len = sizeof order.secret;
     p->qemu_argv = order.line;
     p->ram_bytes = 64u << 20;
     p->nnics = 2;
@@ -140,6 +143,8 @@ static void test_what_is_ordered_is_copied(void **state)
     assert_null(config.qemu_argv[2]);
     assert_ptr_not_equal(config.qemu_argv[0], order.argv[0]);
     assert_memory_equal(config.token, order.token, sizeof config.token);
+    assert_true(config.sealed); /* without a word, links are sealed */
+    assert_memory_equal(config.secret, order.secret, sizeof config.secret);
     assert_int_equal(config.ram_bytes, 64u << 20);
     assert_int_equal(config.nnics, 2);
     assert_int_equal(config.term, 6);
@@ -304,8 +309,25 @@ static void test_an_order_that_lacks_something_is_refused(void **state)
     order.protection.token.data = NULL;
     assert_refused("not understood");
     fill_order();
+    order.protection.secret.len--;
+    assert_refused("not understood");
+    fill_order();
+    order.protection.secret.len = 0; /* it is sealed, or not started at all */
+    order.protection.secret.data = NULL;
+    assert_refused("not understood");
+    fill_order();
     order.start.n_argv = 0;
     assert_refused("not understood");
+}
+
+static void test_a_link_that_need_not_be_sealed_needs_no_secret(void **state)
+{
+    (void)state;
+    order.protection.link_security = UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE;
+    order.protection.secret.len = 0;
+    order.protection.secret.data = NULL;
+    assert_true(start_order_take(&order.start, &config, &actions, NULL));
+    assert_false(config.sealed);
 }
 
 /* One that is cut to 16 bits would be another process's. */
@@ -361,6 +383,7 @@ int main(void)
         TEST(test_as_much_as_there_is_room_for_is_taken),
         TEST(test_more_than_there_is_room_for_is_refused),
         TEST(test_an_order_that_lacks_something_is_refused),
+        TEST(test_a_link_that_need_not_be_sealed_needs_no_secret),
         TEST(test_a_port_that_is_none_is_refused),
         TEST(test_numbers_out_of_bounds_are_refused_by_name),
         TEST(test_a_second_order_changes_nothing),

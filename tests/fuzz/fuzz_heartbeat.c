@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * libFuzzer target: a datagram that is accepted encodes to the very bytes it came from. Half of the inputs
- * get a right checksum and the right token: what is behind them is what is to be reached.
+ * get a right checksum and the right token, or a right tag: what is behind them is what is to be reached.
  */
 #include <assert.h>
 #include <stddef.h>
@@ -28,6 +28,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         data = mended;
         size = HEARTBEAT_LEN;
     }
+    static struct seal_tagger *tagger;
+    if (!tagger)
+        tagger = heartbeat_tagger_new((const uint8_t[SEAL_SECRET_LEN]){4, 5, 6}, 1);
+    if (size == HEARTBEAT_LEN + 1 &&
+        !(data[HEARTBEAT_LEN] & 1)) { /* the tag is taken with the path in its place */
+        memcpy(mended, data, HEARTBEAT_LEN);
+        memset(mended + 32, 0, SEAL_TAG_LEN);
+        seal_tag(tagger, mended, HEARTBEAT_LEN, again);
+        memcpy(mended + 32, again, SEAL_TAG_LEN);
+        if (heartbeat_decode_tagged(&heartbeat, mended, HEARTBEAT_LEN, tagger, 0) == 0) {
+            heartbeat_encode_tagged(&heartbeat, tagger, 0, again);
+            assert(memcmp(again, mended, HEARTBEAT_LEN) == 0);
+        }
+    }
+    assert(heartbeat_decode_tagged(&heartbeat, data, size, tagger, 1) < 0);
     if (heartbeat_decode(&heartbeat, data, size, token) < 0)
         return 0;
     assert(heartbeat.role == WIRE_ROLE_PRIMARY || heartbeat.role == WIRE_ROLE_SECONDARY);

@@ -127,9 +127,33 @@ static void test_private_data_admits_its_token_and_no_other(void **state)
     }
 }
 
+static void test_a_request_with_a_ticket_comes_back_and_fits_into_infiniband(void **state)
+{
+    (void)state;
+    uint8_t ticket[RDMA_WIRE_TICKET_LEN], bytes[RDMA_WIRE_SEALED_LEN + 8] = {0};
+    const uint8_t *out = NULL;
+    for (unsigned i = 0; i < sizeof ticket; i++)
+        ticket[i] = (uint8_t)(i + 1);
+    assert_true(RDMA_WIRE_SEALED_LEN <= 56); /* what librdmacm's header leaves of InfiniBand's 92 bytes */
+    rdma_wire_sealed_encode(ticket, bytes);
+    assert_int_equal(rdma_wire_sealed_decode(&out, bytes, RDMA_WIRE_SEALED_LEN), 0);
+    assert_memory_equal(out, ticket, sizeof ticket);
+    assert_int_equal(rdma_wire_sealed_decode(&out, bytes, sizeof bytes), 0); /* devices pad */
+    for (size_t len = 0; len < RDMA_WIRE_SEALED_LEN; len++)
+        assert_int_equal(rdma_wire_sealed_decode(&out, bytes, len), -EPROTO);
+    bytes[4]++;
+    assert_int_equal(rdma_wire_sealed_decode(&out, bytes, RDMA_WIRE_SEALED_LEN), -EPROTONOSUPPORT);
+    bytes[0]++;
+    assert_int_equal(rdma_wire_sealed_decode(&out, bytes, RDMA_WIRE_SEALED_LEN), -EPROTO);
+    /* One that knows the token only. */
+    rdma_wire_private_encode(ticket, bytes);
+    assert_int_equal(rdma_wire_sealed_decode(&out, bytes, RDMA_WIRE_SEALED_LEN), -EPROTO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_request_with_a_ticket_comes_back_and_fits_into_infiniband),
         cmocka_unit_test(test_prefix_comes_back),
         cmocka_unit_test(test_short_prefixes_and_unknown_kinds_are_refused),
         cmocka_unit_test(test_grant_comes_back),

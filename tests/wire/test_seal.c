@@ -492,6 +492,22 @@ static void test_an_answer_with_a_cipher_that_was_not_offered_is_refused(void **
     assert_int_equal(seal_answer_take(&opener, vm_secret(), answerer.answer, SEAL_HANDSHAKE_LEN), -EPROTO);
 }
 
+static void test_a_ticket_is_of_one_secret_and_any_change_is_found(void **state)
+{
+    (void)state;
+    uint8_t ticket[SEAL_TICKET_LEN], other[SEAL_TICKET_LEN], secret[SEAL_SECRET_LEN] = {1};
+    assert_int_equal(seal_ticket_make(vm_secret(), ticket), 0);
+    assert_int_equal(seal_ticket_make(vm_secret(), other), 0);
+    assert_memory_not_equal(ticket, other, sizeof ticket);
+    assert_int_equal(seal_ticket_check(vm_secret(), ticket), 0);
+    assert_int_equal(seal_ticket_check(secret, ticket), -EACCES);
+    for (unsigned i = 0; i < sizeof ticket; i++) {
+        ticket[i] ^= 1;
+        assert_int_equal(seal_ticket_check(vm_secret(), ticket), -EACCES);
+        ticket[i] ^= 1;
+    }
+}
+
 /* ---- single packets ---- */
 
 static void test_a_tag_has_the_known_bytes_and_any_change_is_found(void **state)
@@ -591,6 +607,7 @@ int main(void)
         cmocka_unit_test(test_what_is_sent_back_to_its_sender_proves_nothing),
         cmocka_unit_test(test_an_answer_to_another_opening_is_refused),
         cmocka_unit_test(test_an_answer_with_a_cipher_that_was_not_offered_is_refused),
+        cmocka_unit_test(test_a_ticket_is_of_one_secret_and_any_change_is_found),
         cmocka_unit_test(test_a_tag_has_the_known_bytes_and_any_change_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
