@@ -215,7 +215,8 @@ void standby_trial_stop_unless_standing_by(struct replicator *r);
 void parts_configured(struct replicator *r);
 /* The peer's replicator is somewhere else now (a new one). */
 void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port);
-/* The daemons have agreed on another secret, for a new standby. Links to come use it; one that is up stays. */
+/* The daemons have agreed on another secret, for a new standby. Links to come use it; one that is up stays.
+ */
 void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN]);
 void parts_close(struct replicator *r);
 

@@ -27,8 +27,8 @@ struct endpoint_ops {
     /* Accepts a connection that the descriptor announced. 0 and *out, or -errno (-EAGAIN: none). Bounded. */
     int (*accept)(struct endpoint *endpoint, struct transport **out);
     /*
-     * Sets another secret of the VM, where links are sealed; NULL: this endpoint needs none. Any thread;
-     * may wait for a dial.
+     * Sets another secret of the VM, for connections to come, where links are sealed. NULL: this endpoint
+     * needs none. Any thread.
      */
     void (*set_secret)(struct endpoint *endpoint, const uint8_t secret[SEAL_SECRET_LEN]);
     /* Connects within timeout_ms. 0 and *out, or -errno and *why (a sentence, the caller's). */

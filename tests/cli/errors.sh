@@ -75,6 +75,7 @@ wrong "three heartbeats" a run --name bad --peer 10.77.0.2 --silence-ms 20 -- "$
 wrong "run: --on-peer-loss wait: give one of continue, hold" a run --peer 10.77.0.2 --on-peer-loss=wait -- "${vm[@]}"
 wrong "run: --transport pigeon: give one of auto, rdma, tcp" a run --peer 10.77.0.2 --transport pigeon -- "${vm[@]}"
 wrong "run: --tracker nose: give one of" a run --peer 10.77.0.2 --tracker nose -- "${vm[@]}"
+wrong "run: --link-security maybe: give one of sealed, none" a run --peer 10.77.0.2 --link-security maybe -- "${vm[@]}"
 wrong "run: --durability sometimes: give one of memory, disk" a run --peer 10.77.0.2 --durability sometimes -- "${vm[@]}"
 wrong "run: web is one word too many" a run --peer 10.77.0.2 web -- "${vm[@]}"
 # says COMMAND...: exit 0, and the help of a command.

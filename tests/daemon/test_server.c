@@ -235,6 +235,9 @@ static void test_run_starts_both_hosts_in_turn(void **state)
     assert_string_equal(asked->vm, "web");
     assert_int_equal(asked->term, TERM_FIRST);
     assert_int_equal(asked->token.len, 16);
+    assert_int_equal(asked->link_security, UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_SEALED);
+    assert_int_equal(asked->secret.len, 32);
+    assert_memory_not_equal(asked->secret.data, asked->token.data, 16);
     assert_int_equal(asked->ram_bytes, 64 << 20);
     assert_int_equal(asked->epoch_ms, 20);
     assert_string_equal(request->prepare_standby->primary_daemon, "7070");
@@ -250,6 +253,8 @@ static void test_run_starts_both_hosts_in_turn(void **state)
     assert_int_equal(start->start->peer_daemon_port, glue_peer_port());
     assert_string_equal(start->start->protection->standby_qemu, "1");
     assert_memory_equal(start->start->protection->token.data, asked->token.data, 16);
+    assert_int_equal(start->start->protection->secret.len, 32);
+    assert_memory_equal(start->start->protection->secret.data, asked->secret.data, 32);
     understudy__envelope__free_unpacked(request, NULL);
     understudy__envelope__free_unpacked(start, NULL);
     glue_say_listening(fd);

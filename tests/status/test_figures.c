@@ -64,8 +64,8 @@ static void test_each_row_can_be_read_from_an_empty_message(void **state)
 static bool is_shown_otherwise(const char *field)
 {
     static const char *const fields[] = {
-        "role",  "state",      "term", "guest_state", "on_peer_loss",    "durability",
-        "disks", "heartbeats", "at_s", "state_name",  "guest_state_name"};
+        "role",  "state",      "term", "guest_state", "on_peer_loss",     "durability",
+        "disks", "heartbeats", "at_s", "state_name",  "guest_state_name", "link_security"};
     for (size_t i = 0; i < G_N_ELEMENTS(fields); i++)
         if (strcmp(fields[i], field) == 0)
             return true;
