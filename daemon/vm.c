@@ -896,8 +896,7 @@ void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use)
 {
     struct vm *vm = lookup(name);
     bool follows = in_use && vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY &&
-                   vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
-                   wire_token_equal(vm->protection->token.data, token);
+                   has_token(vm, token);
     if (waits_for(vm, token) || follows)
         order_stop(vm);
 }
