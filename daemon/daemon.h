@@ -20,6 +20,7 @@
  *   pair.c      checks what the pair lacks for a VM: before it starts, before it moves, for doctor
  *   vm_watch.c  the same checks from time to time while VMs run, for status
  *   peer.c      calls of the peer's daemon; peer_standby.c: asks it for a standby
+ *   secret.c    a VM's secret, a new one for each standby
  *   trust/      who may talk to this daemon: keys, trusted hosts, pairing, roles, TLS (trust/trust.h)
  *   refused.c   logs a peer's request that was refused, seldom
  *   trust_requests.c  the commands about that, and a stranger's answer to an invitation
@@ -81,6 +82,14 @@ struct line *host_line(const Understudy__Protection *protection, GError **error)
 /* Returns host_accel of the VM, whose command line must have been parsed before without an error. */
 char *host_accel_of(const Understudy__Protection *protection);
 
+/* ---- secret.c: any thread ---- */
+/* Gives the protection a new random secret. */
+void protection_new_secret(Understudy__Protection *protection);
+/* Gives it this one (SEAL_SECRET_LEN bytes, copied). */
+void protection_set_secret(Understudy__Protection *protection, const uint8_t *secret);
+/* Returns whether the secret is there, or none is needed. */
+bool protection_has_secret(const Understudy__Protection *protection);
+
 /* ---- host_disks.c: any thread ---- */
 /* Returns what this host has for replicated disks, one line each. *faults: what it lacks, and what to do.
  * Both are GLib strvs. */
@@ -137,8 +146,8 @@ struct peer_standby {
 };
 /*
  * Asks the peer for a standby. False with the peer's own sentence. The caller frees standby->at.address, also
- * after an error. Sets in protection what the peer decided: cpu_enforce and, if the standby is a new process,
- * standby_qemu (by protection_set_string).
+ * after an error. Sets in protection what the peer decided: cpu_enforce, the secret that the standby has (if
+ * it is not a new process, that of an earlier request) and, if it is, standby_qemu (protection_set_string).
  */
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error);
@@ -222,10 +231,10 @@ bool vm_start(Understudy__Role role, Understudy__Protection *protection, const c
               uint16_t peer_daemon_port, const uint8_t *peer_key, const struct peer_standby *standby,
               vm_listening listening, void *opaque, GError **error);
 enum vm_existing { VM_NONE, VM_REUSE, VM_REFUSED, VM_ENDING /* refused, but perhaps not for long */ };
-/* Decides what to do with a request for a standby if the VM is known here already: reuse it (sets the ports),
- * or refuse it (sets *why, a GLib string). */
-enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
-                                   uint16_t *udp_port, char **why);
+/* Decides what to do with a request for a standby if the VM is known here already: reuse it (sets the ports,
+ * and gives wanted the secret that the standby has), or refuse it (sets *why, a GLib string). */
+enum vm_existing vm_check_existing(Understudy__Protection *wanted, uint16_t *data_port, uint16_t *udp_port,
+                                   char **why);
 /* Stops a standby that waits for the primary with this token (16 bytes), and nothing else; in_use: also one
  * that follows that primary. */
 void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use);

@@ -7,6 +7,7 @@
 #include "daemon/disk/disk_setup.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/seal_derive.h"
 
 #define PREPARE_MS       30000
 #define THERE_MS         5000
@@ -78,6 +79,23 @@ static bool read_ports(const Understudy__Prepared *prepared, const char *host, s
     return fit;
 }
 
+/* A standby that an earlier request has started has that one's secret. */
+static bool read_secret(const Understudy__Prepared *prepared, const char *host,
+                        Understudy__Protection *protection, GError **error)
+{
+    if (protection->link_security == UNDERSTUDY__LINK_SECURITY__LINK_SECURITY_NONE)
+        return true;
+    bool fit = prepared->secret.len == SEAL_SECRET_LEN;
+    if (fit)
+        protection_set_secret(protection, prepared->secret.data);
+    else
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "the peer %s does not say which secret its standby has: install one version of "
+                    "understudy on both",
+                    host);
+    return fit;
+}
+
 bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *protection, uint16_t own_port,
                   struct peer_standby *standby, const struct files_progress *progress, GError **error)
 {
@@ -99,7 +117,8 @@ bool peer_prepare(const char *host, uint16_t port, Understudy__Protection *prote
     if (!answer)
         return false;
     bool prepared = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_PREPARED;
-    bool ok = prepared && read_ports(answer->prepared, host, standby, error);
+    bool ok = prepared && read_ports(answer->prepared, host, standby, error) &&
+              read_secret(answer->prepared, host, protection, error);
     if (ok) {
         protection->cpu_enforce = answer->prepared->cpu_enforce;
         size_t len = strnlen(answer->prepared->qemu_version, QEMU_VERSION_MAX + 1);

@@ -34,6 +34,7 @@
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
 #include "proto/limits.h"
+#include "proto/seal_derive.h"
 #include "proto/status_answer.h"
 #include "proto/term.h"
 #include "replicator/transport/rdma/limits.h"
@@ -41,7 +42,6 @@
 
 #define ANSWER_MS      10000
 #define TOKEN_LEN      16
-#define SECRET_LEN     32
 #define ENDING_MS      3000
 #define ENDING_POLL_MS 20
 #define WAIT_MAX_MS    86400000u
@@ -302,7 +302,8 @@ static struct line *check_here(char **argv, GError **error)
 static void fill_protection(Understudy__Protection *protection, const Understudy__RunRequest *request,
                             const struct line *line, uint8_t *token, uint8_t *secret)
 {
-    if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN || getrandom(secret, SECRET_LEN, 0) != SECRET_LEN)
+    if (getrandom(token, TOKEN_LEN, 0) != TOKEN_LEN ||
+        getrandom(secret, SEAL_SECRET_LEN, 0) != (ssize_t)SEAL_SECRET_LEN)
         g_error("no random numbers"); /* cannot happen for so few once the kernel has booted */
     protection->vm = request->vm;
     protection->ram_bytes = line->ram_bytes;
@@ -311,7 +312,7 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->token.len = TOKEN_LEN;
     protection->link_security = request->link_security;
     protection->secret.data = secret;
-    protection->secret.len = SECRET_LEN;
+    protection->secret.len = SEAL_SECRET_LEN;
     protection->term = TERM_FIRST;
     protection->epoch_ms = request->epoch_ms ? request->epoch_ms : limits[LIMIT_EPOCH_MS].usual;
     protection->deadline_ms = request->deadline_ms ? request->deadline_ms : limits[LIMIT_DEADLINE_MS].usual;
@@ -368,7 +369,7 @@ static bool do_run(const struct connection *connection, const Understudy__RunReq
 {
     g_autofree char *peer_host = NULL, *cpu = host_cpu_model();
     uint16_t peer_port = 0;
-    uint8_t token[TOKEN_LEN], secret[SECRET_LEN];
+    uint8_t token[TOKEN_LEN], secret[SEAL_SECRET_LEN];
     const struct files_progress progress = {.told = tell_progress, .opaque = (void *)connection};
     if (drain_is_on()) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
@@ -477,7 +478,8 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                     "that host is drained: it stands by for no VM until 'understudy undrain' is given there");
         return false;
     }
-    if (!protection || protection->token.len != TOKEN_LEN || protection->n_qemu_argv == 0) {
+    if (!protection || protection->token.len != TOKEN_LEN || !protection_has_secret(protection) ||
+        protection->n_qemu_argv == 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "the request was not understood");
         return false;
     }
@@ -514,6 +516,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
     prepared->data_port = job.data_port;
     prepared->udp_port = job.udp_port;
     prepared->cpu_enforce = protection->cpu_enforce;
+    prepared->secret = protection->secret;
     return true;
 }
 

@@ -33,6 +33,7 @@
 #include "hv-hooks/line.h"
 #include "proto/epoch_wire.h"
 #include "proto/framing.h"
+#include "proto/seal_derive.h"
 #include "proto/states.h"
 #include "proto/term.h"
 
@@ -758,8 +759,8 @@ static bool is_too_soon(const struct vm *vm, const Understudy__Protection *wante
     return true;
 }
 
-enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_t *data_port,
-                                   uint16_t *udp_port, char **why)
+enum vm_existing vm_check_existing(Understudy__Protection *wanted, uint16_t *data_port, uint16_t *udp_port,
+                                   char **why)
 {
     struct vm *vm = lookup(wanted->vm);
     if (!name_is_fit(wanted->vm)) {
@@ -798,6 +799,8 @@ enum vm_existing vm_check_existing(const Understudy__Protection *wanted, uint16_
     }
     *data_port = vm->data_port;
     *udp_port = vm->udp_port;
+    if (vm->protection->secret.len == SEAL_SECRET_LEN)
+        protection_set_secret(wanted, vm->protection->secret.data);
     return VM_REUSE;
 }
 
@@ -895,8 +898,8 @@ unsigned vms_count(void)
 void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use)
 {
     struct vm *vm = lookup(name);
-    bool follows = in_use && vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY &&
-                   has_token(vm, token);
+    bool follows =
+        in_use && vm && vm->framing && vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && has_token(vm, token);
     if (waits_for(vm, token) || follows)
         order_stop(vm);
 }
@@ -1002,10 +1005,14 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     if (!ok || !vm->framing)
         return;
     protection_set_string(&vm->protection->standby_qemu, wish->protection->standby_qemu);
+    set_peer_key(vm, wish->standby.at.has_key ? wish->standby.at.key : NULL);
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
     moved.host = wish->standby.at.address;
     moved.data_port = wish->standby.data_port;
     moved.udp_port = wish->standby.udp_port;
+    moved.secret = wish->protection->secret;
+    moved.peer_key.data = vm->peer_key;
+    moved.peer_key.len = vm->has_peer_key ? STREAM_KEY_LEN : 0;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
     framing_send(vm->framing, &envelope);
 }
@@ -1020,6 +1027,7 @@ static void reprotect(struct vm *vm)
     wish->own_port = config->port;
     wish->protection = protection_copy(vm->protection);
     wish->protection->term = vm->term;
+    protection_new_secret(wish->protection);
     vm->asking = true;
     vm_events_asked(vm->events, vm->peer_host);
     GTask *task = g_task_new(NULL, NULL, peer_answered, NULL);

@@ -66,14 +66,31 @@ static void on_closed(struct framing *framing, void *opaque)
 
 static void attach(void *opaque, int fd);
 
-/* For a daemon that comes later. */
-static bool remember_start(struct channel *channel, const Understudy__Start *start, GError **error)
+static void pack_start(struct channel *channel, const Understudy__Start *start)
 {
+    g_free(channel->start);
     channel->start_len = understudy__start__get_packed_size(start);
     channel->start = g_malloc(channel->start_len);
     understudy__start__pack(start, channel->start);
+}
+
+/* For a daemon that comes later. */
+static bool remember_start(struct channel *channel, const Understudy__Start *start, GError **error)
+{
+    pack_start(channel, start);
     channel->adoption = adoption_new(start->vm_dir, attach, channel, error);
     return channel->adoption != NULL;
+}
+
+/* A later daemon has to know whose the new standby is. */
+static void remember_peer(struct channel *channel, const Understudy__PeerMoved *moved)
+{
+    Understudy__Start *start = understudy__start__unpack(NULL, channel->start_len, channel->start);
+    ProtobufCBinaryData before = start->peer_key;
+    start->peer_key = moved->peer_key;
+    pack_start(channel, start);
+    start->peer_key = before;
+    understudy__start__free_unpacked(start, NULL);
 }
 
 static void on_start(struct channel *channel, const Understudy__Start *start)
@@ -97,6 +114,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         on_start(channel, message->start);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_PEER_MOVED:
+        remember_peer(channel, message->peer_moved);
         orders->peer_moved(channel->opaque, message->peer_moved);
         break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER:

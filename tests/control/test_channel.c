@@ -306,6 +306,9 @@ static void test_changes_at_once_are_one_report(void **state)
 static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void **state)
 {
     struct world *world = *state;
+    uint8_t key[32] = {5, 6};
+    Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
+    const Understudy__Envelope order = UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved);
     send_start(world->daemon, world->vm_dir);
     await(&world->nstarts, 1);
     channel_listening(world->channel, 11, 12);
@@ -317,6 +320,10 @@ static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void
     assert_int_equal(message->listening->data_port, 11);
     assert_int_equal(message->listening->udp_port, 12);
     release(message);
+    moved.peer_key.data = key;
+    moved.peer_key.len = sizeof key;
+    assert_true(framing_write(STREAM_FD(world->daemon), &order, PATIENCE_MS, NULL));
+    await(&world->nmoved, 1);
     close(world->daemon);
     world->daemon = -1;
     await(&world->nlost, 1);
@@ -326,6 +333,8 @@ static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void
     assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_ADOPTED);
     assert_string_equal(message->adopted->start->protection->vm, "vm");
     assert_string_equal(message->adopted->start->vm_dir, world->vm_dir);
+    assert_int_equal(message->adopted->start->peer_key.len, sizeof key);
+    assert_memory_equal(message->adopted->start->peer_key.data, key, sizeof key);
     assert_int_equal(message->adopted->listening->data_port, 11);
     assert_int_equal(message->adopted->listening->udp_port, 12);
     release(message);

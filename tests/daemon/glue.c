@@ -463,12 +463,16 @@ void glue_peer_is_well(void)
     glue_peer_says_what_it_is(true);
 }
 
+const uint8_t glue_standbys_secret[SEAL_SECRET_LEN] = {77, 1, 2, 3};
+
 void glue_say_prepared(int fd)
 {
     Understudy__Prepared body = UNDERSTUDY__PREPARED__INIT;
     body.data_port = GLUE_DATA_PORT;
     body.udp_port = GLUE_UDP_PORT;
     body.qemu_version = (char *)"1";
+    body.secret.data = (uint8_t *)glue_standbys_secret;
+    body.secret.len = sizeof glue_standbys_secret;
     Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(PREPARED, prepared, &body);
     glue_say(fd, &envelope);
 }
@@ -478,7 +482,7 @@ void glue_say_prepared(int fd)
 Understudy__Protection *glue_protection(const char *vm, uint8_t token)
 {
     static Understudy__Protection protection;
-    static uint8_t tokens[16];
+    static uint8_t tokens[16], secret[SEAL_SECRET_LEN];
     static char *argv[2];
     argv[0] = programs[0];
     argv[1] = (char *)"memory:64";
@@ -490,6 +494,9 @@ Understudy__Protection *glue_protection(const char *vm, uint8_t token)
     protection.ram_bytes = 64 << 20;
     protection.token.data = tokens;
     protection.token.len = sizeof tokens;
+    memset(secret, 100 + token, sizeof secret);
+    protection.secret.data = secret;
+    protection.secret.len = sizeof secret;
     protection.term = TERM_FIRST;
     protection.epoch_ms = protection.deadline_ms = 20;
     protection.silence_ms = 300;

@@ -20,6 +20,7 @@
 #include "daemon/daemon.h"
 #include "proto/control.pb-c.h"
 #include "proto/framing.h"
+#include "proto/seal_derive.h"
 
 #define GLUE_WAIT_MS   20000
 #define GLUE_DATA_PORT 4711
@@ -97,6 +98,8 @@ bool glue_peer_is_silent(void);
 void glue_peer_is_well(void);
 void glue_peer_says_what_it_is(bool brief);
 void glue_say_prepared(int fd);
+/* That it names. */
+extern const uint8_t glue_standbys_secret[SEAL_SECRET_LEN];
 
 /* ---- VMs ---- */
 /* A protection of a VM that needs nothing of the host. Its token is 16 times the number. Static memory. */

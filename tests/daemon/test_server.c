@@ -254,7 +254,7 @@ static void test_run_starts_both_hosts_in_turn(void **state)
     assert_string_equal(start->start->protection->standby_qemu, "1");
     assert_memory_equal(start->start->protection->token.data, asked->token.data, 16);
     assert_int_equal(start->start->protection->secret.len, 32);
-    assert_memory_equal(start->start->protection->secret.data, asked->secret.data, 32);
+    assert_memory_equal(start->start->protection->secret.data, glue_standbys_secret, 32);
     understudy__envelope__free_unpacked(request, NULL);
     understudy__envelope__free_unpacked(start, NULL);
     glue_say_listening(fd);
@@ -304,7 +304,19 @@ static void test_run_is_refused_before_anybody_is_asked(void **state)
     glue_expect(glue_ask(&request), false, "--heartbeat-path 127.0.0.1");
 }
 
-enum fault { GONE, REFUSES, NONSENSE, TOO_LONG, OTHER_KIND, OTHER_VERSION, ITSELF, NO_PORT, BAD_PORT, CUT };
+enum fault {
+    GONE,
+    REFUSES,
+    NONSENSE,
+    TOO_LONG,
+    OTHER_KIND,
+    OTHER_VERSION,
+    ITSELF,
+    NO_PORT,
+    BAD_PORT,
+    NO_SECRET,
+    CUT
+};
 
 static void say_host(int fd, uint32_t wire_version, const uint8_t *instance)
 {
@@ -346,6 +358,8 @@ static void go_wrong(int fd, enum fault fault)
         say_ports(fd, 0, GLUE_UDP_PORT);
     else if (fault == BAD_PORT)
         say_ports(fd, GLUE_DATA_PORT, 65536 + GLUE_UDP_PORT);
+    else if (fault == NO_SECRET)
+        say_ports(fd, GLUE_DATA_PORT, GLUE_UDP_PORT);
     close(fd);
 }
 
@@ -369,6 +383,7 @@ static void test_a_peer_that_fails_at_any_step_is_a_sentence_and_frees_the_name(
         {true, REFUSES, "refused: there is no room"},
         {true, NONSENSE, "was not understood"},
         {true, CUT, "broke in the middle"},
+        {true, NO_SECRET, "which secret its standby has"},
         {true, TOO_LONG, "was not understood"},
         {true, OTHER_KIND, "no reason given"},
         {true, NO_PORT, "names no ports"},
@@ -489,14 +504,33 @@ static void test_a_standby_is_started_for_a_peer(void **state)
     assert_int_equal(start->start->peer_daemon_port, 7070);
     assert_string_equal(start->start->argv[start->start->n_argv - 1], "wait:");
     assert_int_equal(start->start->protection->term, TERM_FIRST);
+    assert_int_equal(start->start->protection->secret.data[31], 101);
     understudy__envelope__free_unpacked(start, NULL);
     assert_true(glue_is_silent(client));
     glue_say_listening(fd);
     Understudy__Envelope *answer = glue_answer_of(client);
     assert_int_equal(answer->body_case, BODY(PREPARED));
+    assert_int_equal(answer->prepared->secret.len, SEAL_SECRET_LEN);
+    assert_int_equal(answer->prepared->secret.data[31], 101);
     assert_int_equal(answer->prepared->data_port, GLUE_DATA_PORT);
     assert_int_equal(answer->prepared->udp_port, GLUE_UDP_PORT);
     assert_string_equal(answer->prepared->qemu_version, "1");
+    understudy__envelope__free_unpacked(answer, NULL);
+    end(fd, "web");
+}
+
+/* Its primary has not heard of it, or not come to it, and asks again, with another secret. */
+static void test_a_standby_that_waits_is_named_with_the_secret_that_it_has(void **state)
+{
+    (void)state;
+    int fd = stand_by("web", 1, STATE(LISTENING));
+    Understudy__Protection *again = glue_protection("web", 1);
+    memset(again->secret.data, 9, again->secret.len);
+    Understudy__Envelope *answer = glue_answer_of(ask_prepare(glue_prepare(again)));
+    assert_int_equal(answer->body_case, BODY(PREPARED));
+    assert_int_equal(answer->prepared->secret.len, SEAL_SECRET_LEN);
+    assert_int_equal(answer->prepared->secret.data[0], 101);
+    assert_int_equal(answer->prepared->secret.data[31], 101);
     understudy__envelope__free_unpacked(answer, NULL);
     end(fd, "web");
 }
@@ -513,6 +547,9 @@ static void test_an_unfit_wish_for_a_standby_is_refused(void **state)
     p->token.len = 15;
     glue_expect(ask_prepare(prepare), false, "was not understood");
     p->token.len = 0;
+    glue_expect(ask_prepare(prepare), false, "was not understood");
+    p = glue_protection("web", 1);
+    p->secret.len = 31;
     glue_expect(ask_prepare(prepare), false, "was not understood");
     p = glue_protection("web", 1);
     p->n_qemu_argv = 0;
@@ -1233,6 +1270,7 @@ int main(void)
         SERVED(test_a_peer_that_is_slow_for_one_vm_holds_up_no_other),
         SERVED(test_a_client_that_vanishes_does_not_stop_what_it_began),
         SERVED(test_a_standby_is_started_for_a_peer),
+        SERVED(test_a_standby_that_waits_is_named_with_the_secret_that_it_has),
         SERVED(test_an_unfit_wish_for_a_standby_is_refused),
         SERVED(test_a_port_of_the_primary_that_is_none_is_not_called),
         SERVED(test_a_standby_that_fails_at_its_start_is_a_sentence_for_the_peer),

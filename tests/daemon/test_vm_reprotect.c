@@ -98,6 +98,38 @@ static void test_the_peer_is_asked_with_the_present_term_and_the_replicator_is_t
     end(fd);
 }
 
+/* The one that the peer answers with is used: its standby may be one of an earlier request. */
+static void test_each_standby_has_a_secret_of_its_own(void **state)
+{
+    Understudy__Envelope *message;
+    uint8_t secrets[2][SEAL_SECRET_LEN];
+    (void)state;
+    int fd = start_alone("web");
+    struct shown shown = {fd, "no room"};
+    for (unsigned i = 0; i < 2; i++) {
+        glue_peer_is_well();
+        int call = glue_peer_expect(BODY(PREPARE_STANDBY), &message);
+        const ProtobufCBinaryData *secret = &message->prepare_standby->protection->secret;
+        assert_int_equal(secret->len, SEAL_SECRET_LEN);
+        assert_memory_not_equal(secret->data, glue_protection("web", 1)->secret.data, SEAL_SECRET_LEN);
+        memcpy(secrets[i], secret->data, SEAL_SECRET_LEN);
+        understudy__envelope__free_unpacked(message, NULL);
+        if (i == 0)
+            glue_answer(call, false, "no room");
+        else
+            glue_say_prepared(call);
+        close(call);
+        if (i == 0)
+            glue_until(is_shown, &shown, "the refusal is shown");
+    }
+    assert_memory_not_equal(secrets[0], secrets[1], SEAL_SECRET_LEN);
+    message = glue_hear_a(fd, BODY(PEER_MOVED));
+    assert_int_equal(message->peer_moved->secret.len, SEAL_SECRET_LEN);
+    assert_memory_equal(message->peer_moved->secret.data, glue_standbys_secret, SEAL_SECRET_LEN);
+    understudy__envelope__free_unpacked(message, NULL);
+    end(fd);
+}
+
 static unsigned refusals(void)
 {
     g_autoptr(GPtrArray) all = events_read("web", 0);
@@ -239,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_VMS(test_the_peer_is_asked_with_the_present_term_and_the_replicator_is_told),
+        WITH_VMS(test_each_standby_has_a_secret_of_its_own),
         WITH_VMS(test_a_refusal_is_shown_told_once_and_asked_again),
         WITH_VMS(test_a_peer_that_goes_away_in_the_middle_is_asked_again),
         WITH_VMS(test_ports_that_are_none_are_not_passed_on),
