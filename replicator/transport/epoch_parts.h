@@ -20,6 +20,16 @@
 
 #define EPOCH_MAX_DELTA (24u << 20)
 
+/*
+ * How many times stall_ms a peer may take nothing. In a synchronisation many times: it writes to its disks
+ * what it got, and storage may stand still for long; nobody waits for output then, and heartbeats watch the
+ * host.
+ */
+static inline unsigned epoch_stalls(enum staged_kind kind)
+{
+    return kind == STAGED_EPOCH ? 1 : 12;
+}
+
 /* A buffer that grows as needed and is kept, so that nothing is allocated once it has its usual size. */
 struct bytes {
     uint8_t *at;

@@ -4,8 +4,8 @@
  * transport.h for the contract and proto/epoch_wire.h for the bytes. Where the connection is sealed, an epoch
  * is opened in staging, which is this process's own memory, before it is committed there.
  *
- * The socket does not block; every wait is a poll of at most stall_ms, so a peer that stops in the middle of
- * anything costs -ETIMEDOUT.
+ * The socket does not block; every wait is a poll of at most stall_ms (tcp_stream.c), so a peer that stops in
+ * the middle of anything costs -ETIMEDOUT.
  */
 #include <errno.h>
 #include <glib-unix.h>
@@ -34,12 +34,16 @@ static uint32_t ring_pages(const struct wire_epoch *wire)
     return wire->ndata + (uint32_t)wire_epoch_disk_pages(wire);
 }
 
-/* Opens an epoch with its slots, once the applier has returned enough pages. Bounded by stall_ms. */
+/*
+ * Opens an epoch with its slots, once the applier has returned enough pages: within stall_ms, or longer in a
+ * synchronisation.
+ */
 static struct staged_epoch *begin_received(struct tcp *tcp, struct staging *staging,
                                            const struct wire_header *header, const struct wire_epoch *wire,
                                            int *status)
 {
-    uint64_t until = now_ns() + (uint64_t)tcp->stall_ms * 1000000;
+    uint64_t until =
+        now_ns() + (uint64_t)tcp->stall_ms * epoch_stalls((enum staged_kind)wire->kind) * 1000000;
     uint32_t nslots = ring_pages(wire);
     while (staging_free_epochs(staging) == 0 || staging_free_pages(staging) < nslots) {
         if (atomic_load(&tcp->dead) || now_ns() > until) {

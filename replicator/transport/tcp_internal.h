@@ -31,6 +31,7 @@ struct tcp {
     unsigned stall_ms;
     _Atomic bool dead;
     pthread_mutex_t send_lock; /* whole messages */
+    unsigned stalls;           /* see epoch_stalls: of the last epoch or batch sent; under send_lock */
     struct epoch_encoder encoder;
     struct epoch_decoder decoder;
     struct bytes payload;

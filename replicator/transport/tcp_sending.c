@@ -161,6 +161,7 @@ static int send_epoch_locked(struct tcp *tcp, uint64_t term, const struct stagin
         .epoch = epoch->epoch,
         .payload_len = wire_epoch_payload_len(&around.wire),
     };
+    tcp->stalls = epoch_stalls(epoch->kind);
     wire_header_encode(&around.header, around.head);
     wire_epoch_encode(&around.wire, around.fixed);
     status = tcp->out ? send_epoch_sealed(tcp, &around, staging, epoch)

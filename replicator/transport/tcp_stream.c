@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The bytes of a TCP connection. The socket does not block; every wait is a poll of at most stall_ms.
+ * The bytes of a TCP connection. The socket does not block; every wait is a poll of at most stall_ms. Only a
+ * peer that synchronises may take nothing for longer.
  *
  * A sealed connection carries the bytes of a plain one in records (proto/seal.h), each followed by its tag:
  * a header, then the message's parts in pieces of SEAL_SEGMENT_LEN. They are sealed into a buffer, since the
@@ -9,13 +10,16 @@
  */
 #include <errno.h>
 #include <glib.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "replicator/transport/tcp_internal.h"
 
-#define IDLE_POLL_MS 3000
+#define IDLE_POLL_MS     3000
+#define PROBES_UNDER_WAY 1 /* one may have been sent just now */
 
 /* Waits for the socket to be ready: 0, -ETIMEDOUT or -ENOTCONN. */
 static int wait_ready(struct tcp *tcp, short events, unsigned timeout_ms)
@@ -44,13 +48,35 @@ static void advance(struct iovec **iov, int *count, size_t n)
     }
 }
 
+/*
+ * Whether the peer's kernel has all that was sent, or has answered of late: then it is the peer that takes
+ * nothing. What is no TCP socket (in tests) cannot tell.
+ */
+static bool network_is_well(const struct tcp *tcp)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    return getsockopt(tcp->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+           (info.tcpi_unacked == 0 && info.tcpi_probes <= PROBES_UNDER_WAY) ||
+           info.tcpi_last_ack_recv < tcp->stall_ms;
+}
+
+/* Waits until the peer has taken something: 0, -ETIMEDOUT or -ENOTCONN. */
+static int wait_for_room(struct tcp *tcp)
+{
+    int status = wait_ready(tcp, POLLOUT, tcp->stall_ms);
+    for (unsigned i = 1; i < tcp->stalls && status == -ETIMEDOUT && network_is_well(tcp); i++)
+        status = wait_ready(tcp, POLLOUT, tcp->stall_ms);
+    return status;
+}
+
 int tcp_stream_send(struct tcp *tcp, struct iovec *iov, int count, bool more)
 {
     while (count > 0) {
         struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
         ssize_t n = sendmsg(tcp->fd, &message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-            int status = wait_ready(tcp, POLLOUT, tcp->stall_ms);
+            int status = wait_for_room(tcp);
             if (status < 0)
                 return status;
             continue;

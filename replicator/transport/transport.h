@@ -113,7 +113,10 @@ static inline uint32_t transport_payload_max(const struct transport *t)
     return t->payload_max ? t->payload_max : TRANSPORT_MAX_PAYLOAD;
 }
 
-/* Makes a TCP transport on a connected socket, which it takes over. stall_ms limits each step that blocks. */
+/*
+ * Makes a TCP transport on a connected socket, which it takes over. stall_ms limits each step that blocks; a
+ * peer that synchronises may take nothing for longer (epoch_stalls).
+ */
 struct transport *transport_tcp_new(int fd, unsigned stall_ms);
 
 #endif

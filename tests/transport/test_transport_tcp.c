@@ -4,7 +4,10 @@
  * them, do something to them that networks, crashes and malice do, and hand them to a receiver: what comes
  * out must be the whole epoch or nothing, and nothing must leave staging as empty as it was.
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -306,6 +309,129 @@ static void test_a_receiver_without_room_goes_on_when_there_is_some(void **state
     free(recorded.bytes);
 }
 
+/* ---- a peer that takes nothing for a while ---- */
+
+#define WHILE_MS 100u /* a limit */
+
+static void connect_by_tcp(int fds[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+    assert_int_equal(connect(fds[0], (struct sockaddr *)&address, sizeof address), 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(fds[1] >= 0);
+    close(listener);
+}
+
+/* Reads all that comes, after a time. A network that took nothing takes it again. */
+static void *read_late(void *opaque)
+{
+    const int *fd = opaque;
+    static char bytes[1 << 16];
+    int none = 0;
+    usleep(3 * WHILE_MS * 1000); /* the fault itself */
+    setsockopt(*fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none);
+    while (read(*fd, bytes, sizeof bytes) > 0)
+        continue;
+    return NULL;
+}
+
+/* What a sender says of more than the sockets hold, to a peer that reads late. */
+static int send_to_late_reader(int fds[2], enum staged_kind kind)
+{
+    struct staging *staging = new_staging(LARGE);
+    struct staged_epoch *epoch = stage_large(staging);
+    struct transport *sender = transport_tcp_new(fds[0], WHILE_MS);
+    pthread_t thread;
+    epoch->kind = kind;
+    assert_int_equal(pthread_create(&thread, NULL, read_late, &fds[1]), 0);
+    int status = sender->ops->send_epoch(sender, TERM, staging, epoch);
+    sender->ops->shutdown(sender);
+    pthread_join(thread, NULL);
+    sender->ops->free(sender);
+    close(fds[1]);
+    staging_free(staging, epoch);
+    staging_close(staging);
+    return status;
+}
+
+static void test_a_peer_that_takes_nothing_has_time_in_a_synchronisation_alone(void **state)
+{
+    int fds[2];
+    (void)state;
+    connect_by_tcp(fds);
+    assert_int_equal(send_to_late_reader(fds, STAGED_PRECOPY), 0);
+    connect_by_tcp(fds);
+    assert_int_equal(send_to_late_reader(fds, STAGED_EPOCH), -ETIMEDOUT);
+}
+
+/* The socket's filter throws away what arrives, so nothing is acknowledged. */
+static void test_a_network_that_takes_nothing_has_no_more_time(void **state)
+{
+    struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    const struct sock_fprog filter = {.len = 1, .filter = nothing};
+    int fds[2];
+    (void)state;
+    connect_by_tcp(fds);
+    assert_int_equal(setsockopt(fds[1], SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter), 0);
+    assert_int_equal(send_to_late_reader(fds, STAGED_PRECOPY), -ETIMEDOUT);
+}
+
+struct late_room {
+    struct staging *staging;
+    struct staged_epoch *epoch;
+};
+
+static void *free_late(void *opaque)
+{
+    struct late_room *late = opaque;
+    usleep(3 * WHILE_MS * 1000); /* the fault itself */
+    staging_free(late->staging, late->epoch);
+    return NULL;
+}
+
+static int receive_where_room_comes_late(enum staged_kind kind)
+{
+    struct staging *from = new_staging(LARGE), *to = new_staging(LARGE);
+    struct staged_epoch *epoch = stage(from, 1, CAPACITY), *full = staging_begin(to, 99, STAGED_EPOCH);
+    struct late_room late = {.staging = to, .epoch = full};
+    struct transport_received out;
+    pthread_t thread;
+    int fds[2];
+    epoch->kind = kind;
+    if (kind != STAGED_EPOCH)
+        epoch->devstate_len = 0;
+    assert_true(staging_reserve(to, full, LARGE) >= 0);
+    staging_commit(to, full);
+    connect_by_tcp(fds);
+    struct transport *ends[2] = {transport_tcp_new(fds[0], PATIENT_MS), transport_tcp_new(fds[1], WHILE_MS)};
+    assert_int_equal(ends[0]->ops->send_epoch(ends[0], TERM, from, epoch), 0);
+    assert_int_equal(pthread_create(&thread, NULL, free_late, &late), 0);
+    int status = ends[1]->ops->receive(ends[1], to, &out);
+    pthread_join(thread, NULL);
+    if (status == 0)
+        staging_free(to, out.epoch);
+    assert_empty(to);
+    for (int i = 0; i < 2; i++)
+        ends[i]->ops->free(ends[i]);
+    staging_free(from, epoch);
+    staging_close(from);
+    staging_close(to);
+    return status;
+}
+
+static void test_room_may_come_late_in_a_synchronisation_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(receive_where_room_comes_late(STAGED_PRECOPY), 0);
+    assert_int_equal(receive_where_room_comes_late(STAGED_EPOCH), -ETIMEDOUT);
+}
+
 /* ---- messages ---- */
 
 static void test_damaged_and_oversized_messages_are_refused(void **state)
@@ -375,6 +501,9 @@ int main(void)
         cmocka_unit_test(test_an_epoch_larger_than_staging_or_where_none_is_awaited_is_refused),
         cmocka_unit_test(test_a_full_staging_that_nobody_empties_times_out),
         cmocka_unit_test(test_a_receiver_without_room_goes_on_when_there_is_some),
+        cmocka_unit_test(test_a_peer_that_takes_nothing_has_time_in_a_synchronisation_alone),
+        cmocka_unit_test(test_a_network_that_takes_nothing_has_no_more_time),
+        cmocka_unit_test(test_room_may_come_late_in_a_synchronisation_alone),
         cmocka_unit_test(test_damaged_and_oversized_messages_are_refused),
         cmocka_unit_test(test_shutdown_unblocks_a_receiver_that_waits_for_room),
     };

@@ -326,7 +326,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
                         : RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN + c->encoder.index.len + wire.delta_len);
     uint32_t npages = nmeta + wire.ndata + (uint32_t)wire_epoch_disk_pages(&wire);
     size_t meta_len = (size_t)nmeta * STAGING_PAGE_LEN;
-    status = credit_wait_ring(c, npages);
+    status = credit_wait_ring(c, npages, epoch_stalls(epoch->kind));
     struct meta *meta = status == 0 ? take_meta(c, meta_len, &status) : NULL;
     if (!meta)
         return status;

@@ -184,8 +184,11 @@ int queue_post_receive(struct rdma *c, unsigned index);
 
 /* Takes one of the peer's receive buffers for what is posted next. */
 int credit_take_receive(struct rdma *c);
-/* Waits until the peer's ring has room for an epoch of npages ring pages; -EMSGSIZE where it never will. */
-int credit_wait_ring(struct rdma *c, uint64_t npages);
+/*
+ * Waits until the peer's ring has room for an epoch of npages ring pages, for at most stalls times stall_ms;
+ * -EMSGSIZE where it never will.
+ */
+int credit_wait_ring(struct rdma *c, uint64_t npages, unsigned stalls);
 /* Writes the prefix of a SEND: what this side has returned. post_lock is held. */
 void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at);
 /*
