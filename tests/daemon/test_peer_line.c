@@ -247,7 +247,7 @@ static char *refusal_of(const char *words)
 {
     g_autofree char *text = with_dir(words);
     g_auto(GStrv) argv = g_strsplit(text, " ", -1);
-    uint8_t token[16] = {1};
+    uint8_t token[16] = {1}, secret[32] = {1};
     Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
     Understudy__PrepareStandby prepare = UNDERSTUDY__PREPARE_STANDBY__INIT;
     protection.vm = (char *)"web";
@@ -257,6 +257,8 @@ static char *refusal_of(const char *words)
     protection.nnics = 1;
     protection.token.data = token;
     protection.token.len = sizeof token;
+    protection.secret.data = secret;
+    protection.secret.len = sizeof secret;
     protection.term = 2;
     protection.epoch_ms = 20;
     protection.deadline_ms = 20;
