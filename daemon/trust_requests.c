@@ -20,11 +20,25 @@
     0 /* the answer fits into the socket's buffer, or is lost: the main thread does not wait */
 #define JOIN_MS 10000
 
+#define KEY_LETTERS 8 /* of a name that is made from a key */
+
+/* Makes a name from the key, for a host that has none. GLib string. */
+static char *name_of_key(const struct trust *trust)
+{
+    g_autofree char *text = key_text(trust_own_key(trust));
+    GString *name = g_string_new("host-");
+    for (const char *at = text; *at && name->len < strlen("host-") + KEY_LETTERS; at++)
+        if (g_ascii_isalnum(*at))
+            g_string_append_c(name, *at);
+    return g_string_free(name, FALSE);
+}
+
 /* What this host calls itself where it is paired. GLib string. */
-static char *own_name(const char *wished)
+static char *own_name(const struct trust *trust, const char *wished)
 {
     const char *name = wished[0] ? wished : g_get_host_name();
-    return g_strndup(name, strcspn(name, "."));
+    g_autofree char *first = g_strndup(name, strcspn(name, "."));
+    return wished[0] || store_name_is_fit(first) ? g_steal_pointer(&first) : name_of_key(trust);
 }
 
 static bool add(struct trust *trust, const Understudy__TrustRequest *request, GError **error)
@@ -91,7 +105,7 @@ static bool invite(struct trust *trust, const char *may_text, char code[CODE_TEX
 static char *join(struct trust *trust, const Understudy__JoinRequest *request, GError **error)
 {
     char code[CODE_LEN + 1];
-    g_autofree char *host = NULL, *name = own_name(request->name);
+    g_autofree char *host = NULL, *name = own_name(trust, request->name);
     uint16_t port = 0;
     struct trusted kept;
     unsigned may = request->may[0] ? roles_parse(request->may, error) : MAY_USUAL;
@@ -162,7 +176,7 @@ void stranger_serve(const struct daemon_config *config, struct stream *stream, c
                     const Understudy__Envelope *request)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *name = own_name("");
+    g_autofree char *name = own_name(config->trust, "");
     struct trusted kept;
     uint8_t proof[PAIRING_PROOF_LEN];
     Understudy__PairWelcome welcome = UNDERSTUDY__PAIR_WELCOME__INIT;
