@@ -34,7 +34,7 @@ grep -qa UNDERSTUDY_RUN_DIR "$root/bin/understudy" || fail "the look at the prog
 "$root/sbin/understudyd" --version >/dev/null || fail "understudyd does not run"
 
 for page in "$root"/share/man/man?/*; do
-    warnings=$(groff -man -ww -Tutf8 -z "$page" 2>&1)
+    warnings=$(groff -t -man -ww -Tutf8 -z "$page" 2>&1)
     [ -z "$warnings" ] || fail "$warnings"
 done
 
