@@ -220,8 +220,9 @@ void vm_forget(const char *name);
  * includes that it took too long: then the VM is stopped. */
 typedef void (*vm_listening)(bool ok, const char *message, uint16_t data_port, uint16_t udp_port,
                              void *opaque);
-/* Ends what runs here with the host of this key, which is not trusted any more: standbys are stopped. */
-void vms_end_of_peer(const uint8_t *peer_key);
+/* Ends what runs here with the host of this key, which is not trusted any more: standbys here are stopped,
+ * and those there lose their link and heartbeats. told: they were asked to stop. */
+void vms_end_of_peer(const uint8_t *peer_key, bool told);
 /*
  * Starts the replicator. peer_*: the other daemon; peer_key: its key (STREAM_KEY_LEN bytes), or NULL.
  * standby: where the other replicator listens; NULL: this one waits for it. listening: called for a
@@ -299,11 +300,11 @@ void refused_log(const char *address, Understudy__Envelope__BodyCase request, co
 /* ---- trust_requests.c ---- */
 /*
  * Serves key, trust, invite and join requests. Where a host is removed, leave is called with its key before
- * that, and end afterwards. Any thread but the main one; blocks.
+ * that (false: it could not be told), and end afterwards. Any thread but the main one; blocks.
  */
 struct trust_removal {
-    void (*leave)(const uint8_t *key);
-    void (*end)(const uint8_t *key);
+    bool (*leave)(const uint8_t *key);
+    void (*end)(const uint8_t *key, bool told);
 };
 void trust_request_serve(const struct daemon_config *config, struct stream *stream,
                          const Understudy__Envelope *request, const struct trust_removal *removal);

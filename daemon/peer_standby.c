@@ -59,9 +59,15 @@ bool peer_cancel(const char *host, uint16_t port, const Understudy__Protection *
     cancel.in_use = in_use;
     Understudy__Envelope request = UNDERSTUDY_ENVELOPE(CANCEL_STANDBY, cancel_standby, &cancel);
     Understudy__Envelope *answer = peer_call(host, port, &request, THERE_MS, error);
-    if (answer)
-        understudy__envelope__free_unpacked(answer, NULL);
-    return answer != NULL;
+    if (!answer)
+        return false;
+    bool is_answer = answer->body_case == UNDERSTUDY__ENVELOPE__BODY_ANSWER;
+    bool ok = is_answer && answer->answer->ok;
+    if (!ok)
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the peer %s refused: %s", host,
+                    is_answer ? answer->answer->message : "no reason given");
+    understudy__envelope__free_unpacked(answer, NULL);
+    return ok;
 }
 
 static bool read_ports(const Understudy__Prepared *prepared, const char *host, struct peer_standby *standby,

@@ -69,6 +69,7 @@ struct job {
     /* arguments and results */
     const char *name;
     bool force;
+    bool told;  /* the peer was asked to stop its standby */
     bool again; /* the refusal may soon be over */
     bool reuse; /* of a standby: it is here already */
     int client; /* who waits for the answer */
@@ -839,10 +840,11 @@ static void run_list_charges(struct job *job)
 
 /*
  * Asks a host that is about to be removed to stop standing by, while it can still be asked: then the guest
- * goes on here alone, and the other host does not take it over.
+ * goes on here alone, and the other host does not take it over. Returns whether it could be asked.
  */
-static void leave_peer(const uint8_t *key)
+static bool leave_peer(const uint8_t *key)
 {
+    bool told = true;
     g_autofree char *message = NULL;
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(free_charge);
     struct charges charges = {.key = key, .list = list};
@@ -851,22 +853,24 @@ static void leave_peer(const uint8_t *key)
     for (guint i = 0; i < list->len; i++) {
         const struct charge *charge = g_ptr_array_index(list, i);
         g_autoptr(GError) error = NULL;
-        if (!peer_cancel(charge->host, charge->port, charge->protection, true, &error))
-            g_warning("VM %s: its standby could not be told to stop: %s", charge->protection->vm,
-                      error->message);
+        if (peer_cancel(charge->host, charge->port, charge->protection, true, &error))
+            continue;
+        g_warning("VM %s: its standby could not be told to stop: %s", charge->protection->vm, error->message);
+        told = false;
     }
+    return told;
 }
 
 static void run_peer_removed(struct job *job)
 {
-    vms_end_of_peer(job->peer_key);
+    vms_end_of_peer(job->peer_key, job->told);
     job_finish(job, true, "");
 }
 
-static void end_peer(const uint8_t *key)
+static void end_peer(const uint8_t *key, bool told)
 {
     g_autofree char *message = NULL;
-    struct job job = {.peer_key = key};
+    struct job job = {.peer_key = key, .told = told};
     job_do(&job, run_peer_removed, &message);
 }
 

@@ -61,13 +61,12 @@ static bool remove_host(struct trust *trust, const char *name, const struct trus
                         GError **error)
 {
     struct trusted gone;
-    if (store_find_name(trust_store(trust), name, &gone))
-        removal->leave(gone.key);
+    bool told = store_find_name(trust_store(trust), name, &gone) && removal->leave(gone.key);
     if (!store_remove(trust_store(trust), name, &gone, error))
         return false;
     g_message("host %s is not trusted any more", gone.name);
     trust_end_sessions(trust, gone.key);
-    removal->end(gone.key);
+    removal->end(gone.key, told);
     return true;
 }
 

@@ -904,20 +904,31 @@ void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use)
         order_stop(vm);
 }
 
-void vms_end_of_peer(const uint8_t *peer_key)
+/* The other host is not trusted any more. A guest that runs here goes on without it. */
+static void end_peer(struct vm *vm, bool told)
+{
+    const char *host = vm->peer_host ? vm->peer_host : "the other host";
+    if (vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
+        g_message("VM %s: this host stops standing by, since %s is not trusted any more", vm->name, host);
+        order_stop(vm);
+        return;
+    }
+    Understudy__DropPeer drop = UNDERSTUDY__DROP_PEER__INIT;
+    Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(DROP_PEER, drop_peer, &drop);
+    drop.told = told;
+    g_message("VM %s: its link to %s ends, since that host is not trusted any more", vm->name, host);
+    framing_send(vm->framing, &envelope);
+}
+
+void vms_end_of_peer(const uint8_t *peer_key, bool told)
 {
     GHashTableIter iter;
     gpointer value;
     g_hash_table_iter_init(&iter, vms);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         struct vm *vm = value;
-        if (!vm->framing || !vm->has_peer_key || memcmp(vm->peer_key, peer_key, STREAM_KEY_LEN) != 0)
-            continue;
-        if (vm->role == UNDERSTUDY__ROLE__ROLE_SECONDARY) {
-            g_message("VM %s: this host stops standing by, since %s is not trusted any more", vm->name,
-                      vm->peer_host ? vm->peer_host : "the other host");
-            order_stop(vm);
-        }
+        if (vm->framing && vm->has_peer_key && memcmp(vm->peer_key, peer_key, STREAM_KEY_LEN) == 0)
+            end_peer(vm, told);
     }
 }
 

@@ -46,6 +46,7 @@ struct paths {
     uint64_t sequence;          /* ours, the same on every path */
     uint64_t heard_sequence;    /* newest of the peer's, by any path */
     uint64_t heard_term;
+    bool dropped; /* the peer was: nothing is taken */
 };
 
 static void hear(struct paths *paths, struct heartbeat *beat, bool by_link)
@@ -74,6 +75,8 @@ static struct seal_tagger *theirs(const struct paths *paths)
 static int decode(struct paths *paths, struct heartbeat *beat, const uint8_t *bytes, size_t len,
                   uint32_t path)
 {
+    if (paths->dropped)
+        return -EACCES;
     return theirs(paths) ? heartbeat_decode_tagged(beat, bytes, len, theirs(paths), path)
                          : heartbeat_decode(beat, bytes, len, paths->config.token);
 }
@@ -300,8 +303,16 @@ void paths_set_host(struct paths *paths, unsigned host)
     paths->host = host & 1;
 }
 
+void paths_drop_peer(struct paths *paths)
+{
+    paths->dropped = true;
+    for (unsigned i = 0; i < paths->n; i++)
+        paths->list[i].peer_len = 0;
+}
+
 void paths_set_peer(struct paths *paths, const char *host, uint16_t port)
 {
+    paths->dropped = false;
     forget_sequences(paths);
     set_peer(&paths->list[0], host, port);
     for (unsigned i = 1; i < paths->n; i++)

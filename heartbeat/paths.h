@@ -72,6 +72,8 @@ uint16_t paths_port(const struct paths *paths);
 /* Sets the peer to which heartbeats are sent: host (a numeric address) for path 0, the configured addresses
  * for the other paths, port for all. Forgets the sequence numbers of the peer before. */
 void paths_set_peer(struct paths *paths, const char *host, uint16_t port);
+/* Takes and sends nothing from here on, until the next paths_set_peer. */
+void paths_drop_peer(struct paths *paths);
 /* Sets another secret for the tags, and forgets the peer's sequence numbers. Nothing if packets have no tag.
  */
 void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN]);

@@ -74,6 +74,7 @@ static const struct request_rule rules[] = {
     /* Answers, and what is said between a daemon and its replicators. */
     ANSWER(START),
     ANSWER(PEER_MOVED),
+    ANSWER(DROP_PEER),
     ANSWER(FAILOVER),
     ANSWER(STOP),
     ANSWER(POWER),

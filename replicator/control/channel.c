@@ -117,6 +117,9 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
         remember_peer(channel, message->peer_moved);
         orders->peer_moved(channel->opaque, message->peer_moved);
         break;
+    case UNDERSTUDY__ENVELOPE__BODY_DROP_PEER:
+        orders->drop_peer(channel->opaque, message->drop_peer->told);
+        break;
     case UNDERSTUDY__ENVELOPE__BODY_FAILOVER:
         orders->failover(channel->opaque, message->failover->force);
         break;

@@ -22,6 +22,7 @@ struct channel_orders {
     /* The channel cannot work: a sentence. */
     void (*failed)(void *opaque, const char *message);
     void (*peer_moved)(void *opaque, const Understudy__PeerMoved *moved);
+    void (*drop_peer)(void *opaque, bool told);
     void (*failover)(void *opaque, bool force);
     void (*stop)(void *opaque);
     void (*power)(void *opaque, Understudy__PowerAction action);

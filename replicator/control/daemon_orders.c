@@ -63,6 +63,16 @@ static void on_stop(void *opaque)
         sink_give_up(&r->sink);
 }
 
+/* On a standby this is the primary's host, and there is nothing to stand by for. */
+static void on_drop_peer(void *opaque, bool told)
+{
+    struct replicator *r = opaque;
+    if (r->config.role == SESSION_SECONDARY && !(r->session_begun && r->session.role == SESSION_PRIMARY))
+        on_stop(r);
+    else
+        drop_peer_begin(r, told);
+}
+
 static void on_power(void *opaque, Understudy__PowerAction action)
 {
     guest_button(opaque, action);
@@ -98,6 +108,7 @@ void daemon_orders_open(struct replicator *r, int fd)
         .start = on_start,
         .failed = on_failed,
         .peer_moved = on_peer_moved,
+        .drop_peer = on_drop_peer,
         .failover = on_failover,
         .stop = on_stop,
         .power = on_power,

@@ -154,6 +154,7 @@ void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN
 
 void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port, uint16_t udp_port)
 {
+    drop_peer_end(r);
     g_free(r->config.peer_host);
     r->config.peer_host = g_strdup(host);
     r->config.peer_data_port = data_port;
@@ -375,6 +376,7 @@ void parts_close(struct replicator *r)
 {
     g_autoptr(GThread) watch = g_thread_try_new("end", end_at_last, r, NULL); /* without it: no limit */
     g_clear_handle_id(&r->tick_source, g_source_remove);
+    drop_peer_end(r);
     capture_stop_clear(&r->capture_stop);
     guest_disks_use(&r->disks, &(struct guest_disks_parts){0});
     g_clear_pointer(&r->trial, trial_end); /* the applier may be standing still for it */

@@ -120,6 +120,10 @@ struct replicator {
     struct session session;
     struct sink sink; /* the parts post to it */
     guint tick_source;
+    struct {
+        guint source;
+        gint64 cut_us, deaf_us; /* when the link ends, and when heartbeats do */
+    } drop;                     /* of a peer that is not trusted any more (drop_peer.c) */
     bool ended;
     int exit_status;
 
@@ -218,6 +222,12 @@ void parts_peer_moved(struct replicator *r, const char *host, uint16_t data_port
 /* The daemons have agreed on another secret, for a new standby. Links to come use it; one that is up stays.
  */
 void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN]);
+
+/* ---- drop_peer.c ---- */
+/* Leaves the standby: its host is not trusted any more. told: its daemon was asked to stop it. */
+void drop_peer_begin(struct replicator *r, bool told);
+/* Ends that, because there is another standby, or the replicator ends. */
+void drop_peer_end(struct replicator *r);
 void parts_close(struct replicator *r);
 
 /* daemon_orders.c: makes the channel to the daemon at the other end of fd. */

@@ -27,7 +27,7 @@ struct world {
     int daemon; /* the socket's other end */
     char *vm_dir;
     bool refuses; /* the order to start */
-    unsigned nstarts, nfailed, nmoved, nfailovers, nstops, npowers, nresets, nreports, nlost;
+    unsigned nstarts, nfailed, nmoved, ndropped, nfailovers, nstops, npowers, nresets, nreports, nlost;
     bool forced;
     char *started_vm, *failure;
     uint32_t data_port;
@@ -48,6 +48,13 @@ static void on_failed(void *opaque, const char *message)
     struct world *world = opaque;
     world->nfailed++;
     world->failure = g_strdup(message);
+}
+
+static void on_drop_peer(void *opaque, bool told)
+{
+    struct world *world = opaque;
+    assert_true(told);
+    world->ndropped++;
 }
 
 static void on_peer_moved(void *opaque, const Understudy__PeerMoved *moved)
@@ -101,6 +108,7 @@ static void on_lost(void *opaque)
 static const struct channel_orders ORDERS = {.start = on_start,
                                              .failed = on_failed,
                                              .peer_moved = on_peer_moved,
+                                             .drop_peer = on_drop_peer,
                                              .failover = on_failover,
                                              .stop = on_stop,
                                              .power = on_power,
@@ -192,16 +200,18 @@ static void test_each_order_goes_to_its_own_function(void **state)
 {
     struct world *world = *state;
     Understudy__PeerMoved moved = UNDERSTUDY__PEER_MOVED__INIT;
+    Understudy__DropPeer drop = UNDERSTUDY__DROP_PEER__INIT;
     Understudy__Failover failover = UNDERSTUDY__FAILOVER__INIT;
     Understudy__Stop stop = UNDERSTUDY__STOP__INIT;
     Understudy__ResetFigures reset = UNDERSTUDY__RESET_FIGURES__INIT;
     moved.host = (char *)"192.0.2.1";
     moved.data_port = 77;
     failover.force = true;
-    const Understudy__Envelope messages[] = {UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved),
-                                             UNDERSTUDY_ENVELOPE(FAILOVER, failover, &failover),
-                                             UNDERSTUDY_ENVELOPE(RESET_FIGURES, reset_figures, &reset),
-                                             UNDERSTUDY_ENVELOPE(STOP, stop, &stop)};
+    drop.told = true;
+    const Understudy__Envelope messages[] = {
+        UNDERSTUDY_ENVELOPE(PEER_MOVED, peer_moved, &moved), UNDERSTUDY_ENVELOPE(DROP_PEER, drop_peer, &drop),
+        UNDERSTUDY_ENVELOPE(FAILOVER, failover, &failover),
+        UNDERSTUDY_ENVELOPE(RESET_FIGURES, reset_figures, &reset), UNDERSTUDY_ENVELOPE(STOP, stop, &stop)};
     send_start(world->daemon, world->vm_dir);
     for (size_t i = 0; i < G_N_ELEMENTS(messages); i++)
         assert_true(framing_write(STREAM_FD(world->daemon), &messages[i], PATIENCE_MS, NULL));
@@ -211,6 +221,7 @@ static void test_each_order_goes_to_its_own_function(void **state)
     assert_string_equal(world->started_vm, "vm");
     assert_int_equal(world->nmoved, 1);
     assert_int_equal(world->data_port, 77);
+    assert_int_equal(world->ndropped, 1);
     assert_int_equal(world->nfailovers, 1);
     assert_true(world->forced);
     assert_int_equal(world->nresets, 1);

@@ -56,6 +56,12 @@ void parts_new_secret(struct replicator *r, const uint8_t secret[SEAL_SECRET_LEN
     called("secret %u", secret[SEAL_SECRET_LEN - 1]);
 }
 
+void drop_peer_begin(struct replicator *r, bool told)
+{
+    (void)r;
+    called("drop%s", told ? ", told" : "");
+}
+
 void guest_button(struct replicator *r, Understudy__PowerAction action)
 {
     (void)r;
@@ -164,6 +170,26 @@ static void test_a_second_order_to_start_leaves_the_guest_alone(void **state)
     assert_string_equal(sink_last_error(&r.sink), "not understood");
     assert_int_equal(core.ngiven_up, 0);
     assert_calls("");
+}
+
+static void test_a_standby_of_a_host_that_is_not_trusted_ends_and_a_guest_goes_on(void **state)
+{
+    (void)state;
+    r.session_begun = true;
+    r.config.role = r.session.role = SESSION_PRIMARY;
+    orders->drop_peer(&r, true);
+    assert_calls("drop, told; ");
+    r.config.role = SESSION_SECONDARY; /* it took the guest over */
+    orders->drop_peer(&r, false);
+    assert_calls("drop; ");
+    assert_int_equal(core.nevents, 0);
+    r.session.role = SESSION_SECONDARY;
+    orders->drop_peer(&r, true);
+    assert_calls("");
+    assert_posted(SESSION_EVENT_STOP);
+    r.session_begun = false;
+    orders->drop_peer(&r, true);
+    assert_int_equal(core.ngiven_up, 1);
 }
 
 static void test_a_channel_that_cannot_work_ends_the_process(void **state)
@@ -312,6 +338,7 @@ int main(void)
         TEST(test_the_order_to_start_makes_the_parts),
         TEST(test_an_order_that_is_refused_ends_the_process_with_its_sentence),
         TEST(test_a_second_order_to_start_leaves_the_guest_alone),
+        TEST(test_a_standby_of_a_host_that_is_not_trusted_ends_and_a_guest_goes_on),
         TEST(test_a_channel_that_cannot_work_ends_the_process),
         TEST(test_a_peer_that_moved_is_told_to_the_parts),
         TEST(test_a_peer_at_a_port_that_is_none_has_not_moved),

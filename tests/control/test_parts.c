@@ -398,6 +398,11 @@ void link_set_security(struct link *link, const struct link_security *security)
     link_security = *security;
     called("%s link", security->sealed ? "sealed" : "plain");
 }
+void drop_peer_end(struct replicator *of)
+{
+    assert_ptr_equal(of, &r);
+    of->drop.source = 0;
+}
 void paths_set_secret(struct paths *paths, const uint8_t secret[SEAL_SECRET_LEN])
 {
     assert_ptr_equal(paths, r.paths);

@@ -1093,11 +1093,11 @@ static void test_commands_show_the_key_and_change_the_list(void **state)
 
 /* Its standby of a VM that runs here is told to stop while it can still be told; then its VMs' standbys here.
  */
-static void test_a_host_that_is_removed_stands_by_no_longer(void **state)
+/* agrees: to stop its standby. */
+static void remove_a_host(bool agrees)
 {
     g_autofree char *key = key_text(plain_door_key);
     Understudy__Envelope *cancel;
-    (void)state;
     glue_expect(ask_trust(TRUST(ADD), "b", key, ""), true, "");
     int web = run("web", STATE(PROTECTED)), db = stand_by("db", 2, STATE(STANDBY));
     int client = ask_trust(TRUST(REMOVE), "b", "", "");
@@ -1108,16 +1108,30 @@ static void test_a_host_that_is_removed_stands_by_no_longer(void **state)
     g_autofree char *still = trust_list();
     assert_non_null(strstr(still, key));
     assert_true(glue_is_silent(db));
-    glue_answer(call, true, "");
+    glue_answer(call, agrees, "");
     close(call);
     glue_expect(client, true, "");
     glue_skip(db, BODY(STOP));
-    assert_true(glue_is_silent(web));
+    Understudy__Envelope *drop = glue_hear_a(web, BODY(DROP_PEER));
+    assert_int_equal(drop->drop_peer->told, agrees);
+    understudy__envelope__free_unpacked(drop, NULL);
     g_autofree char *list = trust_list();
     assert_string_equal(list, "");
     understudy__envelope__free_unpacked(cancel, NULL);
     end(web, "web");
     end(db, "db");
+}
+
+static void test_a_host_that_is_removed_stands_by_no_longer(void **state)
+{
+    (void)state;
+    remove_a_host(true);
+}
+
+static void test_a_host_that_is_removed_and_refuses_to_stop_loses_its_link(void **state)
+{
+    (void)state;
+    remove_a_host(false);
 }
 
 static void test_a_standby_in_use_is_given_up_by_its_own_primary_alone(void **state)
@@ -1294,6 +1308,7 @@ int main(void)
         SERVED(test_each_socket_serves_its_own_requests),
         SERVED(test_commands_show_the_key_and_change_the_list),
         SERVED(test_a_host_that_is_removed_stands_by_no_longer),
+        SERVED(test_a_host_that_is_removed_and_refuses_to_stop_loses_its_link),
         SERVED(test_a_standby_in_use_is_given_up_by_its_own_primary_alone),
         SERVED(test_facts_of_another_host_are_for_commands_alone),
         SERVED(test_a_peer_without_a_code_is_not_paired),

@@ -181,6 +181,35 @@ static struct heartbeat receive(int peer)
     return beat;
 }
 
+static void test_a_peer_that_was_dropped_is_neither_heard_nor_told(void **state)
+{
+    uint16_t port;
+    int peer = open_peer(&port);
+    uint8_t bytes[HEARTBEAT_LEN];
+    struct side side;
+    (void)state;
+    open_side(&side, NEVER_MS);
+    paths_set_peer(side.paths, PEER, port);
+    send_beat(peer, &side, HERE, numbered(10), TOKEN);
+    await_heard(&side, 1);
+    paths_drop_peer(side.paths);
+    paths_send_now(side.paths, NULL);
+    send_beat(peer, &side, HERE, numbered(11), TOKEN);
+    send_beat(peer, &side, HERE_TOO, numbered(12), TOKEN);
+    encode(numbered(13), SECRET, 1, HEARTBEAT_LINK, bytes);
+    paths_take(side.paths, bytes, sizeof bytes);
+    paths_look(side.paths); /* what was sent has come: the loopback device has no queue */
+    assert_int_equal(side.nheard, 1);
+    assert_int_equal(recv(peer, bytes, sizeof bytes, MSG_DONTWAIT), -1);
+    paths_set_peer(side.paths, PEER, port);
+    paths_send_now(side.paths, NULL);
+    assert_int_equal(receive(peer).term, 1);
+    send_beat(peer, &side, HERE, numbered(14), TOKEN);
+    await_heard(&side, 2);
+    paths_free(side.paths);
+    close(peer);
+}
+
 static void test_a_beat_is_heard_as_it_was_said(void **state)
 {
     struct side a, b;
@@ -623,7 +652,8 @@ static void test_a_new_secret_begins_anew_and_ends_the_old_one(void **state)
 }
 
 #define BOTH_KINDS                                                                                           \
-    cmocka_unit_test(test_a_beat_is_heard_as_it_was_said),                                                   \
+    cmocka_unit_test(test_a_peer_that_was_dropped_is_neither_heard_nor_told),                                \
+        cmocka_unit_test(test_a_beat_is_heard_as_it_was_said),                                               \
         cmocka_unit_test(test_beats_go_out_by_each_path_and_on_time),                                        \
         cmocka_unit_test(test_a_replay_is_not_heard_and_keeps_the_path_silent),                              \
         cmocka_unit_test(test_a_beat_that_was_overtaken_on_another_path_says_nothing),                       \
