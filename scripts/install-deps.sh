@@ -16,6 +16,8 @@ packages=(
     qemu-system-x86 qemu-utils nbdkit libnbd-bin seabios ipxe-qemu ibverbs-providers iproute2 jq socat
     # the test guest
     busybox-static cpio kmod binutils procps xz-utils
+    # tests of what the network carries
+    tcpdump
     # tests of disks
     e2fsprogs fuse3
     # the model checker, and the look at the manual pages
