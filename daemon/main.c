@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/hide.h"
 #include "common/log.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
@@ -190,7 +191,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudyd: %s\n", error->message);
         return 2;
     }
-    trust_hide_process();
+    process_hide(); /* its memory has this host's key */
     config.trust = trust_open(config.etc_dir, &error);
     if (!config.trust) {
         fprintf(stderr, "understudyd: %s\n", error->message);

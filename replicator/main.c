@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/hide.h"
 #include "common/log.h"
 #include "common/priority.h"
 #include "replicator/control/replicator.h"
@@ -77,6 +78,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "understudy-replicator is started by understudyd; see understudyd(8)\n");
         return 2;
     }
+    process_hide(); /* its memory has the VM's secret */
     log_open("understudy-replicator");
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < DESCRIPTORS_MIN) {

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -200,11 +199,6 @@ struct trust *trust_open(const char *dir, GError **error)
                                 .may_ask = door_may_ask,
                                 .may_be_asked = door_may_be_asked};
     return trust;
-}
-
-void trust_hide_process(void)
-{
-    prctl(PR_SET_DUMPABLE, 0);
 }
 
 void trust_free(struct trust *trust)

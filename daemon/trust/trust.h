@@ -14,9 +14,6 @@ struct trust;
 
 /* Opens the configuration folder; makes it, and the key, if they are not there. NULL with a sentence. */
 struct trust *trust_open(const char *dir, GError **error);
-/* Lets no other process of this user look into this one, whose memory has the key, and no core file be
- * written. For the daemon; programs that it starts are not affected. */
-void trust_hide_process(void);
 void trust_free(struct trust *trust);
 
 /* The functions of the peers' port. Belongs to trust. */

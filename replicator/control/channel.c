@@ -3,6 +3,7 @@
 #include "replicator/control/channel.h"
 
 #include <gio/gio.h>
+#include <string.h>
 
 #include "proto/framing.h"
 #include "replicator/control/adoption.h"
@@ -66,12 +67,28 @@ static void on_closed(struct framing *framing, void *opaque)
 
 static void attach(void *opaque, int fd);
 
+static void forget_start(struct channel *channel)
+{
+    if (channel->start)
+        explicit_bzero(channel->start, channel->start_len);
+    g_clear_pointer(&channel->start, g_free);
+}
+
+/* Without the secret on a primary, whose next standby gets another one; a standby may be asked for its own.
+ */
 static void pack_start(struct channel *channel, const Understudy__Start *start)
 {
-    g_free(channel->start);
-    channel->start_len = understudy__start__get_packed_size(start);
+    Understudy__Start kept = *start;
+    Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
+    if (start->protection && start->role == UNDERSTUDY__ROLE__ROLE_PRIMARY) {
+        protection = *start->protection;
+        protection.secret = (ProtobufCBinaryData){0};
+        kept.protection = &protection;
+    }
+    forget_start(channel);
+    channel->start_len = understudy__start__get_packed_size(&kept);
     channel->start = g_malloc(channel->start_len);
-    understudy__start__pack(start, channel->start);
+    understudy__start__pack(&kept, channel->start);
 }
 
 /* For a daemon that comes later. */
@@ -171,7 +188,7 @@ void channel_free(struct channel *channel)
     if (!channel)
         return;
     adoption_free(channel->adoption);
-    g_free(channel->start);
+    forget_start(channel);
     g_clear_handle_id(&channel->regular, g_source_remove);
     g_clear_handle_id(&channel->soon, g_source_remove);
     framing_free(channel->framing);

@@ -143,11 +143,17 @@ static int tear_down(void **state)
     return left;
 }
 
+static Understudy__Role role; /* of the next start */
+
 static void send_start(int fd, const char *vm_dir)
 {
+    uint8_t secret[32] = {42};
     Understudy__Protection protection = UNDERSTUDY__PROTECTION__INIT;
     Understudy__Start start = UNDERSTUDY__START__INIT;
     protection.vm = (char *)"vm";
+    protection.secret.data = secret;
+    protection.secret.len = sizeof secret;
+    start.role = role;
     start.protection = &protection;
     start.vm_dir = (char *)vm_dir;
     const Understudy__Envelope envelope = UNDERSTUDY_ENVELOPE(START, start, &start);
@@ -360,6 +366,33 @@ static void test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders(void
     assert_int_equal(world->power, UNDERSTUDY__POWER_ACTION__POWER_RESET);
 }
 
+static void tell_later_daemon(struct world *world, bool is_standby)
+{
+    role = is_standby ? UNDERSTUDY__ROLE__ROLE_SECONDARY : UNDERSTUDY__ROLE__ROLE_PRIMARY;
+    send_start(world->daemon, world->vm_dir);
+    await(&world->nstarts, 1);
+    close(world->daemon);
+    world->daemon = connect_later_daemon(world);
+    Understudy__Envelope *message = receive(world->daemon);
+    assert_int_equal(message->body_case, UNDERSTUDY__ENVELOPE__BODY_ADOPTED);
+    assert_int_equal(message->adopted->start->role, role);
+    assert_int_equal(message->adopted->start->protection->secret.len, is_standby ? 32 : 0);
+    assert_string_equal(message->adopted->start->protection->vm, "vm");
+    release(message);
+    role = UNDERSTUDY__ROLE__ROLE_NONE;
+}
+
+/* It may be asked for again, and then its daemon names its secret. */
+static void test_a_later_daemon_is_told_the_secret_of_a_standby(void **state)
+{
+    tell_later_daemon(*state, true);
+}
+
+static void test_a_later_daemon_is_not_told_the_secret_of_a_primary(void **state)
+{
+    tell_later_daemon(*state, false);
+}
+
 static void test_nothing_is_reported_while_no_daemon_is_there(void **state)
 {
     struct world *world = *state;
@@ -406,6 +439,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_changes_at_once_are_one_report, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_later_daemon_is_told_what_runs_here_and_gives_the_orders,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_later_daemon_is_told_the_secret_of_a_standby, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_later_daemon_is_not_told_the_secret_of_a_primary, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_is_reported_while_no_daemon_is_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_last_word_follows_a_last_status_and_is_out_when_it_returns,
                                         set_up, tear_down),

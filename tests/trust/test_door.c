@@ -14,7 +14,6 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -467,15 +466,6 @@ static void test_a_man_in_the_middle_is_not_trusted_by_anybody(void **state)
     g_clear_error(&his.error);
 }
 
-static void test_the_process_leaves_no_core(void **state)
-{
-    (void)state;
-    assert_int_equal(prctl(PR_GET_DUMPABLE), 1);
-    trust_hide_process();
-    assert_int_equal(prctl(PR_GET_DUMPABLE), 0);
-    prctl(PR_SET_DUMPABLE, 1); /* the leak sanitizer looks into this process */
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -493,7 +483,6 @@ int main(void)
         TEST(test_without_an_invitation_nobody_gets_that_far),
         TEST(test_an_invited_stranger_may_ask_for_nothing),
         TEST(test_a_man_in_the_middle_is_not_trusted_by_anybody),
-        TEST(test_the_process_leaves_no_core),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
