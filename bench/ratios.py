@@ -8,7 +8,8 @@ import json
 import statistics
 import sys
 
-SCENARIO_FIGURES = ("pause_us.p50", "pause_us.p99", "dirty_pages.p50", "epoch_bytes.p50", "epochs_per_s")
+SCENARIO_FIGURES = ("pause_us.p50", "pause_us.p99", "dirty_pages.p50", "epoch_bytes.p50", "epochs_per_s",
+                    "replicators_ms_per_epoch")
 FIGURES = ("growth_us_per_gib", "rtt_added_ms.5", "rtt_added_ms.10", "rtt_added_ms.20", "failover_gap_ms.p50", "failover_gap_ms.max",
            "failover_detect_ms.p50", "failover_promote_ms.p50", "slowdown.p50")
 

@@ -84,22 +84,31 @@ if [ -n "$against" ]; then
     exit
 fi
 
+# Processor time of the replicators of both hosts, in clock ticks.
+replicators_ticks() {
+    local pid
+    for pid in $(ip netns pids "$prefix-a" && ip netns pids "$prefix-b"); do
+        ! grep -qx understudy-repl "/proc/$pid/comm" 2>/dev/null || cat "/proc/$pid/stat"
+    done | sed 's/.*) //' | awk '{n += $12 + $13} END {print n + 0}'
+}
+
 # measure NAME: the figures of the pair that runs, over measure_s.
 measure() {
     sleep $settle_s
-    local before after began
+    local before after began ticks
     understudy a status web --reset >/dev/null
-    before=$(field a epochs) began=$(date +%s%N)
+    ticks=$(replicators_ticks) before=$(field a epochs) began=$(date +%s%N)
     sleep "$measure_s"
     understudy a status web --json >"$work/status"
-    after=$(jq .epochs "$work/status")
+    ticks=$(($(replicators_ticks) - ticks)) after=$(jq .epochs "$work/status")
     jq --arg name "$1" --arg machine "${MACHINE:-pc}" --arg nic "$NIC" --argjson epoch_ms "${EPOCH_MS:-20}" \
+        --argjson replicators_ms "$(awk "BEGIN {printf \"%.3f\", $ticks * 1000 / $(getconf CLK_TCK) / ($after - $before)}")" \
         --argjson per_s "$(awk "BEGIN {printf \"%.1f\", ($after - $before) * 1e9 / ($(date +%s%N) - $began)}")" \
         '{name: $name, machine: $machine, nic: $nic, memory_mib, epoch_ms: $epoch_ms, pause_us, pause_parts_us, dirty_pages,
-          epoch_bytes, epochs_per_s: $per_s, expired}' "$work/status" >"$results/scenario-$1"
+          epoch_bytes, epochs_per_s: $per_s, replicators_ms_per_epoch: $replicators_ms, expired}' "$work/status" >"$results/scenario-$1"
     jq -r '"   \(.name): pause p50 \(.pause_us.p50) p99 \(.pause_us.p99) max \(.pause_us.max) us; " +
         ([.pause_parts_us | to_entries[] | "\(.key) \(.value.p50)"] | join(", ")) +
-        "; dirty p50 \(.dirty_pages.p50); \(.epoch_bytes.p50) bytes; \(.epochs_per_s) epochs/s"' "$results/scenario-$1" >&2
+        "; dirty p50 \(.dirty_pages.p50); \(.epoch_bytes.p50) bytes; \(.epochs_per_s) epochs/s; replicators \(.replicators_ms_per_epoch) ms an epoch"' "$results/scenario-$1" >&2
 }
 
 # scenario NAME: boots a pair as MEMORY, MACHINE, NIC, DIRTY, DIRTY_SET and EPOCH_MS say, and measures it. Leaves it running.
