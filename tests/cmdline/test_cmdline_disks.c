@@ -190,6 +190,60 @@ static void test_seventeen_disks_are_too_many(void **state)
     g_string_free(text, TRUE);
 }
 
+static char *repeated(const char *text, unsigned n)
+{
+    GString *out = g_string_new(NULL);
+    while (n--)
+        g_string_append(out, text);
+    return g_string_free(out, FALSE);
+}
+
+/* Takes line over. */
+static void assert_refused(char *line, const char *because)
+{
+    g_autoptr(GError) error = NULL;
+    struct cmdline *cmdline = parse(line, &error);
+    if (cmdline)
+        fail_msg("accepted: %s", line);
+    if (!strstr(error->message, because))
+        fail_msg("%s: says \"%s\", not \"%s\"", line, error->message, because);
+    g_free(line);
+}
+
+/* The memory that a name takes grows with the square of its length, and each dot makes the tree deeper. */
+static void test_names_of_keys_that_qemu_has_not_are_too_long(void **state)
+{
+    const char *because = "longer than 256 bytes";
+    g_autofree char *dots = repeated("a.", 128), *word = repeated("a", 128);
+    g_autofree char *inner = repeated("{\"a\":", 129), *ends = repeated("}", 129);
+    (void)state;
+    assert_refused(g_strdup_printf(QEMU "-drive file=/a,%sb=1", dots), because);
+    assert_refused(g_strdup_printf(QEMU "-blockdev driver=file,filename=/a,%sb=1", dots), because);
+    assert_refused(g_strdup_printf(QEMU "-blockdev '{\"driver\":\"x\",\"a\":%s1%s}'", inner, ends), because);
+    assert_refused(g_strdup_printf(QEMU "-blockdev '{\"a\":[%s1%s]}'", inner, ends), because);
+    assert_refused(
+        g_strdup_printf(QEMU "-netdev '{\"type\":\"tap\",\"id\":\"n\",\"%s\":{\"%s\":1}}'", word, word),
+        because);
+    assert_refused(g_strdup_printf(QEMU "-device '{\"driver\":\"x\",\"%s\":{\"%s\":1}}'", word, word),
+                   because);
+    g_autofree char *most = g_strdup_printf(QEMU "-drive file=/a,%.*s=1", 256, dots);
+    struct cmdline *cmdline = parse(most, NULL);
+    assert_non_null(cmdline);
+    cmdline_free(cmdline);
+}
+
+static void test_more_block_nodes_than_can_be_checked_are_too_many(void **state)
+{
+    (void)state;
+    g_autofree char *nodes = repeated("-blockdev driver=x,file=n ", 257);
+    assert_refused(g_strconcat(QEMU, nodes, NULL), "257 -blockdev options");
+    struct cmdline *cmdline = NULL;
+    g_autofree char *fewer = g_strconcat(QEMU, nodes + strlen("-blockdev driver=x,file=n "), NULL);
+    cmdline = parse(fewer, NULL);
+    assert_non_null(cmdline);
+    cmdline_free(cmdline);
+}
+
 static void test_format_found_by_probing_is_told_to_qemu(void **state)
 {
     struct cmdline *line = parse(QEMU "-drive file=a -drive file=b,format=raw", NULL);
@@ -304,6 +358,8 @@ int main(void)
         cmocka_unit_test(test_what_the_guest_only_reads_passes_as_it_is),
         cmocka_unit_test(test_what_cannot_be_replicated_is_refused_with_advice),
         cmocka_unit_test(test_seventeen_disks_are_too_many),
+        cmocka_unit_test(test_names_of_keys_that_qemu_has_not_are_too_long),
+        cmocka_unit_test(test_more_block_nodes_than_can_be_checked_are_too_many),
         cmocka_unit_test(test_format_found_by_probing_is_told_to_qemu),
         cmocka_unit_test(test_socket_in_a_folder_with_a_comma_is_escaped),
         cmocka_unit_test(test_files_are_named_from_the_root),

@@ -215,7 +215,7 @@ static void take_file_keys(struct cmdline_disk *disk, GPtrArray *keys)
 
 /*
  * Builds the tree that a -drive's keys describe: file=NAME is the child's name, format and readonly are old
- * words.
+ * words. NULL: a name is too long.
  */
 static json_t *drive_tree(GPtrArray *keys)
 {
@@ -228,6 +228,8 @@ static json_t *drive_tree(GPtrArray *keys)
     }
     json_t *tree = cmdline_keys_tree(plain);
     const char *file = cmdline_keys_get(keys, "file");
+    if (!tree)
+        return NULL;
     const char *format = string_of(tree, "format");
     if (format)
         json_object_set_new(tree, "driver", json_string_nocheck(format));
@@ -267,6 +269,8 @@ bool cmdline_disks_drive(struct cmdline *line, const char *value, GError **error
     struct walk walk = {.line = line, .option = "drive", .value = value, .is_drive = true};
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, NULL);
     json_t *tree = drive_tree(keys);
+    if (!tree)
+        return UNSUPPORTED("-drive: the name of a key is longer than %u bytes", CMDLINE_KEY_MAX);
     bool readonly = g_strcmp0(cmdline_keys_get(keys, "media"), "cdrom") == 0;
     bool ok = walk_node(&walk, "", tree, is_file(string_of(tree, "driver")) ? "raw" : "", readonly, error) &&
               check_interface(&walk, keys, error) && cmdline_throttle_check("drive", value, keys, error);
@@ -302,10 +306,12 @@ bool cmdline_disks_blockdev(struct cmdline *line, const char *value, GError **er
 {
     struct walk walk = {.line = line, .option = "blockdev", .value = value};
     g_autoptr(GPtrArray) keys = value[0] == '{' ? NULL : cmdline_keys_parse(value, "driver");
-    json_t *tree = keys ? cmdline_keys_tree(keys) : json_loads(value, 0, NULL);
+    json_t *tree = keys ? cmdline_keys_tree(keys) : cmdline_keys_load(value, 0);
     if (!json_is_object(tree)) {
         json_decref(tree);
-        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX, "-blockdev %s: this is not JSON", value);
+        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
+                    "-blockdev %s: this is not JSON, or the name of a key is longer than %u bytes", value,
+                    CMDLINE_KEY_MAX);
         return false;
     }
     bool ok = walk_node(&walk, "", tree, "raw", false, error);
@@ -416,6 +422,9 @@ bool cmdline_disks_finish(struct cmdline *line, GError **error)
     if (line->disks->len > CMDLINE_DISKS_MAX)
         return UNSUPPORTED("the VM has %u writable disks: at most %u can be replicated", line->disks->len,
                            CMDLINE_DISKS_MAX);
+    if (line->block_nodes->len > CMDLINE_NODES_MAX)
+        return UNSUPPORTED("the VM has %u -blockdev options: at most %u can be checked",
+                           line->block_nodes->len, CMDLINE_NODES_MAX);
     for (guint i = 0; i < line->disks->len; i++) {
         struct cmdline_disk *disk = g_ptr_array_index(line->disks, i);
         if (!disk->id)

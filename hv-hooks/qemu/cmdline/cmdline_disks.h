@@ -15,6 +15,9 @@
 struct cmdline;
 
 #define CMDLINE_DISKS_MAX 16
+/* -blockdev options. The time to find what stands above a disk's node grows with the square of their number.
+ */
+#define CMDLINE_NODES_MAX 256
 
 /* A writable disk that is a file or a block device. Strings are owned. */
 struct cmdline_disk {

@@ -81,11 +81,38 @@ static void add_tree(GPtrArray *keys, const char *prefix, json_t *tree)
     }
 }
 
+/* Returns whether all names below node are short enough, after a prefix of prefix_len bytes. */
+static bool names_fit(json_t *node, size_t prefix_len)
+{
+    const char *key;
+    json_t *child, *element;
+    size_t i;
+    json_object_foreach (node, key, child) {
+        size_t len = prefix_len + strlen(key);
+        if (len > CMDLINE_KEY_MAX || (json_is_object(child) && !names_fit(child, len + 1)))
+            return false;
+        json_array_foreach (child, i, element) {
+            if (json_is_object(element) && !names_fit(element, len + 1))
+                return false;
+        }
+    }
+    return true;
+}
+
+json_t *cmdline_keys_load(const char *text, size_t flags)
+{
+    json_t *tree = json_loads(text, flags, NULL);
+    if (names_fit(tree, 0))
+        return tree;
+    json_decref(tree);
+    return NULL;
+}
+
 GPtrArray *cmdline_keys_read(const char *text, const char *implied)
 {
     if (text[0] != '{')
         return cmdline_keys_parse(text, implied);
-    json_t *tree = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_t *tree = cmdline_keys_load(text, JSON_REJECT_DUPLICATES);
     if (!tree)
         return NULL;
     GPtrArray *keys = g_ptr_array_new_with_free_func(free_key);
@@ -155,6 +182,10 @@ json_t *cmdline_keys_tree(const GPtrArray *keys)
     json_t *tree = json_object();
     for (guint i = 0; i < keys->len; i++) {
         const struct cmdline_key *each = g_ptr_array_index(keys, i);
+        if (strlen(each->key) > CMDLINE_KEY_MAX) {
+            json_decref(tree);
+            return NULL;
+        }
         g_auto(GStrv) parts = g_strsplit(each->key, ".", -1);
         json_t *node = tree;
         unsigned last = g_strv_length(parts);

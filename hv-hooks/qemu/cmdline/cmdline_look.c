@@ -23,9 +23,11 @@ static GPtrArray *read_keys(const struct parse *parse, const char *value, const 
 {
     GPtrArray *keys = cmdline_keys_read(value, implied);
     if (!keys)
-        g_set_error(error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
-                    "-%s %s: this is not JSON: names and words stand in double quotes, each name once",
-                    parse->option, value);
+        g_set_error(
+            error, CMDLINE_ERROR, CMDLINE_ERROR_SYNTAX,
+            "-%s %s: this is not JSON: names and words stand in double quotes, each name once; or a name "
+            "is longer than %u bytes",
+            parse->option, value, CMDLINE_KEY_MAX);
     return keys;
 }
 

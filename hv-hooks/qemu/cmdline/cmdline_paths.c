@@ -40,7 +40,7 @@ static void make_tree_absolute(json_t *node, const char *cwd)
 
 static char *absolute_json(const char *value, const char *cwd)
 {
-    json_t *tree = json_loads(value, 0, NULL);
+    json_t *tree = cmdline_keys_load(value, 0);
     if (!tree)
         return g_strdup(value);
     make_tree_absolute(tree, cwd);

@@ -144,7 +144,7 @@ static const uint64_t *emptied_below(const struct trial *trial, json_t *tree)
 static json_t *tree_of(const char *value)
 {
     if (value[0] == '{')
-        return json_loads(value, 0, NULL);
+        return cmdline_keys_load(value, 0);
     g_autoptr(GPtrArray) keys = cmdline_keys_parse(value, "driver");
     return cmdline_keys_tree(keys);
 }
