@@ -328,6 +328,17 @@ static void test_files_are_named_from_the_root(void **state)
     assert_null(out[G_N_ELEMENTS(wanted) - 1]);
 }
 
+static void test_a_folder_whose_name_is_not_utf8_does_not_cut_the_line(void **state)
+{
+    const char *const argv[] = {
+        "qemu-system-x86_64", "-blockdev", "{\"driver\":\"file\",\"filename\":\"a\"}", "-hda", "b", NULL};
+    (void)state;
+    g_auto(GStrv) out = cmdline_absolute(argv, "/home/\xff");
+    assert_int_equal(g_strv_length(out), G_N_ELEMENTS(argv) - 1);
+    assert_string_equal(out[2], argv[2]);
+    assert_string_equal(out[4], "/home/\xff/b");
+}
+
 /* What a parser must never do, for any text: read beyond its end, lose a value. */
 static void test_any_text_is_parsed_and_formatted_back_to_the_same_keys(void **state)
 {
@@ -363,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_format_found_by_probing_is_told_to_qemu),
         cmocka_unit_test(test_socket_in_a_folder_with_a_comma_is_escaped),
         cmocka_unit_test(test_files_are_named_from_the_root),
+        cmocka_unit_test(test_a_folder_whose_name_is_not_utf8_does_not_cut_the_line),
         cmocka_unit_test(test_any_text_is_parsed_and_formatted_back_to_the_same_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,8 @@ static char *absolute_json(const char *value, const char *cwd)
         return g_strdup(value);
     make_tree_absolute(tree, cwd);
     char *text = json_dumps(tree, JSON_COMPACT);
-    char *out = g_strdup(text);
+    /* JSON is UTF-8. If the folder's name is not, no JSON names a file in it. */
+    char *out = g_strdup(text ? text : value);
     free(text);
     json_decref(tree);
     return out;
