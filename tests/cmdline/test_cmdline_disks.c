@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <glib/gstdio.h>
 
 #include "hv-hooks/qemu/cmdline/cmdline.h"
 #include "hv-hooks/qemu/cmdline/cmdline_keys.h"
@@ -339,6 +340,23 @@ static void test_a_folder_whose_name_is_not_utf8_does_not_cut_the_line(void **st
     assert_string_equal(out[4], "/home/\xff/b");
 }
 
+static void test_script_no_is_no_file_even_where_there_is_one_of_that_name(void **state)
+{
+    const char *const argv[] = {"qemu-system-x86_64", "-netdev", "tap,id=n,script=no,downscript=no", "-nic",
+                                "tap,script=no",      NULL};
+    g_autoptr(GError) error = NULL;
+    (void)state;
+    g_autofree char *folder = g_dir_make_tmp("cmdline-XXXXXX", &error);
+    assert_non_null(folder);
+    g_autofree char *file = g_build_filename(folder, "no", NULL);
+    assert_true(g_file_set_contents(file, "", 0, NULL));
+    g_auto(GStrv) out = cmdline_absolute(argv, folder);
+    g_unlink(file);
+    g_rmdir(folder);
+    for (unsigned i = 0; argv[i]; i++)
+        assert_string_equal(out[i], argv[i]);
+}
+
 /* What a parser must never do, for any text: read beyond its end, lose a value. */
 static void test_any_text_is_parsed_and_formatted_back_to_the_same_keys(void **state)
 {
@@ -375,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_socket_in_a_folder_with_a_comma_is_escaped),
         cmocka_unit_test(test_files_are_named_from_the_root),
         cmocka_unit_test(test_a_folder_whose_name_is_not_utf8_does_not_cut_the_line),
+        cmocka_unit_test(test_script_no_is_no_file_even_where_there_is_one_of_that_name),
         cmocka_unit_test(test_any_text_is_parsed_and_formatted_back_to_the_same_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

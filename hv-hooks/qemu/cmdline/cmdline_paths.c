@@ -141,11 +141,17 @@ static bool is_there(const char *name, const char *cwd)
     return g_file_test(path, G_FILE_TEST_EXISTS);
 }
 
+/* To QEMU script=no is no script, whatever the folder holds. */
+static bool is_no_script(const struct cmdline_key *key)
+{
+    return g_str_has_suffix(key->key, "script") && strcmp(key->value, "no") == 0;
+}
+
 static bool names_file(const struct option *option, const struct cmdline_key *key, const char *cwd)
 {
     if (option->kind == KEYS)
         return is_among(key->key, option->keys) ||
-               (is_among(key->key, option->keys_if_there) && is_there(key->value, cwd));
+               (is_among(key->key, option->keys_if_there) && !is_no_script(key) && is_there(key->value, cwd));
     return strcmp(key->key, "filename") == 0 || g_str_has_suffix(key->key, ".filename") ||
            (option->kind == DRIVE && strcmp(key->key, "file") == 0);
 }
