@@ -146,12 +146,26 @@ static void test_what_cannot_be_there_twice_is_refused(void **state)
     assert_non_null(strstr(error->message, "TPM"));
 }
 
+static void test_an_option_without_its_value_takes_no_word_of_a_disk(void **state)
+{
+    const char *const argv[] = {"qemu-system-x86_64", "-d", "-drive", "file=/a", "-m", "64", NULL};
+    const uint64_t len[] = {512};
+    (void)state;
+    struct cmdline *cmdline = cmdline_parse(argv, NULL);
+    assert_non_null(cmdline);
+    g_auto(GStrv) trial = cmdline_build_trial(cmdline, 3, "/run", len, NULL);
+    assert_string_equal(trial[0], argv[0]);
+    assert_string_equal(trial[1], "-drive");
+    cmdline_free(cmdline);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_machine_stays_and_the_host_is_left_alone),
         cmocka_unit_test(test_a_trial_has_memory_of_its_own_and_a_guest_that_does_not_run),
         cmocka_unit_test(test_what_cannot_be_there_twice_is_refused),
+        cmocka_unit_test(test_an_option_without_its_value_takes_no_word_of_a_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -308,6 +308,8 @@ static void add_user_args(struct trial *trial, GPtrArray *out)
             add_disk(trial, out, next, trial->disk_len[disk++]);
         } else if (!option || (next && next->arg == i + 1)) {
             g_ptr_array_add(out, g_strdup(arg));
+        } else if (next && !next->bare && next->arg == i + 2) {
+            continue; /* the word after it is the disk's option: it has no value, and QEMU refuses the line */
         } else if (option->rewrite && i + 1 < args->len) {
             g_autofree char *value = option->rewrite(trial, g_ptr_array_index(args, ++i));
             if (value)
