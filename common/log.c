@@ -90,6 +90,21 @@ void log_open(const char *program)
     g_log_set_writer_func(write_line, NULL, NULL);
 }
 
+#define SELDOM_US (60 * G_USEC_PER_SEC)
+
+char *log_seldom(struct log_seldom *seldom)
+{
+    gint64 now_us = g_get_monotonic_time();
+    if (seldom->logged_us && now_us - seldom->logged_us < SELDOM_US) {
+        seldom->unlogged++;
+        return NULL;
+    }
+    char *before =
+        seldom->unlogged ? g_strdup_printf(" (and %u more before it)", seldom->unlogged) : g_strdup("");
+    *seldom = (struct log_seldom){.logged_us = now_us};
+    return before;
+}
+
 void log_file_bound(const char *path, size_t max)
 {
     static const char note[] = "[what was printed before was cut off]\n";

@@ -17,6 +17,17 @@
 /* Once, before other threads. program: a literal. */
 void log_open(const char *program);
 
+/* What somebody outside can cause without end is logged at most once a minute. Begin with zeroes. */
+struct log_seldom {
+    int64_t logged_us;
+    unsigned unlogged;
+};
+/*
+ * Asks for a line. NULL: not now; it is counted. Otherwise the end of the line, which says how many were not
+ * logged before it (GLib string, may be empty). Not thread-safe.
+ */
+char *log_seldom(struct log_seldom *seldom);
+
 /*
  * Keeps the newest half of max bytes of a file that has grown beyond max. Programs that have it open for
  * appending go on in it; what they print at the very moment may be lost. Any thread.

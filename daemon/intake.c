@@ -15,13 +15,13 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/log.h"
 #include "common/stream.h"
 #include "proto/answer.h"
 #include "proto/framing.h"
 
-#define LOG_EVERY_US (60 * G_USEC_PER_SEC)
-#define PAUSE_MS     200 /* without descriptors, before the next try to accept */
-#define ANSWER_MS    100 /* for a refusal: it fits into any socket's buffer */
+#define PAUSE_MS  200 /* without descriptors, before the next try to accept */
+#define ANSWER_MS 100 /* for a refusal: it fits into any socket's buffer */
 
 enum stage { GREETING, KNOWN, NSTAGES };
 
@@ -31,8 +31,7 @@ struct intake {
     const struct intake_rules *rules;
     GQueue waiting[NSTAGES]; /* of struct waiting, the oldest first */
     gint *nserved;           /* g_atomic_rc_box */
-    gint64 logged_us;
-    unsigned unlogged;
+    struct log_seldom logged;
 };
 
 struct waiting {
@@ -55,20 +54,13 @@ struct served {
     gint *nserved;
 };
 
-/* Logs a closed connection, at most one in LOG_EVERY_US; the line also counts those that were not logged. */
-static void log_seldom(struct intake *intake, const char *address, const char *what)
+/* Logs a closed connection, seldom. */
+static void log_closed(struct intake *intake, const char *address, const char *what)
 {
-    gint64 now_us = g_get_monotonic_time();
-    if (intake->logged_us && now_us - intake->logged_us < LOG_EVERY_US) {
-        intake->unlogged++;
-        return;
-    }
-    g_autofree char *before =
-        intake->unlogged ? g_strdup_printf(" (and %u more before it)", intake->unlogged) : g_strdup("");
-    g_warning("%s: a connection%s%s was closed: %s%s", intake->rules->what, address[0] ? " of " : "", address,
-              what, before);
-    intake->logged_us = now_us;
-    intake->unlogged = 0;
+    g_autofree char *before = log_seldom(&intake->logged);
+    if (before)
+        g_warning("%s: a connection%s%s was closed: %s%s", intake->rules->what, address[0] ? " of " : "",
+                  address, what, before);
 }
 
 /* Takes the connection off the waiting list. Returns its stream, which the caller owns. */
@@ -87,7 +79,7 @@ static struct stream *stop_waiting(struct waiting *waiting)
 static void drop(struct waiting *waiting, const char *why)
 {
     if (why)
-        log_seldom(waiting->intake, waiting->address, why);
+        log_closed(waiting->intake, waiting->address, why);
     stream_close(stop_waiting(waiting));
 }
 
@@ -129,7 +121,7 @@ static void begin_serving(struct waiting *waiting, Understudy__Envelope *request
         return;
     }
     if (g_atomic_int_get(intake->nserved) >= (gint)intake->rules->max_served) {
-        log_seldom(intake, address, "too many requests are being served");
+        log_closed(intake, address, "too many requests are being served");
         refuse(stream, "this understudyd serves too many requests at the moment: try again");
         understudy__envelope__free_unpacked(request, NULL);
         return;
@@ -147,7 +139,7 @@ static void begin_serving(struct waiting *waiting, Understudy__Envelope *request
         g_thread_unref(thread);
         return;
     }
-    log_seldom(intake, served->address, error->message);
+    log_closed(intake, served->address, error->message);
     refuse(stream, "this understudyd can start no thread: try again, or raise its TasksMax=");
     served_free(served);
 }
@@ -298,7 +290,7 @@ static gboolean on_no_descriptor(struct intake *intake)
     if (victim)
         drop(victim, "this daemon has no descriptors left (ulimit -n)");
     else
-        log_seldom(intake, "", "this daemon has no descriptors left (ulimit -n)");
+        log_closed(intake, "", "this daemon has no descriptors left (ulimit -n)");
     intake->readable = 0;
     intake->resume = g_timeout_add(PAUSE_MS, on_resume, intake);
     return G_SOURCE_REMOVE;

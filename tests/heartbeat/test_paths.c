@@ -157,12 +157,11 @@ static void send_beat(int peer, const struct side *side, const char *address, st
                       const uint8_t *token)
 {
     uint8_t bytes[HEARTBEAT_LEN];
-    struct sockaddr_in to = at(address, paths_port(side->paths));
     memcpy(beat.token, token, HEARTBEAT_TOKEN_LEN);
     heartbeat_encode(&beat, bytes);
     if (tagged)
         encode(beat, SECRET, 1, strcmp(address, HERE) == 0 ? 0 : 1, bytes);
-    assert_int_equal(sendto(peer, bytes, sizeof bytes, 0, (struct sockaddr *)&to, sizeof to), sizeof bytes);
+    send_bytes(peer, side, address, bytes);
 }
 
 static struct heartbeat numbered(uint64_t sequence)
