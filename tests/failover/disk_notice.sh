@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows that disk_kills.sh can fail: with a plugin that leaves a sixteenth of the places out of the log, the guest or the checker must
+# Shows that disk_kills.sh can fail: with a plugin that leaves every other place of a disk out of the log, the guest or the checker must
 # find the disk wrong; with a replicator that lets output out before its epoch is acked, the client must find the guest set back. And that
 # disk_lifecycle.sh --shared can: with a plugin that writes to a shared image at once, that must be seen. And disk_pressure.sh: with one
 # whose writers do not wait.
@@ -28,11 +28,12 @@ all | unlogged | early | not-held | no-limit) ;;
 *) echo "disk_notice.sh: there is no fault '$only': unlogged, early, not-held or no-limit" >&2; exit 2 ;;
 esac
 CHAOS_PLUGIN="--disk-plugin $BUILD/replicator/nbdkit-understudy-plugin-chaos.so"
-# Each forces the moment that must show its fault. Here: so many operations that some of them are among the sixteenth. On the disk without a
-# file system alone, for a guest whose file system is damaged can fail in any way. No host counts as dead because the machine is busy: at the
+# Each forces the moment that must show its fault. Here: so many operations that some are certain to be left out (a fifth of them is on
+# the second disk, three quarters of these write). On the disk without a file system alone, for a guest whose file system is damaged can
+# fail in any way. No host counts as dead because the machine is busy: at the
 # kill the pair would not be protected, and nobody take over.
 expect unlogged "writes that are not logged" "finds its disk wrong|image is not what the client was told" "disk_kills.sh 1 --bare" \
-    DAEMON_OPTIONS="$CHAOS_PLUGIN" UNDERSTUDY_DISK_FAULT=unlogged-second OPERATIONS=200 RUN_OPTIONS="--silence-ms 1000"
+    DAEMON_OPTIONS="$CHAOS_PLUGIN" UNDERSTUDY_DISK_FAULT=unlogged-second OPERATIONS=400 RUN_OPTIONS="--silence-ms 1000"
 # The guest is then behind what the client was told: its TCP stands still for good, for it hears of bytes that it has not sent, or it
 # catches up and says other things than before. Many times a takeover is enough to know that it stands still.
 expect early "output that goes out early" "the client: |the client ended|image is not what the client was told" "disk_kills.sh 1 --bare" \
