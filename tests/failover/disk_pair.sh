@@ -9,6 +9,7 @@
 #   discard   what QEMU does with the guest's discards: unmap, or ignore (unmap)
 #   standby   what host b's images hold at first: nothing, or garbage (nothing)
 #   run_options, qemu_options   more for understudy run and for QEMU
+# From the environment: GUEST_THINK_MS (how long each stream waits after an operation: 0).
 # shellcheck source=tests/failover/pair.sh
 . "$(dirname "${BASH_SOURCE[0]}")/pair.sh"
 # shellcheck source=tests/guest/disk_image.sh
@@ -68,7 +69,7 @@ disk_drives() {
 
 start_disk_pair() {
     disk_drives
-    export APPEND="us.disk=vda us.blocks=$nblocks"
+    export APPEND="us.disk=vda us.blocks=$nblocks us.think-ms=${GUEST_THINK_MS:-0}"
     [ $bare -eq 0 ] || APPEND+=" us.bare=vdb"
     start_pair "${run_options[@]}" -- "${drives[@]}" "${qemu_options[@]}"
     await 90 "protection on host a" field_is a state protected

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The disk workload of the test guest: one static program that writes as fast as it can, makes each operation
- * durable, tells a client, and remembers what each block must hold. disk_model.h says what it writes.
+ * The disk workload of the test guest: one static program that writes, as fast as it can unless told
+ * otherwise, makes each operation durable, tells a client, and remembers what each block must hold.
+ * disk_model.h says what it writes.
  *
- *   disk STREAMS NBLOCKS FOLDER [DEVICE]     FOLDER "-": no file system, the device only
+ *   disk STREAMS NBLOCKS THINK-MS FOLDER [DEVICE]     FOLDER "-": no file system, the device only
  *
- * STREAMS streams on the file system at FOLDER, NBLOCKS blocks each, and one more on the bare DEVICE. Every
- * second stream writes past the page cache. Nothing is written until a client watches. TCP port 7001, a
- * command a line:
+ * STREAMS streams on the file system at FOLDER, NBLOCKS blocks each, and one more on the bare DEVICE. Each
+ * waits THINK-MS after an operation. Every second stream writes past the page cache. Nothing is written until
+ * a client watches. TCP port 7001, a command a line:
  *
  *   - watch: the answer is "nonce N streams T blocks B bare X", then the operations as they become durable,
  * "t s accident" a line; "failed t s REASON" for one that the disk refused: that stream has ended
@@ -195,12 +196,13 @@ static int listen_tcp(void)
 int main(int argc, char **argv)
 {
     pthread_t thread;
-    if (argc < 4)
+    if (argc < 5)
         return 2;
     uint32_t on_files = (uint32_t)atoi(argv[1]);
     workload.nblocks = strtoull(argv[2], NULL, 10);
-    workload.folder = argv[3];
-    workload.device = argc > 4 ? argv[4] : NULL;
+    workload.think_ms = (uint32_t)atoi(argv[3]);
+    workload.folder = argv[4];
+    workload.device = argc > 5 ? argv[5] : NULL;
     if (strcmp(workload.folder, "-") == 0)
         on_files = 0;
     workload.nstreams = on_files + (workload.device ? 1 : 0);

@@ -192,6 +192,8 @@ static void *run_stream(void *opaque)
             snprintf(line, sizeof line, "%u %llu %llu\n", stream->number, (unsigned long long)stream->seq,
                      (unsigned long long)accident);
         workload.tell(line);
+        if (workload.think_ms)
+            usleep(1000 * workload.think_ms);
     }
     pthread_mutex_lock(&pause_lock);
     parked++; /* for ever */

@@ -31,7 +31,7 @@ struct stream {
 /* All set before the first stream begins. folder "-": no file system; device NULL: no bare disk. */
 struct workload {
     struct stream streams[MODEL_MAX_STREAMS];
-    uint32_t nstreams;
+    uint32_t nstreams, think_ms; /* think_ms: how long a stream waits after each operation */
     uint64_t nonce, nblocks;
     const char *folder, *device;
     void (*tell)(const char *line); /* any thread; may block */

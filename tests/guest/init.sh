@@ -10,6 +10,7 @@
 #   us.bare=DEVICE         for a stream without a file system
 #   us.streams=N           streams of the workload on us.disk (4)
 #   us.blocks=N            blocks of 4 KiB of each stream (4096)
+#   us.think-ms=N          milliseconds that a stream waits after each operation (0)
 #   us.bench=DEVICE        no workload: the benchmark, on the bare device
 #   us.recover             mount us.disk, unmount it, power off: what a kernel mends after a crash is mended
 #   us.root=DEVICE         no workload: go on with /sbin/init of the ext4 there
@@ -20,7 +21,7 @@
 while read -r module; do
     /bin/busybox insmod "/modules/$module" 2>/dev/null
 done < /modules/order
-ip="" gw="" dirty=0 set=16384 disk="" bare="" streams=4 blocks=4096 recover=0 root="" bench=""
+ip="" gw="" dirty=0 set=16384 disk="" bare="" streams=4 blocks=4096 think_ms=0 recover=0 root="" bench=""
 for word in $(/bin/busybox cat /proc/cmdline); do
     case "$word" in
     us.ip=*) ip="${word#us.ip=}" ;;
@@ -31,6 +32,7 @@ for word in $(/bin/busybox cat /proc/cmdline); do
     us.bare=*) bare="${word#us.bare=}" ;;
     us.streams=*) streams="${word#us.streams=}" ;;
     us.blocks=*) blocks="${word#us.blocks=}" ;;
+    us.think-ms=*) think_ms="${word#us.think-ms=}" ;;
     us.bench=*) bench="${word#us.bench=}" ;;
     us.recover) recover=1 ;;
     us.root=*) root="${word#us.root=}" ;;
@@ -62,7 +64,7 @@ if [ -n "$disk$bare$bench" ]; then
     if [ -n "$bench" ]; then
         /disk-bench "/dev/$bench" &
     else
-        /disk "$streams" "$blocks" "$([ -n "$disk" ] && echo /data || echo -)" ${bare:+"/dev/$bare"} &
+        /disk "$streams" "$blocks" "$think_ms" "$([ -n "$disk" ] && echo /data || echo -)" ${bare:+"/dev/$bare"} &
     fi
     # Its port is open before the guest counts as up.
     until /bin/busybox netstat -lnt | /bin/busybox grep -q :7001; do /bin/busybox usleep 20000; done
