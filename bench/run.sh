@@ -18,12 +18,14 @@ usage: bench/run.sh [OPTIONS]
   --against BUILD  measure this tree's build and the build tree BUILD (say, another checkout's build/release) in turns, and
                 print the median of the ratios, this one's figure to the other's, with the smallest and the largest
   --against-unsealed  the same with this build alone: VMs run as by default, and with --link-security=none
+  --this-run-option WORD  with --against, one more word for this build's `understudy run`, such as --link-security=none where the other
+                build has no sealed links; may be given again
   --pairs N     how often, with --against (5)
   --seconds N   of each measurement (30; with --quick 5; with --against 10)
   --kills N     failovers (20; with --quick or --against 5)
 USAGE
 }
-quick=0 json="" install=1 parts=() against="" other_options="" pairs=5 seconds="" kills=""
+quick=0 json="" install=1 parts=() against="" this_options="" other_options="" pairs=5 seconds="" kills=""
 while [ $# -gt 0 ]; do
     case "$1" in
     --quick) quick=1 ;;
@@ -32,6 +34,7 @@ while [ $# -gt 0 ]; do
     --no-install) install=0 ;;
     --against) against=${2:?--against needs a build tree}; shift ;;
     --against-unsealed) against=${BUILD:-$PWD/build/release} other_options=--link-security=none ;;
+    --this-run-option) this_options+=" ${2:?--this-run-option needs a word}"; shift ;;
     --pairs) pairs=${2:?--pairs needs a number}; shift ;;
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --kills) kills=${2:?--kills needs a number}; shift ;;
@@ -73,7 +76,7 @@ compare() {
         for which in $([ $((pair % 2)) -eq 1 ] && echo this other || echo other this); do
             say "pair $pair of $pairs: $which build"
             BUILD=$([ $which = this ] && echo "$BUILD" || echo "$against") GUEST=$GUEST \
-                RUN_OPTIONS="${RUN_OPTIONS:-} $([ $which = this ] || echo "$other_options")" \
+                RUN_OPTIONS="${RUN_OPTIONS:-} $([ $which = this ] && echo "$this_options" || echo "$other_options")" \
                 "$0" "${options[@]}" --json "$work/$which-$pair" >/dev/null
         done
     done
