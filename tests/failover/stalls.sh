@@ -77,6 +77,8 @@ mend() {
         ip -n "$prefix-$from" neigh flush nud permanent dev repl0
     done
 }
+# The guest is heard from the port of the host that has it, also when it has been asked again.
+heard_from() { ask_guest next >/dev/null 2>&1 && [ "$(tail -n 1 "$work/ports")" = "to-$1" ]; }
 gone_alone() { field_is "$1" state connecting && runs_on "$1"; }
 both_alone() { gone_alone a && gone_alone b; }
 split_is_told() { status_says "$1" "ran on both hosts"; }
@@ -95,6 +97,7 @@ cut_both_ways() {
         await 10 "host $host to tell of the split" split_is_told $host
     done
     status_says "$(other "$here")" "had let out [0-9]* frames" || fail "nobody says what was let out"
+    await 10 "the guest to be heard from host $here alone ($(tr '\n' ' ' <"$work/ports"))" heard_from "$here"
     echo "both ran the guest: host $here goes on, and both tell"
 }
 
@@ -107,22 +110,27 @@ cut_one_way() {
     await 10 "one of two guests to be stopped while the cut lasts" one_runs
     mend
     await 60 "protection after the cut" settled
+    await 10 "the guest to be heard from host $here alone ($(tr '\n' ' ' <"$work/ports"))" heard_from "$here"
     echo "nothing passed from host $from: the guest runs on host $here alone"
 }
 
-# The checkpoints' network alone, one way or both: nobody takes over, and clients hear no answer for less than half a second.
+# The checkpoints' network alone, one way or both: nobody takes over, and a client waits for less than half a second.
 cut_checkpoints() {
-    local host=$here began
-    began=${EPOCHREALTIME/./}
+    local host=$here
+    start_client
+    answers=$(client_answers)
+    await 30 "an answer before the cut" client_goes_on
+    kill -USR1 "$client_pid" # its longest wait counts from now on
     cut main "$@"
     await 10 "host $host to go on alone" gone_alone "$host"
-    echo "the checkpoints' network was cut for $*: host $host goes on alone, seen after $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
     ! runs_on "$(other "$host")" || fail "host $(other "$host") took over from a living host"
     answers=$(client_answers)
     await 30 "an answer without the checkpoints' network" client_goes_on
     mend
     await 60 "protection after the cut" settled
     [ "$here" = "$host" ] || fail "the guest moved"
+    finish_client
+    echo "the checkpoints' network was cut for $*: host $host went on alone, and a client waited $(jq .client_gap_ms "$work/client.json") ms"
 }
 
 # A host stands still until the other one has the guest, and a user's stop is the first thing that it hears: the guest does not end there, and
@@ -159,17 +167,18 @@ else
         for ms in 80 85 90 95 100 105 110 115 120 125 130; do stall $ms; done
     done
 fi
+finish_client
 cut_checkpoints a b
 cut_checkpoints "$here"
 cut_checkpoints "$(other "$here")"
-finish_client
-unwatch_ports
+[ "$(wc -l <"$work/ports")" -eq $((moves + 1)) ] || fail "the guest was heard from another host: $(tr '\n' ' ' <"$work/ports")"
 
 for ((i = 0; i < (rounds > 0 ? rounds : 1); i++)); do
     stop_that_meets_a_takeover
     cut_one_way
     cut_both_ways
 done
+unwatch_ports
 trap 'pair_cleanup' EXIT
 pair_leftovers
 echo "stalls: one guest after each stall and each cut"
