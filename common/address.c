@@ -26,7 +26,7 @@ static int flags_of(enum address_kind kind, int family)
 int addresses_resolve(struct addresses *out, const char *host, uint16_t port, enum address_kind kind,
                       int family, GError **error)
 {
-    /* One entry for each address: the type of socket does not matter. */
+    /* One type of socket, so that getaddrinfo lists each address once. The type itself does not matter. */
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = family}, *list = NULL;
     char service[8];
     memset(out, 0, sizeof *out);
@@ -86,7 +86,11 @@ char *address_of_peer(int fd)
     return address_text((struct sockaddr *)&address, len);
 }
 
-/* SO_REUSEADDR is set only after the bind, so that a port that another VM has is never given to this one. */
+/*
+ * Binds one datagram socket. Returns the descriptor or -errno. shares: sockets at other addresses may have
+ * the port, too, so SO_REUSEADDR is set before the bind. Otherwise it is set only after the bind, so that the
+ * kernel never chooses a port that another VM has.
+ */
 static int bind_one(const struct address *address, bool shares)
 {
     int yes = 1, no = 0;
@@ -110,7 +114,7 @@ int address_bind_datagram(const char *host, uint16_t *port, int *family, GError 
 {
     struct addresses all;
     struct address bound = {.len = sizeof bound.storage};
-    /* The IPv6 wildcard takes both families; without IPv6 there is the other one. */
+    /* Tries the IPv6 wildcard first, which takes both families. A host without IPv6 gets the IPv4 one. */
     int fd = host ? -EADDRNOTAVAIL : addresses_resolve(&all, NULL, *port, ADDRESS_OWN, AF_INET6, NULL);
     for (unsigned i = 0; !host && i < all.n && (i == 0 || fd < 0); i++)
         fd = bind_one(&all.list[i], *port != 0);

@@ -33,8 +33,8 @@ enum address_kind {
     ADDRESS_OWN,    /* to bind to: as ADDRESS_NAME; NULL is every address of this host, of both families */
 };
 
-/* family: AF_UNSPEC, AF_INET, or AF_INET6, which takes IPv4 addresses in their mapped form. 0, or -errno with
- * a sentence. */
+/* Finds the addresses of a host. family: AF_UNSPEC, AF_INET, or AF_INET6, which gives IPv4 addresses in their
+ * mapped form. 0, or -errno with a sentence. */
 int addresses_resolve(struct addresses *out, const char *host, uint16_t port, enum address_kind kind,
                       int family, GError **error);
 /* Parses a port number. 0: it is not one. */
@@ -45,7 +45,7 @@ uint16_t address_port(const struct address *address);
  * failure.
  */
 char *address_text(const struct sockaddr *address, socklen_t len);
-/* The text of the address at the other end of a connected socket. GLib string. */
+/* Returns the text of the address at the other end of a connected socket. GLib string. */
 char *address_of_peer(int fd);
 
 /*

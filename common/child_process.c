@@ -67,7 +67,7 @@ G_NORETURN static void child_fail(int error_pipe)
     _exit(127);
 }
 
-/* A descriptor out of the way of all numbers that the child is given. -1 and errno. */
+/* Duplicates fd to a number above all those that the child is given. Returns it, or -1 and errno. */
 static int move_away(int fd)
 {
     int moved = fcntl(fd, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
@@ -76,7 +76,10 @@ static int move_away(int fd)
     return moved;
 }
 
-/* Without leading zeroes: nbdkit would read an octal number. snprintf is not async-signal-safe. */
+/*
+ * Writes this process's pid in digits, without leading zeroes: nbdkit would read an octal number. snprintf is
+ * not async-signal-safe.
+ */
 static void write_own_pid(char *text)
 {
     unsigned pid = (unsigned)getpid(), ndigits = 1;
@@ -122,11 +125,11 @@ G_NORETURN static void child_run(const struct child_plan *plan)
     setsid();
     if (start->no_network && !leave_network(plan))
         child_fail(plan->error_pipe);
-    /* A parent that died before this call has another pid by now. */
+    /* If the parent died before prctl, its signal never comes, and getppid returns another process. */
     if (prctl(PR_SET_PDEATHSIG, start->ends_with_parent_only ? SIGQUIT : SIGKILL) < 0 ||
         getppid() != plan->parent)
         child_fail(plan->error_pipe);
-    /* The pipe too must not be where a descriptor is to be put. */
+    /* The error pipe, too, must not have a number that is overwritten below. */
     int report = move_away(plan->error_pipe);
     if (report < 0)
         child_fail(plan->error_pipe);
@@ -249,13 +252,13 @@ struct child_process *child_process_start(const struct child_start *start, child
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0) {
         int saved = errno;
-        kill(pid, SIGKILL); /* not reaped, so the pid is still its */
+        kill(pid, SIGKILL); /* not reaped yet, so the pid is still the child's */
         waitpid(pid, NULL, 0);
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved), "%s could not be watched: %s",
                     start->argv[0], g_strerror(saved));
         return NULL;
     }
-    /* It has a session of its own by now, and hardly more than one thread. */
+    /* The child runs its program by now: it has its own session, and few threads have been started yet. */
     priority_set_nice(pid, start->nice);
     struct child_process *process = g_new0(struct child_process, 1);
     process->pid = pid;
@@ -302,7 +305,7 @@ char *child_process_last_words(const char *log_path)
     if (!g_file_get_contents(log_path, &text, &len, NULL) || len == 0)
         return g_strdup("it printed nothing");
     const char *tail = len > LAST_WORDS_LEN ? text + len - LAST_WORDS_LEN : text;
-    /* Whole lines, where there are any. */
+    /* Starts at the beginning of a line, if there is one. */
     const char *line = tail != text ? strchr(tail, '\n') : NULL;
     if (line && line[1])
         tail = line + 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Futexes in the memory that the replicator and nbdkit's plugin share (disk_log.h): not the private kind,
- * since two processes meet on them. See futex(2).
+ * Futexes that work between processes (FUTEX_PRIVATE_FLAG is not set): the replicator and nbdkit's plugin
+ * wait for each other in shared memory (disk_log.h). Mailboxes use them, too. See futex(2).
  */
 #ifndef UNDERSTUDY_REPLICATOR_DISK_FUTEX_H
 #define UNDERSTUDY_REPLICATOR_DISK_FUTEX_H
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The time of CLOCK_MONOTONIC that many milliseconds from now. */
+/* Returns the time of CLOCK_MONOTONIC that many milliseconds from now. */
 static inline struct timespec disk_futex_in_ms(unsigned milliseconds)
 {
     struct timespec at;

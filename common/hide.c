@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See hide.h. A process that is not dumpable leaves no core, whatever RLIMIT_CORE says. exec ends that. */
+/*
+ * Hides a process by clearing its "dumpable" attribute (prctl(2)). Such a process leaves no core file,
+ * whatever RLIMIT_CORE says. execve(2) sets the attribute again.
+ */
 #include "common/hide.h"
 
 #include <sys/prctl.h>

@@ -29,7 +29,7 @@ static unsigned bucket_of(uint64_t value)
     return (shift + 1) * SUB + (unsigned)((value >> shift) & (SUB - 1));
 }
 
-/* The middle of a bucket. */
+/* Returns the middle of a bucket. */
 static uint64_t value_of(unsigned bucket)
 {
     if (bucket < SUB)

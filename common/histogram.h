@@ -15,10 +15,11 @@ struct histogram *histogram_new(void);
 void histogram_free(struct histogram *histogram);
 /* Counts a value. The writer only. No allocation, no lock. */
 void histogram_record(struct histogram *histogram, uint64_t value);
+/* Removes all values. The writer only. */
 void histogram_reset(struct histogram *histogram);
-/* Any thread: the writer forgets everything before its next value; until then readers see it empty. */
+/* Lets the writer reset the histogram before its next value; until then readers see it empty. Any thread. */
 void histogram_reset_soon(struct histogram *histogram);
-/* Any thread. percentile: 0 to 100. 0 when empty. */
+/* Returns a percentile (0 to 100) of the values; 0 if there are none. Any thread. */
 uint64_t histogram_percentile(const struct histogram *histogram, double percentile);
 uint64_t histogram_max(const struct histogram *histogram);
 uint64_t histogram_count(const struct histogram *histogram);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The writer behind g_message and its relatives: one write(2) for each line, so that lines of the daemon
- * and of its replicators do not mix. log_file_bound reads the newest half of a file,
- * truncates the file, and writes that half back.
+ * and of its replicators do not mix. log_file_bound reads the end of a file, truncates the file, and writes
+ * the end back.
  */
 #include "common/log.h"
 
@@ -48,7 +48,10 @@ static const char *field_of(const GLogField *fields, gsize n, const char *key)
     return NULL;
 }
 
-/* What has fields of its own goes to systemd's journal with them. The message is made readable on the way. */
+/*
+ * Sends an event (LOG_FIELD_EVENT) to systemd's journal with all its fields, text in place of its message.
+ * Returns false if the message is no event, or the journal did not take it.
+ */
 static bool write_fields(GLogLevelFlags level, const GLogField *fields, gsize n, const char *text)
 {
     g_autofree GLogField *all = g_new(GLogField, n + 1);
@@ -60,7 +63,7 @@ static bool write_fields(GLogLevelFlags level, const GLogField *fields, gsize n,
     return g_log_writer_journald(level, all, n + 1, NULL) == G_LOG_WRITER_HANDLED;
 }
 
-/* One write a line: lines of the daemon and of its replicators do not mix. */
+/* Writes a message, made readable: an event to systemd's journal, all else as a line to standard error. */
 static GLogWriterOutput write_line(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer opaque)
 {
     const struct severity *severity = severity_of(level);
@@ -121,7 +124,7 @@ void log_file_bound(const char *path, size_t max)
     const char *line = len > 0 ? memchr(tail, '\n', (size_t)len) : NULL;
     const char *from = line ? line + 1 : tail;
     size_t kept = len > 0 ? (size_t)(tail + len - from) : 0;
-    /* Shortened first: a full file system has room for the rest then. */
+    /* Truncates before it writes, so that even a full file system has room. */
     if (ftruncate(fd, 0) == 0 && pwrite(fd, note, sizeof note - 1, 0) > 0 && kept > 0 &&
         pwrite(fd, from, kept, sizeof note - 1) < 0)
         g_debug("%s could not be written", path);

@@ -14,17 +14,17 @@
  * fields. */
 #define LOG_FIELD_EVENT "UNDERSTUDY_EVENT"
 
-/* Once, before other threads. program: a literal. */
+/* Makes all messages of the process go there. Called once, before other threads. program: a literal. */
 void log_open(const char *program);
 
-/* What somebody outside can cause without end is logged at most once a minute. Begin with zeroes. */
+/* Limits a message that somebody outside can cause without limit to one a minute. Initialise with zeroes. */
 struct log_seldom {
     int64_t logged_us;
     unsigned unlogged;
 };
 /*
- * Asks for a line. NULL: not now; it is counted. Otherwise the end of the line, which says how many were not
- * logged before it (GLib string, may be empty). Not thread-safe.
+ * Decides whether the message may be logged now. NULL: no; it is counted. Otherwise returns the text to put
+ * at its end, which says how many were not logged before it (GLib string, may be empty). Not thread-safe.
  */
 char *log_seldom(struct log_seldom *seldom);
 

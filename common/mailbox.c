@@ -19,7 +19,7 @@
 
 /*
  * liburcu's queue orders the poster's writes before the taker's reads. The thread sanitizer does not see
- * that, so in its builds it is told.
+ * that, so these macros declare it in its builds.
  */
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
@@ -101,7 +101,7 @@ struct letter *mailbox_take(struct mailbox *box)
     TAKE_OVER(caa_container_of(node, struct letter, node));
     uint32_t left = atomic_fetch_sub(&box->nletters, 1) - 1;
     uint32_t crowded = atomic_load(&box->crowded);
-    /* Half empty, so that one wake-up is worth many letters. */
+    /* Waits until the mailbox is half empty, so that one wake-up makes room for many letters. */
     if (crowded && left <= crowded / 2) {
         atomic_store(&box->crowded, 0);
         disk_futex_raise(&box->room);

@@ -32,28 +32,27 @@ struct mailbox {
     struct cds_wfcq_tail tail;
     int event_fd;
     _Atomic uint32_t nletters; /* posters add before they enqueue, the taker subtracts */
-    _Atomic uint32_t crowded;  /* somebody waits for room: the limit they wait for; the taker clears */
-    _Atomic uint32_t room;     /* futex: counts the wake-ups of those */
+    _Atomic uint32_t crowded;  /* the limit that waiting posters wait for; 0: none waits; the taker clears */
+    _Atomic uint32_t room;     /* futex of the waiting posters: counts their wake-ups */
 };
 
-/* 0 or -errno. */
+/* Makes an empty mailbox. 0 or -errno. */
 int mailbox_open(struct mailbox *box);
-/* The owner takes the letters that are still inside first. */
+/* Closes the mailbox. The owner has to take all letters before. */
 void mailbox_close(struct mailbox *box);
-/* Any thread: false, and the letter stays the caller's, if limit letters are waiting already. */
+/* Posts a letter. False, and the letter stays the caller's, if limit letters wait already. Any thread. */
 bool mailbox_try_post(struct mailbox *box, struct letter *letter, uint32_t limit);
-/* Any thread but the taker: waits, at most timeout_ms, until fewer than limit letters wait. False: they do
- * not. */
+/* Waits, at most timeout_ms, until fewer than limit letters wait. False: time is over. Not the taker. */
 bool mailbox_await_room(struct mailbox *box, uint32_t limit, unsigned timeout_ms);
-/* Any thread. */
+/* Posts a letter. Any thread. */
 void mailbox_post(struct mailbox *box, struct letter *letter);
 /* Wakes the taker without a letter. Any thread. */
 void mailbox_wake(struct mailbox *box);
-/* The taking thread: the oldest letter, or NULL. */
+/* Takes the oldest letter, or returns NULL. The taking thread. */
 struct letter *mailbox_take(struct mailbox *box);
-/* The taking thread: sleeps until something was posted or woken, at most timeout_ms (-1: without limit). */
+/* Sleeps until a letter or a wake-up comes, at most timeout_ms (-1: without limit). The taking thread. */
 void mailbox_wait(struct mailbox *box, int timeout_ms);
-/* The taking thread, when it polls event_fd itself: clears the wake-ups so far. */
+/* Clears the wake-ups so far. The taking thread, if it polls event_fd itself. */
 void mailbox_clear_wake(struct mailbox *box);
 
 #endif

@@ -58,7 +58,7 @@ unsigned priority_set_nice(pid_t pid, int nice)
     }
     if (tasks)
         closedir(tasks);
-    /* A child of a process with this niceness starts with it; its session does not. */
+    /* A child inherits its parent's niceness, and then nothing changed above. Its new session does not. */
     if (nice && (changed || getpriority(PRIO_PROCESS, (id_t)pid) == nice))
         set_group_nice(pid, nice);
     return changed;

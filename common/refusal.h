@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How a request is refused: a sentence for the user, and false. */
+/* Refuses a request: sets a sentence for the user, and returns false. */
 #ifndef UNDERSTUDY_COMMON_REFUSAL_H
 #define UNDERSTUDY_COMMON_REFUSAL_H
 

@@ -31,7 +31,7 @@ static gunichar shown(gunichar c)
     }
 }
 
-/* Cuts text to max bytes at a character's beginning. */
+/* Shortens text to at most max bytes, at the beginning of a character, and ends it with an ellipsis. */
 static void cut(GString *text, size_t max)
 {
     if (text->len <= max)
@@ -44,7 +44,10 @@ static void cut(GString *text, size_t max)
 char *words_make_readable_len(const char *words, size_t len, size_t max)
 {
     size_t n = words ? strnlen(words, len) : 0;
-    /* One byte in is never less than a byte out, but for spaces and what nobody would miss behind them. */
+    /*
+     * Bounds the work. A character has at most 4 bytes, so 4 * max bytes are enough for max bytes of result,
+     * unless they are mostly white space; then the rest is dropped.
+     */
     size_t taken = MIN(n, 4 * max);
     g_autofree char *valid = g_utf8_make_valid(words ? words : "", (gssize)taken);
     GString *text = g_string_sized_new(MIN(taken, max) + 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Sentences from outside: QEMU, a disk's server, qemu-img, the peer. They are shown to people and put into
- * JSON, and must not control a terminal, look like a line of ours, or break the JSON. Each goes through
- * here where it enters. Any thread; allocates.
+ * Makes sentences from outside (QEMU, a disk's server, qemu-img, the peer) safe to show to people and to put
+ * into JSON: they must not control a terminal, look like a line of ours, or break the JSON. Each sentence
+ * passes these functions where it enters. Any thread; allocates.
  */
 #ifndef UNDERSTUDY_COMMON_WORDS_H
 #define UNDERSTUDY_COMMON_WORDS_H
@@ -18,9 +18,9 @@
  * 4); a longer text ends in "...". GLib string, never NULL; words may be NULL.
  */
 char *words_make_readable(const char *words, size_t max);
-/* The same for words that end after len bytes, or at a zero byte before. */
+/* Does the same for words that end after len bytes, or at a zero byte before. */
 char *words_make_readable_len(const char *words, size_t len, size_t max);
-/* Whether the words would come back as they are. */
+/* Returns whether words_make_readable would not change the words. */
 bool words_are_readable(const char *words, size_t max);
 
 #endif
