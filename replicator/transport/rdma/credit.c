@@ -8,13 +8,13 @@
 
 #include "replicator/transport/rdma/rdma_internal.h"
 
-/* Free receive buffers of the peer. */
+/* Returns the number of the peer's free receive buffers. room_lock is held. */
 static uint64_t peer_free(const struct rdma *c)
 {
     return RECEIVES - (c->receives_used - c->peer_receives);
 }
 
-/* Waits on room_changed until end. room_lock is held. */
+/* Waits once for room_changed, at most until end. 0: check again; or -errno. room_lock is held. */
 static int wait_room(struct rdma *c, uint64_t end)
 {
     struct timespec until = {.tv_sec = (time_t)(end / 1000000000), .tv_nsec = (long)(end % 1000000000)};
@@ -81,7 +81,7 @@ void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at)
     c->told_epoch_tail = prefix.epoch_tail;
 }
 
-/* Whether something was returned that the last message did not say. post_lock is held. */
+/* Returns whether enough was returned since the last message to tell the peer. post_lock is held. */
 static bool has_news(const struct rdma *c)
 {
     const struct staging *staging = atomic_load(&c->gives_back);
@@ -112,13 +112,13 @@ void credit_send(struct rdma *c)
         if (status == 0)
             queue_post(c, &wr, true); /* fails where the connection is dead */
         else
-            queue_kill(c); /* its numbers are used up */
+            queue_kill(c); /* the seal's record numbers are used up */
         atomic_fetch_add_explicit(&c->bytes_sent, len, memory_order_relaxed);
     }
     pthread_mutex_unlock(&c->post_lock);
 }
 
-/* Posts the receive buffer again. The peer is told in time. */
+/* Posts the receive buffer again. Sends a bare credit once a quarter of them was returned and not told. */
 int credit_give_receive_back(struct rdma *c, unsigned index)
 {
     int status = queue_post_receive(c, index);

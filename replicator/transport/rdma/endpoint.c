@@ -24,9 +24,9 @@
 #define LISTEN_EVERY_US G_USEC_PER_SEC
 #define WARN_EVERY_US   G_USEC_PER_SEC
 /*
- * 4.096 us * 2^16 = 0.27 s for an acknowledgement of the peer's device, then again, six times: a host that is
- * gone ends in IBV_WC_RETRY_EXC_ERR. Heartbeats are faster. Not seven, the most there can be: soft-RoCE
- * (rdma_rxe, Linux 6.1) takes that for "without end" and never reports a host that is gone.
+ * The peer's device has 4.096 us * 2^16 = 0.27 s to acknowledge, and six retries: then a lost host ends the
+ * connection with IBV_WC_RETRY_EXC_ERR. Heartbeats are faster. Not seven retries, the maximum: soft-RoCE
+ * (rdma_rxe, Linux 6.1) takes seven as unlimited and never reports a lost host.
  */
 #define ACK_TIMEOUT 16
 #define RETRIES     6
@@ -56,7 +56,10 @@ static void do_not_block(int fd)
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
-/* Waits for the channel's next event. Returns its type after a copy of its parts, or -errno. Not acked. */
+/*
+ * Waits for the channel's next event, at most until end_us. Returns 0 with *event, which the caller has to
+ * acknowledge (rdma_ack_cm_event), or -errno.
+ */
 static int next_event(struct rdma_event_channel *channel, gint64 end_us, struct rdma_cm_event **event)
 {
     struct pollfd pfd = {.fd = channel->fd, .events = POLLIN};
@@ -72,7 +75,7 @@ static int next_event(struct rdma_event_channel *channel, gint64 end_us, struct 
     }
 }
 
-/* Waits for one event of one kind on a channel that has a single id. 0 or -errno. */
+/* Waits for the next event of a channel that has a single id. 0 if it is the wanted one, otherwise -errno. */
 static int await_event(struct rdma_event_channel *channel, enum rdma_cm_event_type wanted,
                        unsigned timeout_ms)
 {
@@ -97,7 +100,7 @@ static bool has_devices(void)
     return n > 0;
 }
 
-/* Staging registered with the device that the id is on. */
+/* Registers memory for staging with the id's device, unless endpoint->memory is of this device already. */
 static int memory_for(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, GError **error)
 {
     if (endpoint->memory && endpoint->memory->device == id->verbs)
@@ -122,7 +125,7 @@ static void fill_parameters(struct rdma_conn_param *parameters, const void *priv
 static void set_ack_timeout(struct rdma_cm_id *id)
 {
     uint8_t timeout = ACK_TIMEOUT;
-    /* Old kernels do not have this option: their timeout is longer, and heartbeats notice the end before. */
+    /* Old kernels lack this option: their timeout is longer, and heartbeats notice a lost host first. */
     rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout);
 }
 
@@ -138,7 +141,7 @@ static void rdma_set_secret(struct endpoint *base, const uint8_t secret[SEAL_SEC
     g_mutex_unlock(&endpoint->mutex);
 }
 
-/* Returns the length, or -errno. */
+/* Makes a connection's private data: a sealed ticket, or the token. Returns its length, or -errno. */
 static int make_private(struct rdma_endpoint *endpoint, uint8_t out[RDMA_WIRE_SEALED_LEN])
 {
     uint8_t ticket[SEAL_TICKET_LEN];
@@ -192,7 +195,7 @@ static int start_listening(struct rdma_endpoint *endpoint, GError **error)
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-status),
                     "RDMA connections cannot be accepted: %s", g_strerror(-status));
     }
-    /* Bound to one address: its device is known, and is made ready before anybody depends on it. */
+    /* If the listener is bound to one address, its device is known: registers now, not when a peer waits. */
     if (status == 0 && endpoint->listener->verbs)
         status = memory_for(endpoint, endpoint->listener, error);
     if (status < 0 && endpoint->listener) {
@@ -211,9 +214,9 @@ static void stop_listening(struct rdma_endpoint *endpoint)
 }
 
 /*
- * Releases everything on a device that is being removed. It may come back. librdmacm notices dead devices,
- * and closes them, only when it lists those there are; a driver that cannot take its device from its users
- * (rdma_rxe of Linux 6.1) waits for that.
+ * Releases everything on a device that is being removed; rdma_listen_fd listens again if it comes back.
+ * librdmacm notices and closes removed devices only when it lists all devices, so this lists them: a driver
+ * that cannot revoke its device from its users (rdma_rxe of Linux 6.1) waits until they close it.
  */
 static void forget_device(struct rdma_endpoint *endpoint)
 {
@@ -261,7 +264,7 @@ static int await_established(struct rdma_endpoint *endpoint, const struct rdma_c
     }
 }
 
-/* Accepts a request whose token was right. */
+/* Accepts a request whose private data was right. 0 with *out, or -errno; then the id is destroyed. */
 static int accept_id(struct rdma_endpoint *endpoint, struct rdma_cm_id *id, struct transport **out)
 {
     g_autoptr(GError) error = NULL;
@@ -341,8 +344,8 @@ static int resolve(const char *host, const char *port, struct sockaddr_storage *
 }
 
 /*
- * Makes an id whose device reaches the peer: by address and by route, since an address may belong to a
- * device that has no way there (127.0.0.1 is given to any). On failure everything is freed again.
+ * Makes an id whose device reaches the peer. Resolves the route, too: a device may be found for an address
+ * that it has no route to (127.0.0.1 matches any device). On failure everything is freed again.
  */
 static int resolve_id(const struct sockaddr_storage *peer, unsigned timeout_ms, struct rdma_cm_id **out)
 {
@@ -434,7 +437,7 @@ static int rdma_dial(struct endpoint *base, const char *host, const char *port, 
     return status;
 }
 
-/* Finds the device for the peer, and registers with it. */
+/* Finds the device that reaches the peer, and registers memory with it. */
 static int prepare_dial(struct rdma_endpoint *endpoint, const char *host, GError **error)
 {
     struct sockaddr_storage peer;
@@ -524,7 +527,7 @@ struct endpoint *endpoint_rdma_new(const struct endpoint_rdma_config *config, GE
         if (status == 0)
             status = start_listening(endpoint, error);
     }
-    /* Registers now, and not while a peer waits to be accepted: it takes long for a large guest. */
+    /* Registers now, not while a peer waits: for a large guest that takes long. */
     if (status == 0 && config->peer_host && !endpoint->memory)
         status = prepare_dial(endpoint, config->peer_host, error);
     if (status < 0) {

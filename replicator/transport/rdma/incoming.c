@@ -14,7 +14,7 @@
 #include "proto/crc32c.h"
 #include "replicator/transport/rdma/rdma_internal.h"
 
-/* Adds a piece to a message. 1: the message is whole. */
+/* Adds a piece to the message under way. 1: the message is whole; 0: more pieces follow; or -errno. */
 static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *body, size_t len)
 {
     if ((kind == RDMA_WIRE_FIRST) == c->assembling)
@@ -42,8 +42,8 @@ static int assemble(struct rdma *c, enum rdma_wire_kind kind, const uint8_t *bod
 }
 
 /*
- * Opens a SEND where it is: its buffer is this side's until it is posted again. A bare credit is known by its
- * length, since no other SEND is as short. Returns the plain length, or -errno.
+ * Opens a sealed SEND in its buffer, which the device does not write until it is posted again. A bare credit
+ * is recognised by its length, since no other SEND is as short. Returns the plain length, or -errno.
  */
 static ssize_t open_send(struct rdma *c, uint8_t *bytes, size_t len)
 {
@@ -58,7 +58,7 @@ static ssize_t open_send(struct rdma *c, uint8_t *bytes, size_t len)
     return status < 0 ? status : (ssize_t)iov.iov_len;
 }
 
-/* 1: *out is a message. 0: nothing for the caller. */
+/* Takes the SEND in this receive buffer. 1: *out is a message; 0: nothing for the caller; -errno. */
 static int take_buffer(struct rdma *c, unsigned index, size_t sealed_len, struct transport_received *out)
 {
     uint8_t *bytes = c->arena->receives[index];
@@ -87,7 +87,7 @@ static int take_buffer(struct rdma *c, unsigned index, size_t sealed_len, struct
     return status;
 }
 
-/* Copies len bytes from ring pages that may wrap: small things that must not change while they are read. */
+/* Copies len bytes from ring pages, which may wrap. The peer can write the ring while a copy is checked. */
 static void copy_from_ring(const struct rdma *c, uint32_t slot, uint8_t *to, size_t len)
 {
     size_t before_end = (size_t)(staging_capacity_pages(c->receiving) - slot) * STAGING_PAGE_LEN;
@@ -96,8 +96,8 @@ static void copy_from_ring(const struct rdma *c, uint32_t slot, uint8_t *to, siz
     memcpy(to + first, c->memory->ring, len - first);
 }
 
-/* Takes the parts before the pages out of the ring, and opens them. Fills *parts, and for a sealed epoch
- * *tags. */
+/* Copies the parts before the pages out of the ring, and opens them if they are sealed. Fills *parts, and for
+ * a sealed epoch *tags. */
 static int take_meta(struct rdma *c, uint32_t first_page, const struct wire_header *header,
                      const struct wire_epoch *wire, uint32_t *nmeta, const uint8_t **parts,
                      const uint8_t **tags)
@@ -112,7 +112,7 @@ static int take_meta(struct rdma *c, uint32_t first_page, const struct wire_head
     return c->in ? sealed_open_parts(c->in, header, &layout, c->payload.at) : 0;
 }
 
-/* Checks and takes all parts between the open epoch and its commit. */
+/* Checks all parts of the epoch that begins at first_page, and takes them into the open epoch of staging. */
 static int take_parts(struct rdma *c, struct staging *staging, struct staged_epoch *epoch,
                       uint32_t first_page, const struct rdma_wire_commit *record,
                       const struct wire_epoch *wire)
@@ -148,7 +148,7 @@ static int take_parts(struct rdma *c, struct staging *staging, struct staged_epo
     return epoch_take_devstate(&c->decoder, epoch, index + index_len, wire->delta_len);
 }
 
-/* The last write of the epoch that begins at this page has come. 1: *out is an epoch. */
+/* Takes the epoch that begins at this ring page, after its last write has arrived. 1: *out is it; -errno. */
 static int take_epoch(struct rdma *c, uint32_t first_page, struct transport_received *out)
 {
     struct staging *staging = c->receiving;
@@ -203,7 +203,7 @@ static int take_completion(struct rdma *c, const struct ibv_wc *wc, struct trans
     return status < 0 ? status : given < 0 ? given : status;
 }
 
-/* 0: still connected. */
+/* Takes the connection manager's events. 0: still connected; -errno: what ended the connection. */
 static int take_cm_events(struct rdma *c)
 {
     struct rdma_cm_event *event;
@@ -241,7 +241,7 @@ static int wait_receive(struct rdma *c, int timeout_ms)
     return fds[1].revents ? take_cm_events(c) : 0;
 }
 
-/* Grants our ring to the peer. */
+/* Grants this side's ring to the peer. */
 static int send_grant(struct rdma *c, struct staging *staging)
 {
     struct staging_position position;
@@ -268,7 +268,7 @@ static int send_grant(struct rdma *c, struct staging *staging)
     return status;
 }
 
-/* 1: *out is filled; 0: something came that is not for the caller; -EAGAIN: nothing came. */
+/* Takes one completion. 1: *out is filled; 0: it was not for the caller; -EAGAIN: there is none; -errno. */
 static int poll_once(struct rdma *c, struct transport_received *out)
 {
     struct ibv_wc wc;
@@ -307,7 +307,7 @@ int incoming_receive(struct transport *t, struct staging *staging, struct transp
         status = poll_and_arm(c, out);
         if (status != -EAGAIN)
             continue;
-        if (gone < 0) { /* what had come before the end is taken */
+        if (gone < 0) { /* everything that arrived before the end has been taken */
             status = gone;
             continue;
         }

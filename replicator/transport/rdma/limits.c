@@ -27,7 +27,7 @@ static int too_low(GError **error, int status, const char *name, const char *wha
     return status;
 }
 
-/* Whether the process has CAP_IPC_LOCK: then the kernel does not count locked memory. */
+/* Returns whether the process has CAP_IPC_LOCK: then the kernel does not limit locked memory. */
 static bool may_lock_all(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};

@@ -33,7 +33,7 @@ static void note_mtu(const struct rdma_memory *memory)
         g_warning("%s", note);
 }
 
-/* Makes the second ring of sealed connections. Its memory is taken when it is registered. */
+/* Makes the second ring of sealed connections. Its pages are allocated when it is registered. */
 static int make_ring(struct rdma_memory *memory, GError **error)
 {
     void *at = mmap(NULL, memory->ring_len, PROT_READ | PROT_WRITE,
@@ -66,7 +66,7 @@ static int register_ring(struct rdma_memory *memory, GError **error)
     return status;
 }
 
-/* An id that is bound to the address, and so to its device. */
+/* Makes the anchor: an id that is bound to the address, and so to its device. */
 static int make_anchor(struct rdma_memory *memory, const struct sockaddr *local, GError **error)
 {
     struct sockaddr_storage address = {0};

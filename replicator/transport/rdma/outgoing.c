@@ -16,7 +16,7 @@
 
 /* ---- messages ---- */
 
-/* Seals a SEND where it is, in its buffer. Returns its length, or -errno. */
+/* Seals a SEND in its buffer. Returns its length, or -errno. */
 static ssize_t seal_send(struct rdma *c, uint8_t *at, size_t len)
 {
     const struct iovec iov = {at, len};
@@ -197,7 +197,8 @@ void outgoing_free_meta(struct meta *meta)
     *meta = (struct meta){0};
 }
 
-/* Returns a buffer for len bytes whose last use is over. Grows to the next power of two, which is rare. */
+/* Waits until the next buffer is no longer in use, and grows it to a power of two if len bytes do not fit,
+ * which is rare. NULL and *status on failure. */
 static struct meta *take_meta(struct rdma *c, size_t len, int *status)
 {
     struct meta *meta = &c->metas[c->next_meta++ % METAS];
@@ -233,7 +234,7 @@ static int gather_meta(struct gather *g, const struct meta *meta, uint32_t npage
 }
 
 /*
- * Adds the pages. This processor does not read them: there is no checksum of ours, since each packet
+ * Adds an epoch's pages. The processor does not read them: no checksum is computed here, since each packet
  * carries the device's own.
  */
 static int gather_pages(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch)
@@ -247,8 +248,8 @@ static int gather_pages(struct gather *g, const struct staging *staging, const s
 }
 
 /*
- * Adds the pages of a sealed epoch: they are sealed into the second ring, a piece after the other, while the
- * device sends those before.
+ * Adds the pages of a sealed epoch: seals them into the second ring piece by piece, while the device sends
+ * the pieces before.
  */
 static int gather_sealed_pages(struct gather *g, struct sealed_pages *sealed)
 {
@@ -288,7 +289,8 @@ static int fill_meta(const struct rdma *c, const struct wire_epoch *wire, struct
     return c->out ? sealed_close_meta(c->out, &commit->header, &layout, out) : 0;
 }
 
-/* Adds all of an epoch. Where it is sealed, the tags of the pages are before them, and so are sent after. */
+/* Adds all of an epoch. In a sealed one the tags are before the pages, but exist only once the pages are
+ * sealed: so the pages are sent first. */
 static int gather_epoch(struct gather *g, const struct staging *staging, const struct staged_epoch *epoch,
                         const struct wire_epoch *wire, const struct wire_header *header,
                         const struct meta *meta, uint32_t nmeta)
@@ -345,7 +347,7 @@ static int send_epoch_locked(struct rdma *c, uint64_t term, const struct staging
         status = gather_epoch(&gather, staging, epoch, &wire, &commit.header, meta, nmeta);
     if (status < 0)
         return status;
-    /* Before the commit: the peer may have returned the epoch by the time it is posted. */
+    /* Counts before it posts the commit: the peer may return the epoch before queue_post returns. */
     pthread_mutex_lock(&c->room_lock);
     c->grant.epoch_head++;
     c->grant.page_head += npages;
@@ -401,7 +403,7 @@ int outgoing_done_fd(struct transport *t)
     struct rdma *c = rdma_of(t);
     queue_take_events(c->send_channel);
     int armed = ibv_req_notify_cq(c->send_cq, 0);
-    /* Once more: it may have come in between. */
+    /* Checks again: a completion may have arrived before the wake-up was asked for. */
     pthread_mutex_lock(&c->post_lock);
     bool news = count_done(c) != c->done_told;
     pthread_mutex_unlock(&c->post_lock);

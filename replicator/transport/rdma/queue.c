@@ -63,7 +63,7 @@ int queue_wait(struct rdma *c, uint64_t target, unsigned timeout_ms)
         uint64_t now = now_ns();
         if (now >= end)
             return -ETIMEDOUT;
-        if (!armed) { /* look once more after arming: it may have come in between */
+        if (!armed) { /* check again after arming: a completion may have arrived before */
             if (ibv_req_notify_cq(c->send_cq, 0) != 0)
                 return -ENOTCONN;
             armed = true;

@@ -26,7 +26,7 @@ static void rdma_room(struct transport *t)
     credit_send(rdma_of(t));
 }
 
-/* Between two messages; no bare credit can be on its way, since so few messages have been exchanged. */
+/* Installs the keys. Called between two messages, so early that neither side has sent a bare credit yet. */
 static int rdma_seal(struct transport *t, const struct seal_keys *keys)
 {
     struct rdma *c = rdma_of(t);
@@ -47,8 +47,8 @@ static int rdma_seal(struct transport *t, const struct seal_keys *keys)
 
 /*
  * Ends the queue pair. When this returns, nothing that was posted is sent any more, whichever thread called
- * first: the sender reuses the memory of what was under way, and a commit that left after that would cover
- * other pages. rdma_disconnect alone is not enough on iWARP, where it lets the device finish first.
+ * first. The sender reuses the memory of epochs under way, so a commit that left later would announce pages
+ * with other content. rdma_disconnect alone is not enough on iWARP, where it lets the device finish first.
  */
 static void rdma_shutdown(struct transport *t)
 {

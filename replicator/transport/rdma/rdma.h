@@ -4,8 +4,8 @@
  *
  * The secondary grants its whole staging ring; the primary writes an epoch's commit record, index, device
  * state and pages into the next free ring pages by RDMA WRITE, and the immediate of the last one commits.
- * What both rings hold is counted: the secondary tells with each message how many pages and epochs it has
- * given back.
+ * Both sides count the pages and epochs in the ring: each message of the secondary says how many it has
+ * returned.
  */
 #ifndef UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H
 #define UNDERSTUDY_REPLICATOR_TRANSPORT_RDMA_H
@@ -46,15 +46,15 @@ int rdma_memory_new(const struct sockaddr *local, struct staging *staging, bool 
 struct rdma_memory *rdma_memory_get(struct rdma_memory *memory);
 void rdma_memory_put(struct rdma_memory *memory);
 /*
- * Whether the device was removed: no request on it will succeed, and it waits to be released. The thread
- * that made the memory.
+ * Returns whether the device was removed: no request on it will succeed, and it waits to be released. The
+ * thread that made the memory.
  */
 bool rdma_memory_removed(struct rdma_memory *memory);
 
 /*
  * Makes a transport on an id that is about to be connected or accepted: its queue pair, with receives
  * posted. The id must have an event channel of its own by the time the transport is used; both, and the
- * wait for ESTABLISHED, are the caller's until rdma_transport_up. Takes a reference of memory. NULL and
+ * wait for ESTABLISHED, are the caller's until transport_rdma_up. Takes a reference of memory. NULL and
  * errno.
  */
 struct transport *transport_rdma_new(struct rdma_memory *memory, struct rdma_cm_id *id, unsigned stall_ms);

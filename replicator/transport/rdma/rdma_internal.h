@@ -14,7 +14,7 @@
  * and every SIGNAL_EVERY-th write ask for a completion; each completion says that all requests before it
  * are done.
  *
- * order_lock: whole messages and epochs, one after the other. Its holder may wait, at most stall_ms a step.
+ * order_lock: keeps messages and epochs whole and in order. Its holder may wait, at most stall_ms a step.
  *
  * post_lock: the send queue's counters and buffers. Never held while waiting, so that a bare credit can
  * always be sent, and the two sides cannot wait for each other.
@@ -74,7 +74,7 @@ struct arena {
     uint8_t sends[SENDS][BUFFER_LEN];
 };
 
-/* What stands before the pages of an epoch on its way. */
+/* The part of an epoch before its pages, while it is sent. */
 struct meta {
     uint8_t *at;
     size_t capacity;
@@ -196,7 +196,7 @@ void credit_put_prefix(struct rdma *c, enum rdma_wire_kind kind, uint8_t *at);
  * says it. Any thread.
  */
 void credit_send(struct rdma *c);
-/* Posts the receive buffer again; the peer is told in time. Receiving thread. */
+/* Posts the receive buffer again, and sends a bare credit if many were returned. Receiving thread. */
 int credit_give_receive_back(struct rdma *c, unsigned index);
 /* Takes what the peer says it has returned, or grants. Receiving thread. 0 or -EPROTO. */
 int credit_take(struct rdma *c, const struct rdma_wire_prefix *prefix, const uint8_t *body, size_t len);

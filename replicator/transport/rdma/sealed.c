@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Seals and opens epochs in rings (sealed.h). Labels: the first record has no term and no epoch, since it
- * says them; the second one is part 1, the records of pages are parts 2 and up.
+ * Seals and opens epochs in rings (sealed.h). Labels: the first record's has no term and no epoch, since only
+ * the record itself says them; the second record is part 1, the records of pages are parts 2 and up.
  */
 #include "replicator/transport/rdma/sealed.h"
 
@@ -53,7 +53,7 @@ int sealed_open_parts(struct seal *in, const struct wire_header *header, const s
                              : 0;
 }
 
-/* The pieces of n pages of a ring, which may wrap. Returns how many there are. */
+/* Fills iov with n pages of a ring from slot on: two pieces if they wrap. Returns the number of pieces. */
 static int pieces_of(struct iovec iov[2], uint8_t *ring, uint32_t capacity, uint32_t slot, uint32_t n)
 {
     uint32_t before_end = n < capacity - slot ? n : capacity - slot;
@@ -75,7 +75,7 @@ void sealed_pages_begin(struct sealed_pages *sealed, struct seal *out, uint8_t *
                                     .tag = tags};
 }
 
-/* Each page that is sent has a page of the epoch's in staging, so those from first_slot on are enough. */
+/* The epoch has a page in staging for each page that is sent: the ring's pages from first_slot on suffice. */
 int sealed_pages_next(struct sealed_pages *sealed, uint32_t *first)
 {
     uint32_t capacity = staging_capacity_pages(sealed->staging), slot, n = 0;

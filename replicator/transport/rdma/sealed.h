@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A sealed epoch in the rings of both hosts. No verbs in here.
+ * Seals and opens epochs in the rings of both hosts. No verbs in here.
  *
  * The device reads and writes a second ring, as long as staging's, which holds sealed bytes only. The primary
- * copies an epoch's pages there and seals them where they then are, in pieces of SEAL_SEGMENT_LEN; their
- * places are those that the epoch has in staging, so that they are free when the epoch is. The secondary's
- * pages come into its second ring. It copies them into staging, and opens them there: the peer can write the
- * second ring at any time, and what was checked must not change after that.
+ * copies an epoch's pages there and seals them in place, in pieces of SEAL_SEGMENT_LEN. They use the slots
+ * that the epoch has in staging, so they become free with the epoch. On the secondary the pages arrive in its
+ * second ring. It copies them into staging and opens them there: the peer can write the second ring at any
+ * time, and what was checked must not change after that.
  *
  * An epoch in the ring, sealed:
  *
@@ -14,7 +14,7 @@
  *   index, device state        and a tag; the second record; neither if there are no bytes
  *   tags of the pages          SEAL_TAG_LEN for each record of pages
  *   zeroes                     to the page's end
- *   pages, disk section        records of SEGMENT_PAGES pages
+ *   pages, disk section        records of SEALED_SEGMENT_PAGES pages
  *
  * Functions return 0 or -errno unless they say otherwise.
  */
@@ -32,17 +32,17 @@
 #define SEALED_SEGMENT_PAGES (SEAL_SEGMENT_LEN / STAGING_PAGE_LEN)
 #define SEALED_RECORD_LEN    (RDMA_WIRE_COMMIT_LEN + WIRE_EPOCH_LEN)
 
-/* Where things are before the pages. */
+/* Where the parts before the pages are, in bytes from the epoch's beginning. */
 struct sealed_layout {
     size_t parts_at, parts_len; /* index and device state, without their tag */
     size_t tags_at, len;
 };
 struct sealed_layout sealed_layout_of(const struct wire_epoch *wire);
 
-/* Seals what is before the pages, apart from their tags: the plain bytes are in their places. */
+/* Seals the parts before the pages, in place, apart from the tags of the pages. */
 int sealed_close_meta(struct seal *out, const struct wire_header *header, const struct sealed_layout *layout,
                       uint8_t *meta);
-/* Opens the first record, and its tag behind it. */
+/* Opens the first record, which its tag follows. */
 int sealed_open_record(struct seal *in, uint8_t record[SEALED_RECORD_LEN + SEAL_TAG_LEN]);
 /* Opens the second one. */
 int sealed_open_parts(struct seal *in, const struct wire_header *header, const struct sealed_layout *layout,
