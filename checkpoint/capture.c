@@ -51,8 +51,8 @@ struct capture {
     bool map_ready;
     struct cut cuts[CUTS]; /* a ring */
     uint64_t ncuts;
-    uint32_t held_serial; /* the peer holds what was placed under it, as far as a capture_resume was told */
-    bool lost;            /* since capture_start: nobody can say any more what the peer lacks */
+    uint32_t held_serial; /* the newest one whose pages the peer is known to hold, from capture_resume */
+    bool lost;            /* since capture_start: the serials no longer tell what the peer lacks */
 };
 
 static void *reserve(size_t len)
@@ -139,8 +139,8 @@ static void mark_present(struct capture *capture)
     dirty_map_clear_all(&capture->map);
     for (unsigned i = 0; i < capture->map.nblocks; i++) {
         uint64_t npages = capture->map.blocks[i].npages, first = 0, n = npages;
-        /* Holes are known by their place in main RAM as a whole: a block's own pages only if it is the only
-         * one. */
+        /* Holes are numbered by pages of main RAM as a whole: these are the block's own pages only if main
+         * RAM is one block. */
         bool holes_known = main_blocks == 1 && !hypervisor_block(hv, i)->aux;
         while (first < npages && (!holes_known || hypervisor_next_present(hv, &first, &n) == 0)) {
             for (uint64_t page = first; page < first + n && page < npages; page++)
@@ -319,8 +319,8 @@ static int64_t stage_dirty(struct capture *capture, uint64_t max)
 }
 
 /*
- * Clears all places after the serial has wrapped: a serial of four thousand million epochs ago must not
- * count as this one.
+ * Clears all places after the serial has wrapped: a serial of 2^32 epochs ago must not count as the present
+ * one.
  */
 static void forget_places(struct capture *capture)
 {

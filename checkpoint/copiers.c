@@ -130,7 +130,7 @@ static void *helper_run(void *opaque)
     }
 }
 
-/* The next processor this process may use, from *processor on; -1 when there is none. */
+/* Returns the next processor that this process may use, from *processor on, or -1 if there is none. */
 static int next_processor(const cpu_set_t *allowed, int *processor)
 {
     while (*processor < CPU_SETSIZE) {
@@ -219,7 +219,7 @@ void copiers_run(struct copiers *copiers, const struct copy_job *jobs, size_t n)
     }
     uint32_t generation = atomic_load_explicit(&copiers->generation, memory_order_relaxed) + 1;
     uint32_t chunks = (uint32_t)((n + CHUNK_PAGES - 1) / CHUNK_PAGES);
-    /* Close the old job before changing what it points to: a chunk number that no list reaches. */
+    /* Closes the old job before its list changes: UINT64_MAX is a chunk that no list has. */
     atomic_store_explicit(&copiers->next, UINT64_MAX, memory_order_release);
     atomic_store_explicit(&copiers->jobs, jobs, memory_order_release);
     atomic_store_explicit(&copiers->njobs, (uint32_t)n, memory_order_release);

@@ -35,7 +35,7 @@ void dirty_map_close(struct dirty_map *map)
     memset(map, 0, sizeof *map);
 }
 
-/* The bits of word w that stand for pages the block has. */
+/* Returns the bits of word w that stand for pages of the block. */
 static uint64_t valid_bits(const struct dirty_block *block, uint64_t w)
 {
     uint64_t first = w * 64;

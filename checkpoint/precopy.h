@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Pre-copy: sends memory and disks to the peer while the guest runs, until what is left fits into one epoch.
- * It sends a batch of each in turn:
+ * It sends a batch of each in turn.
  *
- *   memory   makes passes over the dirty pages; each pass sends what the pass before left or the guest
- * dirtied meanwhile. It has converged when few pages are dirty, or when more passes do not help disks    are
- * the caller's. Pre-copy knows only that they have a last pass, and that their log fills from the start of
- * that pass on
+ * Memory makes passes over the dirty pages; each pass sends what the pass before left or the guest dirtied
+ * meanwhile. Memory has converged when few pages are dirty, or when more passes do not help. The disks are
+ * the caller's: pre-copy knows only that they have a last pass, and that their log fills from its start on.
  *
  * If memory has converged and the disks have not, memory waits. Before the disks' last pass memory converges
  * once more, so that the log need not hold what the guest writes during long passes over memory.

@@ -50,8 +50,8 @@ struct staging {
 
 /*
  * Reserves address space that a fork does not copy (MADV_DONTFORK). Programs are started while epochs are
- * sent, and a fork would copy the page tables of all of staging while every thread waits with its page
- * faults; pinned memory it would copy itself.
+ * sent, and a fork would copy the page tables of all of staging while page faults of every thread wait; of
+ * pinned memory it would copy the pages, too.
  */
 static void *reserve(size_t len)
 {
@@ -62,7 +62,7 @@ static void *reserve(size_t len)
     return map;
 }
 
-/* Does the same, beginning at a huge page's boundary. */
+/* Reserves address space likewise, beginning at a huge page's boundary. */
 static uint8_t *reserve_aligned(size_t len)
 {
     uint8_t *map = reserve(len + HUGE_LEN);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The trackers. QEMU's log needs nothing here but taking the bits over. The userfaultfd tracker scans main
- * RAM with PAGEMAP_SCAN on /proc/PID/pagemap (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst): first
- * read-only, for the pages written since they were protected, then protecting just those ranges again. The
- * second step is what makes the scan safe while the guest runs: a page is protected before its content is
- * copied. Scanning and protecting everything in one call would make KVM drop its mappings of the whole range.
+ * Scans for dirty pages (tracker.h). QEMU's log needs no scan: its bits are only moved to the dirty map. The
+ * userfaultfd tracker scans main RAM with PAGEMAP_SCAN on /proc/PID/pagemap (Linux 6.7,
+ * Documentation/admin-guide/mm/pagemap.rst) in two steps: it reads which pages were written since they were
+ * protected, and then protects only those ranges again. The second step makes the scan safe while the guest
+ * runs: a page is protected before its content is copied. Scanning and protecting everything in one call
+ * would make KVM drop its mappings of the whole range.
  */
 #include <errno.h>
 #include <fcntl.h>

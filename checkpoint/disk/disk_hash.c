@@ -24,11 +24,14 @@ static const uint8_t hash_of_zeroes[DISK_HASH_LEN] = {
 
 static bool is_zero(const uint8_t *bytes, size_t len)
 {
-    /* memcmp with itself, one byte on: every byte is as the first. */
+    /* Compares the bytes with themselves, shifted by one: equal if all of them equal the first. */
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
-/* Where the next data is, from offset on. What cannot be told is data. */
+/*
+ * Returns where the next data begins, from offset on; UINT64_MAX: there are only holes. If the file system
+ * cannot tell, data begins at offset.
+ */
 static uint64_t next_data(int fd, uint64_t offset)
 {
     off_t data = lseek(fd, (off_t)offset, SEEK_DATA);

@@ -5,9 +5,8 @@
  *
  * QEMU's lock (block/file-posix.c, since 2.10): one byte of the file stands for one permission. A user
  * holds a shared lock on byte 100 + p for each permission p that it has, and on byte 200 + p for each that
- * it does not grant to others. Before it goes on, it makes sure that nobody's lock is on the opposite byte.
- * The locks are taken first and checked then, so of two users that come at once at least one sees the
- * other.
+ * it does not grant to others. Then it checks that no other user has a lock on the opposite byte. The locks
+ * are taken before the check, so of two users that come at once at least one sees the other.
  */
 #include "checkpoint/disk/disk_image.h"
 
@@ -60,7 +59,7 @@ static int lock_byte(int fd, int byte, int command)
     return command == F_OFD_GETLK && lock.l_type != F_UNLCK ? -EAGAIN : 0;
 }
 
-/* -EAGAIN: another process's locks say that both cannot be. */
+/* Takes the locks on an image. 0; -EAGAIN: the locks of another process exclude it; or -errno. */
 static int take_lock(int fd)
 {
     static const int to_take[] = {
@@ -326,7 +325,8 @@ static int write_zeroes(int fd, uint64_t offset, uint64_t len)
     return 0;
 }
 
-/* What the file has of a range is zeroed; beyond its end it reads as zero already. */
+/* Makes a range read as zeroes, and frees its blocks if that is possible. The file does not grow: beyond its
+ * end it reads as zeroes already. */
 static int trim(int fd, uint64_t offset, uint64_t len)
 {
     int status = call_fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len);
@@ -348,7 +348,7 @@ static int trim(int fd, uint64_t offset, uint64_t len)
     return write_zeroes(fd, offset, len);
 }
 
-/* Allocated, the file extended if need be. */
+/* Makes a range read as zeroes, with its blocks allocated. Extends the file if it ends before. */
 static int zero(int fd, uint64_t offset, uint64_t len)
 {
     int status = call_fallocate(fd, FALLOC_FL_ZERO_RANGE, offset, len);

@@ -8,7 +8,7 @@
  * second QEMU, or a qemu-img that would write, is refused, and an image that one of them has open is refused
  * here. The lock belongs to the open file description, so nbdkit, which inherits the descriptor, shares it.
  *
- * Thread-safe where the calls are; one thread opens and closes.
+ * Reading, writing and locking are as thread-safe as their system calls; one thread opens and closes.
  */
 #ifndef UNDERSTUDY_CHECKPOINT_DISK_IMAGE_H
 #define UNDERSTUDY_CHECKPOINT_DISK_IMAGE_H
@@ -23,9 +23,9 @@
 struct disk_image;
 
 /*
- * export_len 0: the file's own length. -errno, and *why is a sentence with the path (free with free) that
- * says what is wrong and what to do: missing, a directory, no right to write, locked by another process,
- * longer than export_len.
+ * Opens an image and locks it. export_len: bytes that are exported; 0: the file's own length. -errno with
+ * *why, a sentence (free with free) that names the path and says what is wrong and what to do: missing, a
+ * directory, no right to write, locked by another process, longer than export_len.
  */
 int disk_image_open(struct disk_image **out, const char *path, uint64_t export_len, char **why);
 /* The same without the lock: an image that another host uses at present. */
@@ -37,10 +37,11 @@ void disk_image_close(struct disk_image *image);
 int disk_image_fd(const struct disk_image *image);
 uint64_t disk_image_len(const struct disk_image *image); /* exported bytes */
 const char *disk_image_path(const struct disk_image *image);
-/* For the dirty-block map: what this image is, now. */
+/* Fills *out with what identifies the image now, for the dirty-block map. 0 or -errno. */
 int disk_image_identify(const struct disk_image *image, struct disk_map_image *out);
 
-/* Writes, zeroes or trims: in the page cache when it returns. 0 or -errno (ENOSPC, EIO, ...). */
+/* Applies a record: writes, zeroes or trims, in the page cache when it returns. 0 or -errno (ENOSPC, EIO,
+ * ...). */
 int disk_image_apply(struct disk_image *image, const struct disk_record *record);
 /* The same as single calls, on a bare descriptor, for nbdkit. durable: on the disk when it returns. */
 int disk_image_write(int fd, const struct iovec *data, unsigned ndata, uint64_t offset, bool durable);
@@ -48,7 +49,7 @@ int disk_image_zero(int fd, uint64_t offset, uint64_t len, bool may_trim, bool d
 /* Reads len bytes; what lies beyond the file's end is zero. 0 or -errno. */
 int disk_image_read(int fd, void *buffer, size_t len, uint64_t offset);
 int disk_image_sync(const struct disk_image *image); /* fdatasync */
-/* Whether [offset, offset + len) is a hole all through. False where that is not known. */
+/* Returns whether [offset, offset + len) is a hole. False where that is not known. */
 bool disk_image_is_hole(int fd, uint64_t offset, uint64_t len);
 
 #endif

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * When an entry is replayed: it begins where the one before it ends, its sequence number follows, both its
+ * An entry is replayed if it begins where the one before it ends, its sequence number follows, both its
  * checksums are right, and its life is not older. A life is the time from one opening to the next; the
- * superblock counts them. Without it, an entry whose predecessor was lost with the host's power could be
- * taken up again behind another, later predecessor of the same length.
+ * superblock counts them. Without lives, an entry whose predecessor was lost with the host's power could be
+ * replayed behind another, later predecessor of the same length.
  *
- * The mark says, after each append, how far the journal went. It is a word in the page cache, so after the
- * death of this process (and only then: it names the kernel's boot) it tells a torn end, which was never
- * applied, from an entry that was whole once and is damaged, whose writes the images may have in part.
+ * The mark says, after each append, how far the journal went. It is written to the page cache, so it survives
+ * the death of this process, but not that of the host (it names the kernel's boot). It distinguishes a torn
+ * entry at the end, which was never applied, from an entry that was whole once and is damaged, whose writes
+ * the images may have in part.
  *
  * Order on disk: a superblock is durable before the bytes that it frees are used again, and before the
  * first entry of a new life. Entries become durable by disk_journal_sync, in any order before it.
@@ -54,7 +55,7 @@ struct disk_journal {
     uint64_t capacity, wanted_capacity;
     uint64_t generation; /* of the newest superblock */
     uint64_t life;
-    struct place tail; /* oldest entry; life: none before it counts */
+    struct place tail; /* oldest entry; entries of an older life do not count */
     struct place head; /* after the newest entry */
     uint8_t boot_id[DISK_MAP_BOOT_LEN];
 };
@@ -83,7 +84,7 @@ static int ring_read(const struct disk_journal *journal, uint64_t position, void
     return status;
 }
 
-/* The pieces one after the other from position on. */
+/* Writes the pieces one after the other from position on; they may wrap at the ring's end. */
 static int ring_write(const struct disk_journal *journal, uint64_t position, const struct iovec *pieces,
                       unsigned npieces)
 {
@@ -102,7 +103,7 @@ static int ring_write(const struct disk_journal *journal, uint64_t position, con
     int status = disk_image_write(journal->fd, part[0], nparts[0], DISK_JOURNAL_RING_OFFSET + at, false);
     if (status == 0)
         status = disk_image_write(journal->fd, part[1], nparts[1], DISK_JOURNAL_RING_OFFSET, false);
-    /* The room was there from the beginning: this is the device's failure, not the ring's. */
+    /* The file is preallocated: ENOSPC is a failure of the device and does not mean that the ring is full. */
     return status == -ENOSPC ? -EIO : status;
 }
 
@@ -148,8 +149,8 @@ static void read_superblock(struct disk_journal *journal, unsigned slot, uint64_
     if (generation <= journal->generation || generation > INT64_MAX || position > INT64_MAX ||
         position % DISK_JOURNAL_ALIGN || sequence > INT64_MAX || life > INT64_MAX || tail_life > life)
         return;
-    /* A file that lost its end is one with damaged entries; it must not claim to have been larger than we
-     * would make one. */
+    /* A file that was cut short counts as a journal with damaged entries, but only up to the capacity that
+     * this process would allocate. */
     if (capacity == 0 || capacity % DISK_JOURNAL_BLOCK_LEN || capacity > DISK_JOURNAL_MAX_CAPACITY ||
         file_len < DISK_JOURNAL_RING_OFFSET ||
         (capacity > journal->wanted_capacity && file_len < DISK_JOURNAL_RING_OFFSET + capacity))
@@ -173,8 +174,8 @@ static int write_mark(const struct disk_journal *journal)
 }
 
 /*
- * Whether this kernel has seen a journal go further than end: then mark says how far. True also if there is
- * no telling: a mark is always there, and never torn.
+ * Returns whether the journal went further than end during this boot of the kernel; *mark says how far. Also
+ * true if there is no valid mark: one is always there and never torn, so the file is damaged.
  */
 static bool went_further(const struct disk_journal *journal, const struct place *end, struct place *mark)
 {
@@ -209,7 +210,7 @@ static int sync_folder_of(const char *path)
     return status;
 }
 
-/* An empty journal of the wanted capacity; old entries are gone with the file's bytes. */
+/* Makes the file an empty journal of the wanted capacity. Truncates it first, so that no entry is left. */
 static int make_anew(struct disk_journal *journal)
 {
     struct place start = {0, 1, 1};
@@ -247,7 +248,7 @@ static int open_file(struct disk_journal *journal, const char *path)
         int status = make_anew(journal);
         return status < 0 ? status : sync_folder_of(path);
     }
-    /* Nothing, unless it was cut. */
+    /* Changes nothing unless the file was cut short. */
     return -posix_fallocate(journal->fd, 0, (off_t)(DISK_JOURNAL_RING_OFFSET + journal->capacity));
 }
 
@@ -298,7 +299,7 @@ uint64_t disk_journal_used(const struct disk_journal *journal)
 
 /* ---- replay ---- */
 
-/* Bytes of a whole entry at place, 0 if none is there, or -errno. buffer has the entry. */
+/* Reads the entry at place into *buffer. Returns its bytes, 0 if no whole entry is there, or -errno. */
 static int64_t read_entry(const struct disk_journal *journal, const struct place *place,
                           struct entry_header *header, uint8_t **buffer, uint64_t *buffer_len)
 {
@@ -367,8 +368,8 @@ static int64_t walk(const struct disk_journal *journal, disk_journal_apply apply
 }
 
 /*
- * The first place that a new life writes to may have an entry there that the host's death has torn. Its
- * header goes, durably, so that bytes which the new life puts there can never complete it.
+ * Erases, durably, the header at the place where a new life begins to write. An entry that a crash of the
+ * host has torn may be there, and bytes of the new life must never complete it.
  */
 static int erase_torn_entry(const struct disk_journal *journal)
 {

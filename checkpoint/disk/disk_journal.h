@@ -46,7 +46,7 @@ typedef int (*disk_journal_apply)(void *opaque, uint64_t term, uint64_t epoch,
  * replay finds none. 0 or -errno: -EBUSY: another process has it open.
  */
 int disk_journal_open(struct disk_journal **out, const char *path, uint64_t capacity);
-/* No journal was found, so nothing is known of epochs that may have been applied in part. */
+/* Returns whether no journal was found: then an epoch may have been applied in part, and nothing tells. */
 bool disk_journal_is_new(const struct disk_journal *journal);
 void disk_journal_close(struct disk_journal *journal);
 /*
@@ -58,17 +58,18 @@ void disk_journal_close(struct disk_journal *journal);
  */
 int64_t disk_journal_replay(struct disk_journal *journal, disk_journal_apply apply, void *opaque);
 /*
- * Appends one epoch: in the file, not yet durable. -ENOSPC: the ring is full: sync the images,
- * disk_journal_trim, try again; -EFBIG: larger than the whole journal. An error leaves the journal as it was.
+ * Appends one epoch. It is in the file, but not durable yet. -ENOSPC: the ring is full: sync the images, call
+ * disk_journal_trim and try again; -EFBIG: larger than the whole journal. An error leaves the journal as it
+ * was.
  */
 int disk_journal_append(struct disk_journal *journal, uint64_t term, uint64_t epoch,
                         const struct disk_stream *writes);
 /* Makes everything appended so far durable. */
 int disk_journal_sync(struct disk_journal *journal);
-/* The images are durable with all that was appended so far: the ring is empty again. Durable when it returns,
- * at the price of one small write: what was appended and not synced is not waited for. */
+/* Empties the ring, when the images are durable with all that was appended. Durable when it returns, for one
+ * small write: it does not wait for entries that are not synced. */
 int disk_journal_trim(struct disk_journal *journal);
-/* Bytes in use. */
+/* Returns the bytes in use. */
 uint64_t disk_journal_used(const struct disk_journal *journal);
 
 #endif

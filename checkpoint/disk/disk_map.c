@@ -77,7 +77,7 @@ static uint32_t whole_crc(const struct disk_map_header *header)
     return crc32c(0, header, offsetof(struct disk_map_header, crc32c));
 }
 
-/* The part that says where the bitmaps are. */
+/* Checks the fixed part of the header, which says where the bitmaps are. */
 static bool fixed_is_good(const struct disk_map_header *header, uint64_t len)
 {
     return header->magic == DISK_MAP_MAGIC && header->version == DISK_MAP_VERSION &&
@@ -98,7 +98,7 @@ static int read_header(int fd, struct disk_map_header *header, uint64_t *len)
     if (got < 0)
         return -errno;
     if (got < (ssize_t)sizeof *header)
-        memset(header, 0, sizeof *header); /* good for nothing */
+        memset(header, 0, sizeof *header); /* not a valid one */
     return 0;
 }
 
@@ -142,7 +142,7 @@ static bool is_good_for(const struct disk_map_header *header, uint64_t len,
     return header->state == DISK_MAP_IN_USE && memcmp(header->boot_id, boot_id, DISK_MAP_BOOT_LEN) == 0;
 }
 
-/* An empty map that is not trusted, whatever the file was before. */
+/* Makes the file an empty map, which is not trusted. The header is written by the caller. */
 static int make_anew(struct disk_map *map, const struct disk_map_image *image)
 {
     uint64_t nchunks = (image->len + DISK_CHUNK_LEN - 1) / DISK_CHUNK_LEN;
@@ -184,8 +184,8 @@ static int begin_use(struct disk_map *map, const char *path, const struct disk_m
     status = write_header(map->fd, &map->header);
     if (status == 0)
         status = map_bitmaps(&map->view, map->fd, map->header.nchunks, &map->mapping);
-    /* The thread that gives signs of life reads the bits: it must not wait for storage. Where it is not
-     * allowed, it may. */
+    /* The thread that sends heartbeats reads the bits and must not wait for storage. If locking memory is not
+     * allowed, it may have to. */
     if (status == 0 && map->mapping)
         (void)mlock(map->mapping, 2 * disk_map_bitmap_len(map->header.nchunks));
     return status;
@@ -283,7 +283,7 @@ void disk_map_clear_all(struct disk_map *map, unsigned which)
     size_t nwords;
     _Atomic uint64_t *words = disk_map_words(map, which, &nwords);
     for (size_t w = 0; w < nwords; w++) {
-        /* A word that is zero already is not touched: its page stays as it is. */
+        /* A word that is zero already is not written, so that its page stays clean. */
         if (atomic_load_explicit(&words[w], memory_order_relaxed))
             atomic_store_explicit(&words[w], 0, memory_order_release);
     }
@@ -298,7 +298,7 @@ void disk_map_merge(struct disk_map *map, unsigned which)
         uint64_t bits = atomic_load_explicit(&from[w], memory_order_acquire);
         if (!bits)
             continue;
-        /* In this order, so that a process killed between has the bits twice, not nowhere. */
+        /* In this order, so that a process that is killed in between leaves the bits in both, not in none. */
         atomic_fetch_or(&to[w], bits);
         atomic_fetch_and(&from[w], ~bits);
     }
@@ -322,7 +322,7 @@ int disk_map_attach(struct disk_map_view *view, int fd)
     int status = read_header(fd, &header, &len);
     if (status < 0)
         return status;
-    /* The changing part may be changing just now: only the fixed one counts here. */
+    /* Checks only the fixed part: the other process may be writing the rest now. */
     if (!fixed_is_good(&header, len))
         return -EPROTO;
     *view = (struct disk_map_view){.nchunks = 0};

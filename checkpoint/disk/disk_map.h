@@ -32,7 +32,7 @@
 
 struct disk_map;
 
-/* What says that an image is the one that the map speaks of. */
+/* Identifies the image that a map describes. */
 struct disk_map_image {
     uint64_t len, device, inode;
     uint32_t birth; /* when the file was made, in milliseconds, wrapped: inodes are used again. 0: unknown */
@@ -52,14 +52,14 @@ int disk_map_open(struct disk_map **out, const char *path, const struct disk_map
 void disk_map_close(struct disk_map *map, const struct disk_map_image *clean);
 int disk_map_fd(const struct disk_map *map);
 uint64_t disk_map_nchunks(const struct disk_map *map);
-/* True if, with a peer of the same pair_id, unset bits mean equal chunks. */
+/* Returns whether unset bits mean equal chunks, with a peer of the same pair_id. */
 bool disk_map_trusted(const struct disk_map *map);
 const uint8_t *disk_map_pair_id(const struct disk_map *map);
-/* From now on the map is one of this pair, and trusted; on disk when it returns. 0 or -errno. */
+/* Makes the map one of this pair, and trusted; on disk when it returns. 0 or -errno. */
 int disk_map_set_pair(struct disk_map *map, const uint8_t pair_id[DISK_PAIR_ID_LEN]);
 
-/* The bitmap (which: 0 or 1) as atomic words; bit b of word w is chunk 64 * w + b. Bits beyond nchunks stay
- * 0. */
+/* Returns a bitmap (which: 0 or 1) as atomic words; bit b of word w is chunk 64 * w + b. Bits beyond nchunks
+ * stay 0. */
 _Atomic uint64_t *disk_map_words(struct disk_map *map, unsigned which, size_t *nwords);
 void disk_map_set_all(struct disk_map *map, unsigned which);
 void disk_map_clear_all(struct disk_map *map, unsigned which);
@@ -68,7 +68,7 @@ void disk_map_merge(struct disk_map *map, unsigned which);
 uint64_t disk_map_count(struct disk_map *map, unsigned which);
 
 /* ---- for nbdkit, which is given the map's fd ---- */
-/* The bitmaps of a map file that another process has open and keeps. 0 or -errno. Unmapped at exit. */
+/* Maps the bitmaps of a map file that another process keeps open. 0 or -errno. Unmapped at exit. */
 struct disk_map_view {
     _Atomic uint64_t *words[2];
     uint64_t nchunks;

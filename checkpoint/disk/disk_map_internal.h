@@ -37,9 +37,9 @@ struct disk_map_header {
 };
 _Static_assert(sizeof(struct disk_map_header) == 104, "on-disk format");
 
-/* Bytes of one bitmap in the file. */
+/* Returns the bytes of one bitmap in the file. */
 uint64_t disk_map_bitmap_len(uint64_t nchunks);
-/* The kernel's boot id. 0 or -errno. */
+/* Reads the kernel's boot id. 0 or -errno. */
 int disk_map_read_boot_id(uint8_t boot_id[DISK_MAP_BOOT_LEN]);
 /* disk_map_open on the boot given. */
 int disk_map_open_on_boot(struct disk_map **out, const char *path, const struct disk_map_image *image,

@@ -36,7 +36,7 @@ void disk_record_encode(const struct disk_record *record, uint8_t out[DISK_RECOR
     put32(at, crc32c(0, out, CRC_POSITION));
 }
 
-/* Everything of a record but where its data lies. */
+/* Decodes and checks a record's header. Sets everything in *out but its data. */
 static int decode(struct disk_record *out, const uint8_t bytes[DISK_RECORD_HEADER_LEN])
 {
     if (get32(bytes) != MAGIC || get32(bytes + CRC_POSITION) != crc32c(0, bytes, CRC_POSITION))
@@ -74,7 +74,8 @@ void disk_stream_of_ring(struct disk_stream *stream, uint8_t *ring, size_t ring_
     stream->span[1] = (struct iovec){ring, len - first};
 }
 
-/* Takes len bytes, which the stream has, off its front: where they lie, in one or two pieces. */
+/* Takes len bytes off the stream's front, which must have them. Sets out to where they lie and returns the
+ * number of pieces, at most two. */
 static unsigned take(struct disk_stream *stream, size_t len, struct iovec out[2])
 {
     unsigned n = 0;
@@ -93,7 +94,7 @@ static unsigned take(struct disk_stream *stream, size_t len, struct iovec out[2]
     return n;
 }
 
-/* The same, copied. */
+/* The same, but copies the bytes. */
 static void take_bytes(struct disk_stream *stream, uint8_t *out, size_t len)
 {
     struct iovec piece[2];

@@ -40,12 +40,12 @@ struct disk_record {
     unsigned ndata;       /* pieces of data in use */
 };
 
-/* Whether it lies within a disk of that length. */
+/* Returns whether the record lies within a disk of that length. */
 static inline bool disk_record_fits(const struct disk_record *record, uint64_t disk_len)
 {
     return record->offset <= disk_len && record->len <= disk_len - record->offset;
 }
-/* Bytes that the record takes in a stream, padding included. */
+/* Returns the bytes that the record takes in a stream, padding included. */
 size_t disk_record_len(const struct disk_record *record);
 /* Writes the header; the data and its padding are the caller's to put behind it. */
 void disk_record_encode(const struct disk_record *record, uint8_t out[DISK_RECORD_HEADER_LEN]);
@@ -54,14 +54,14 @@ void disk_record_encode(const struct disk_record *record, uint8_t out[DISK_RECOR
 struct disk_stream {
     struct iovec span[2];
 };
-/* A stream of len bytes in a ring of ring_len bytes at ring, from the byte position (modulo ring_len) on. */
+/* Sets up a stream of len bytes in a ring of ring_len bytes, from the byte position (modulo ring_len) on. */
 void disk_stream_of_ring(struct disk_stream *stream, uint8_t *ring, size_t ring_len, uint64_t position,
                          size_t len);
-/* The next record: 1, 0 at the end, -EPROTO for nonsense (the stream is then worthless). */
+/* Decodes the next record. 1; 0 at the end; -EPROTO if it is not valid: then the stream cannot be read on. */
 int disk_stream_next(struct disk_stream *stream, struct disk_record *out);
 /*
- * Whether the whole stream is well-formed and each record lies within its disk (disk < ndisks, offset + len
- * <= disk_len[disk]). The stream itself is not moved. 0 or -EPROTO.
+ * Checks that the whole stream is well-formed and that each record lies within its disk (disk < ndisks,
+ * offset + len <= disk_len[disk]). Does not advance the stream. 0 or -EPROTO.
  */
 int disk_stream_check(const struct disk_stream *stream, const uint64_t *disk_len, unsigned ndisks);
 
