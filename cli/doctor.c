@@ -16,7 +16,7 @@
 #include "proto/framing.h"
 #include "proto/readable.h"
 
-/* A daemon starts programs for its answer, and looks at both hosts for that of the pair. */
+/* How long the daemon may take to answer: it starts programs, and for a pair it examines both hosts. */
 #define HOST_MS 60000
 #define PAIR_MS 60000
 #define PEER_MS (HOST_MS + 15000) /* this host's daemon also connects to the other one */
@@ -46,7 +46,7 @@ static void check_qemu(void)
     say("QEMU", true, true, "%s", path);
     g_autofree char *bytes = NULL;
     gsize len = 0;
-    /* The last one is cpu_physical_... before QEMU 11: its end is looked for. */
+    /* The last one's name begins with cpu_ before QEMU 11: only its end is searched for. */
     static const char *const symbols[] = {"qemu_save_device_state", "memory_global_dirty_log_sync",
                                           "qemu_ram_foreach_block",
                                           "physical_memory_snapshot_and_clear_dirty"};
@@ -109,7 +109,7 @@ static void check_rdma(const char *where, const Understudy__Host *host)
         say(where, false, false, "%s", host->rdma_faults[i]);
 }
 
-/* NULL with a sentence. */
+/* Asks this host's daemon what the host has. NULL with a sentence in *why. */
 static Understudy__Envelope *ask_local(char **why)
 {
     Understudy__HostRequest host = UNDERSTUDY__HOST_REQUEST__INIT;

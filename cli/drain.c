@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * understudy drain, undrain: the daemon does it; this shows how far it is, a line for each change, until
- * nothing of ours is left on the host.
+ * understudy drain, undrain. The daemon moves the VMs away; drain prints a line for each change until no VM
+ * is left on this host or its time is over.
  */
 #include <gio/gio.h>
 #include <stdio.h>
@@ -64,7 +64,7 @@ static unsigned show(const Understudy__StatusList *list, GHashTable *seen)
     return left;
 }
 
-/* False after a message to the user. */
+/* Asks for the status of all VMs and prints what has changed. False after a message to the user. */
 static bool look(GHashTable *seen, unsigned *left)
 {
     Understudy__StatusRequest status = UNDERSTUDY__STATUS_REQUEST__INIT;

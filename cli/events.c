@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* understudy events: what happened on this host, as its daemon has kept it. */
+/* understudy events: prints what happened on this host, from the record that its daemon keeps. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #define EVENTS_MS 10000
 
-/* "10m" ago, in seconds; 0 if it is no such thing. */
+/* Parses a duration ("10m") into seconds. 0: it is not one. */
 static uint64_t ago_s(const char *text)
 {
     static const struct {
@@ -26,7 +26,7 @@ static uint64_t ago_s(const char *text)
     return 0;
 }
 
-/* A day, or a time without its seconds, is enough. */
+/* Parses a local time in ISO 8601: a day, or a time with or without seconds. NULL: it is not one. */
 static GDateTime *time_of(const char *text)
 {
     size_t len = strlen(text);
@@ -38,7 +38,7 @@ static GDateTime *time_of(const char *text)
     return g_date_time_new_from_iso8601(whole, here);
 }
 
-/* False after a message. */
+/* Reads the value of --since, NULL: all events. False after a message. */
 static bool read_since(const char *text, uint64_t *since_us)
 {
     if (!text)

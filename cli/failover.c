@@ -14,7 +14,7 @@
 #define LONGEST_S 15 /* the hosts give up after some five seconds */
 #define POLL_US   20000
 
-/* Whether the guest has left this host: the host has nothing of the VM any more, or only its standby. */
+/* Returns whether the guest has left this host, which then has nothing of the VM, or only its standby. */
 static bool has_left(const Understudy__Status *status)
 {
     return !status || status->state == UNDERSTUDY__STATE__STATE_ENDED ||
@@ -23,7 +23,8 @@ static bool has_left(const Understudy__Status *status)
 
 enum outcome { PENDING, MOVED, FAILED };
 
-/* term: the term when the failover was ordered. A guest that was taken back runs here in a newer term. */
+/* Judges a planned failover by the VM's status. term: the term when it was ordered; a guest that was taken
+ * back runs here in a newer one. */
 static enum outcome planned_outcome(const Understudy__Status *status, uint64_t term)
 {
     if (has_left(status))

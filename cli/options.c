@@ -39,7 +39,7 @@ bool cli_parse(const GOptionEntry *entries, unsigned least, unsigned most, int *
         cli_wrong("%s; 'understudy %s --help' lists the options", error->message, running->name);
         return false;
     }
-    /* A "--" without meaning here is left by GOption. */
+    /* GOption may leave a "--" in argv. It counts as a word. */
     unsigned n = (unsigned)*argc - 1;
     if (n > most)
         cli_wrong("%s is one word too many: understudy %s %s", (*argv)[most + 1], running->name,

@@ -137,7 +137,7 @@ static bool shows(const char *vm, Understudy__GuestState guest_state)
     return is_so;
 }
 
-/* wanted: what status must show in the end, or GUEST_STATE_ANY. */
+/* Orders an action, and waits until the guest's state in status is `wanted` (GUEST_STATE_ANY: no waiting). */
 #define GUEST_STATE_ANY (-1)
 static int order(int argc, char **argv, Understudy__PowerAction action, int wanted)
 {

@@ -163,7 +163,7 @@ int cmd_run(int argc, char **argv)
     const char *program = qemu ? NULL : find_qemu(argv);
     if (program)
         return cli_wrong("put '--' before %s: understudy run --peer HOST -- %s ...", program, program);
-    /* After the options of ours, so that a wrong one is named first. */
+    /* Reads the options before it checks what is missing, so that a wrong option is named first. */
     if (!cli_parse(entries, 0, 0, &argc, &argv))
         return EXIT_USAGE;
     if (!peer || !peer[0])

@@ -36,7 +36,7 @@ static json_t *value_json(const struct figure_value *value)
     return json_null();
 }
 
-/* "sync.ms" is ms of the object sync. */
+/* Sets a member of the document. "sync.ms" is the member ms of the object sync. */
 static void set(json_t *object, const char *name, json_t *value)
 {
     const char *dot = strchr(name, '.');

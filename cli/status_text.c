@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The text of `understudy status`. Columns are the figures that have a title, in the order of their table;
- * the lines below a VM are those that have a label and say something. The table is as wide as what stands in
- * it.
+ * the lines below a VM are those that have a label and a text. Each column is as wide as its widest cell.
  */
 #include <glib.h>
 #include <stdio.h>
@@ -111,7 +110,7 @@ static void print_disk(const Understudy__DiskStatus *d)
     printf("  %s%s%s\n", d->path, d->message[0] ? ": " : "", d->message);
 }
 
-/* A network that has failed, where the peer is heard by another one. */
+/* Prints what is wrong with a heartbeat path: it cannot send, or it is silent and not the only path. */
 static void print_path(const Understudy__Status *s, const Understudy__HeartbeatStatus *path)
 {
     if (path->send_error[0])
@@ -229,7 +228,7 @@ void status_print_figures(const Understudy__StatusList *list)
 
 /* ---- a line that follows a VM ---- */
 
-/* How far RAM and disks are while they are being synchronised, or what is wrong with a disk. */
+/* Prints how far RAM and disks are during a synchronisation, and what is wrong with a disk. */
 static void print_sync(const Understudy__Status *s)
 {
     uint64_t done, total;

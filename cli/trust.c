@@ -90,7 +90,7 @@ static int invite(const char *may)
     return EXIT_OK;
 }
 
-/* Moves the code out of the arguments, or reads it. False after a message. */
+/* Moves the code out of the arguments, or reads it from standard input. False after a message. */
 static bool take_code(char *argument, char code[CODE_MAX])
 {
     if (argument) {
