@@ -73,7 +73,7 @@ char *host_accel(const struct line *line);
 char **host_argv(char **argv, size_t n_argv);
 /* Replaces a string of an unpacked message; frees the old one unless it is protobuf-c's default. */
 void protection_set_string(char **field, const char *value);
-/* Free with understudy__protection__free_unpacked. */
+/* Copies a protection. Free with understudy__protection__free_unpacked. */
 Understudy__Protection *protection_copy(const Understudy__Protection *protection);
 /* Returns the program of the VM's command line, or NULL. The string is the protection's. */
 const char *host_program(const Understudy__Protection *protection);
@@ -175,8 +175,8 @@ bool pair_network_is_fit(const Understudy__Protection *protection, const char *h
  * faults that matter for a move to the peer. host NULL: looks at this host only. */
 GPtrArray *pair_network_faults(const Understudy__Protection *protection, const char *host, uint16_t port,
                                bool probe, bool moves_only);
-/* Makes doctor's findings (free with understudy__findings__free_unpacked), or NULL and error. vms: Protection
- * * of the VMs that run here with that peer. */
+/* Makes doctor's findings (free with understudy__findings__free_unpacked), or NULL and error. vms: pointers
+ * to the protections of the VMs that run here with that peer. */
 Understudy__Findings *pair_findings(const Understudy__PairRequest *request, const GPtrArray *vms,
                                     GError **error);
 

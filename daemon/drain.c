@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A host that is to be empty, for its maintenance or because it goes down: every VM that runs here and is
- * protected is handed over, now and as soon as it is; what stands by here stops, and nobody else may stand by
- * or start here. `understudy drain` leaves a file in the run folder, which lasts until undrain or a reboot,
- * also when the daemon is replaced meanwhile. Main thread, but for drain_is_on.
+ * Empties this host, for maintenance or before it goes down. Every VM that runs here is handed over as soon
+ * as it is protected. Standbys here are stopped, and no VM may start or stand by here. `understudy drain`
+ * makes a file in the run folder, which lasts until undrain or a reboot, so that a new daemon continues the
+ * drain. Main thread, except drain_is_on.
  */
 #include <errno.h>
 #include <gio/gio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The last VMs that ended here, as a queue behind a mutex: it changes when a VM ends, and is read when a
- * command asks. The removal of run folders is here too.
+ * Keeps the last VMs that ended here, in a queue under a mutex: it changes when a VM ends, and is read when a
+ * command asks. Also removes run folders.
  */
 #include "daemon/endings.h"
 
@@ -41,7 +41,7 @@ static void forget(struct ending *ending)
     g_free(ending);
 }
 
-/* The lock is held. */
+/* Takes the folder away from the ending that owns it. The lock is held. */
 static void release_dir(const char *dir)
 {
     for (GList *at = endings.head; at; at = at->next) {

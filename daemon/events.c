@@ -94,7 +94,7 @@ void events_emit(enum event_type type, const char *vm, const char *const *fields
     add_fields(event, fields);
     log_event(event);
     if (journal)
-        journal_append(journal, event); /* it has its number then */
+        journal_append(journal, event); /* sets its serial number */
     if (hooks)
         call_hooks(event);
     understudy__event__free_unpacked(event, NULL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Networks besides the peer's own address by which two hosts hear each other: from the user's words into a
- * protection. */
+/* Parses --heartbeat-path: pairs of addresses on further networks, for heartbeats besides those to the peer's
+ * own address. */
 #include <gio/gio.h>
 #include <netinet/in.h>
 
@@ -14,7 +14,7 @@ static bool is_ipv6(const struct address *address)
     return address->storage.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&ipv6->sin6_addr);
 }
 
-/* The first address of the list that is of that family, or NULL. */
+/* Returns the first address of that family, or NULL. */
 static const struct address *find_family(const struct addresses *all, bool ipv6)
 {
     for (unsigned i = 0; i < all->n; i++) {
@@ -30,14 +30,14 @@ static void set_text(char **field, const struct address *address)
     *field = address_text((const struct sockaddr *)&address->storage, address->len);
 }
 
-/* Names become addresses of one family here, since the replicators wait for no name server. */
+/* Replaces both names of the path by addresses of one family, since replicators do not resolve names. */
 static bool in_digits(Understudy__HeartbeatPath *path, GError **error)
 {
     struct addresses here, there;
     if (addresses_resolve(&here, path->here, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0 ||
         addresses_resolve(&there, path->there, 0, ADDRESS_NAME, AF_UNSPEC, error) < 0)
         return false;
-    /* The first of this host's addresses whose family the peer has, too. */
+    /* Takes the first of this host's addresses whose family the peer has, too. */
     for (unsigned i = 0; i < here.n; i++) {
         const struct address *other = find_family(&there, is_ipv6(&here.list[i]));
         if (!other)

@@ -135,7 +135,7 @@ static gboolean on_ended(gint fd, GIOCondition condition, gpointer opaque)
     (void)fd;
     (void)condition;
     call->ended = 0;
-    kill_group(call); /* what it left behind */
+    kill_group(call); /* ends the processes that the hook has left */
     waitpid(call->pid, &status, 0);
     for (int i = 0; i < READS_MAX && read_output(call); i++)
         continue;
@@ -161,7 +161,7 @@ static gboolean on_timeout(gpointer opaque)
 
 /* ---- the beginning ---- */
 
-/* Standard input: a file in memory, which a hook that does not read it cannot block. */
+/* Makes the standard input: a file in memory, so that writing never waits for the hook. -1 and errno. */
 static int input_of(const char *json)
 {
     size_t len = strlen(json);
@@ -193,7 +193,7 @@ G_NORETURN static void child_run(const char *path, char *const *argv, char *cons
     _exit(127);
 }
 
-/* The daemon's own environment, without what systemd tells the daemon alone. */
+/* Returns the daemon's environment without what systemd sets for the daemon alone. GLib strv. */
 static char **environment_of_hooks(void)
 {
     char **environment = g_get_environ();
@@ -226,12 +226,12 @@ static bool spawn(struct call *call)
     call->pid = pid;
     call->output = pipe_fds[0];
     if (pid > 0) {
-        setpgid(pid, pid); /* whichever of the two is first */
+        setpgid(pid, pid); /* the child does it, too: either may be first */
         g_unix_set_fd_nonblocking(call->output, TRUE, NULL);
         call->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
         saved = errno;
     }
-    if (pid > 0 && call->pidfd < 0) { /* nobody would notice its end */
+    if (pid > 0 && call->pidfd < 0) { /* its end could not be noticed */
         kill_group(call);
         waitpid(pid, NULL, 0);
     }
@@ -307,7 +307,7 @@ static gint by_name(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Names, sorted. Array of char *. */
+/* Returns the names of the folder's hooks, sorted, as an array of char *. */
 static GPtrArray *find_hooks(struct hooks *hooks)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);

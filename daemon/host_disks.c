@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What replicated disks need on this host: nbdkit, our plugin in it, qemu-img, and the state folder. */
+/* Reports whether this host has what replicated disks need: nbdkit, our plugin, qemu-img, a state folder. */
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -12,7 +12,7 @@ struct report {
     GPtrArray *good, *faults;
 };
 
-/* The first line of what a program prints, or NULL if it fails. GLib string. */
+/* Returns the first line of what a program prints, or NULL if it fails. GLib string. */
 static char *first_line(const char *program, const char *a, const char *b)
 {
     const char *argv[] = {program, a, b, NULL};

@@ -26,7 +26,7 @@ struct journal {
     pthread_cond_t changed;
     GQueue lines;    /* GBytes: a line each */
     uint64_t serial; /* of the newest event */
-    uint64_t lost;   /* that no event has told of yet */
+    uint64_t lost;   /* events that no events-lost has counted yet */
     bool writing, closing;
     /* The thread's own. */
     int fd;
@@ -41,7 +41,7 @@ static void free_event(gpointer event)
     understudy__event__free_unpacked(event, NULL);
 }
 
-/* Reads a file's events. A file that is longer than a journal can be is not the journal's, and is ignored. */
+/* Adds a file's events to out. Reads at most 2 * JOURNAL_FILE_MAX bytes: the journal's files are shorter. */
 static void read_file(const char *path, const char *vm, uint64_t since_us, GPtrArray *out)
 {
     struct stat status;
@@ -163,7 +163,7 @@ static GBytes *line_of(const Understudy__Event *event)
     return g_bytes_new_take(line, strlen(line));
 }
 
-/* The lock is held. */
+/* Makes the line of an event that tells how many events were lost. The lock is held. */
 static GBytes *line_of_lost(struct journal *journal, uint64_t lost)
 {
     g_autofree char *n = g_strdup_printf("%" G_GUINT64_FORMAT, lost);

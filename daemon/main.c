@@ -38,7 +38,7 @@ static gboolean on_leaving(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-/* With --drain the VMs go first; a second signal does not wait for them. */
+/* Ends the daemon. With --drain, the first signal hands the VMs over first; the second one does not wait. */
 static gboolean on_signal(gpointer opaque)
 {
     struct ending *ending = opaque;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the pair of this host and a peer lacks for a VM (daemon.h): what each host has may be well by itself,
- * and the guest would still not be heard after a takeover. Before a VM starts a fault is refused; before a
- * planned move too, unless the administrator insists; a VM that runs keeps its standby, and status tells.
+ * Checks what this host and a peer together lack for a VM (daemon.h). Each host may be in order by itself,
+ * and clients would still not reach the guest after a takeover. With a fault, a VM is not started, nor moved
+ * by a planned failover unless the administrator insists. A VM that runs keeps its standby, and status shows
+ * the fault.
  */
 #include <gio/gio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Whether both hosts' files are the same, for a VM (daemon.h). */
+/* Checks whether a VM's files are the same on both hosts (daemon.h). */
 #include <string.h>
 
 #include "common/stream.h"

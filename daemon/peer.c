@@ -70,7 +70,7 @@ Understudy__Envelope *peer_ask(struct stream *stream, const char *host, const Un
         envelope_make_readable(answer, WORDS_MAX);
         return answer;
     }
-    /* Why the other end has refused this host comes with the first read. */
+    /* If the other end refuses this host, the first read tells why (stream->why). */
     g_set_error(error, cause->domain, cause->code, "the peer %s: %s", host,
                 stream->why ? stream->why : cause->message);
     g_error_free(cause);

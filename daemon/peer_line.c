@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a command line may name that a peer has sent (daemon.h). Anybody who reaches the port for peers may
- * send one, so it may not choose what runs on this host: the program is one of the administrator's list, and
- * no option has the hypervisor run another one.
+ * Checks what a command line that a peer has sent may name (daemon.h). A host that is trusted as a primary
+ * may send one, but may not choose what runs on this host: the program must be on the administrator's list,
+ * and no option may make the hypervisor run another one.
  *
- * The program is compared twice. What it is, with all symbolic links resolved, must be on the list, or a link
- * with a harmless name would lead to any program. Its name, with the links of its folder resolved, must be on
- * the list too: the program is started by that name later, and a link in a folder where others may write can
- * lead elsewhere by then. So /bin/qemu-system-x86_64 is /usr/bin's where /bin is a link, and an alternative
- * (a link in /usr/bin) needs the place that it leads to on the list.
+ * The program is compared twice. Its path with all symbolic links resolved must be on the list: otherwise a
+ * link with a harmless name could lead to any program. Its path with only the links of its folder resolved
+ * must be on the list, too: the program is started by that name later, and a link in a folder where others
+ * may write can lead elsewhere by then. So /bin/qemu-system-x86_64 counts as /usr/bin's where /bin is a link,
+ * and for an alternative (a link in /usr/bin) the place that it leads to must be on the list.
  */
 #include <fnmatch.h>
 #include <gio/gio.h>
@@ -27,7 +27,8 @@ static char *with_folder_resolved(const char *path)
     return realpath(named, folder) ? g_build_filename(folder, base, NULL) : NULL;
 }
 
-/* A pattern's folder may be a link, too; one with wildcards is taken as it is. */
+/* Returns whether a pattern matches path. Each is also tried with the links of its folder resolved, which
+ * works only if the folder has no wildcards. */
 static bool is_on_list(const char *path, char *const *allowed)
 {
     for (; *allowed; allowed++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Asking the peer's daemon for a standby (daemon.h). */
+/* Asks the peer's daemon for a standby, and cancels one (daemon.h). */
 #include <gio/gio.h>
 #include <string.h>
 
@@ -85,7 +85,7 @@ static bool read_ports(const Understudy__Prepared *prepared, const char *host, s
     return fit;
 }
 
-/* A standby that an earlier request has started has that one's secret. */
+/* Sets protection's secret to the standby's: an earlier request may have started the standby. */
 static bool read_secret(const Understudy__Prepared *prepared, const char *host,
                         Understudy__Protection *protection, GError **error)
 {

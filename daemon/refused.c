@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log line of a peer's request that was refused, at most one a minute: a peer that asks
- * without end does not fill the log.
+ * Logs a peer's request that was refused, at most once a minute, so that a peer that asks without limit does
+ * not fill the log.
  */
 #include "common/log.h"
 #include "daemon/daemon.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A VM's secret, from which its replicators derive the keys of their links and heartbeats. The daemon of the
- * host where the VM runs makes one for each standby, and sends it to the other daemon inside TLS with the
- * request for the standby. So what was recorded of one standby's links says nothing of the next one's, and
- * its heartbeats cannot be played to the next one's primary.
+ * Makes a VM's secret, from which its replicators derive the keys of their links and heartbeats. The daemon
+ * of the host where the VM runs makes one for each standby, and sends it to the other daemon inside TLS with
+ * the request for the standby. So the keys of one standby's links do not open those of the next one, and
+ * recorded heartbeats of one standby cannot be replayed to the next one's primary.
  */
 #include <stdlib.h>
 #include <string.h>

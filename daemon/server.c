@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests. The intake (intake.h) brings each on a thread of its own, which carries it out and answers; then
- * the connection ends. Slow steps (running QEMU for its version, asking the peer) happen on that thread;
- * what touches VMs is handed to the main thread and awaited; status is read from the RCU table without asking
- * anybody.
+ * Carries out requests. The intake (intake.h) starts a thread for each, which carries it out and answers;
+ * then the connection ends. Slow steps (running QEMU for its version, asking the peer) happen on that thread.
+ * What touches VMs is a job for the main thread, which the request's thread waits for. Status is read from
+ * the RCU table without the main thread.
  *
- * The CLI's socket is for root and the daemon's own user. What a peer may ask, the door decides
- * (trust/door.h) before anything is done with its request.
+ * The CLI's socket is for root and the daemon's own user. The door (trust/door.h) decides what a peer may
+ * ask, before anything is done with its request.
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -45,7 +45,7 @@
 #define ENDING_MS      3000
 #define ENDING_POLL_MS 20
 #define WAIT_MAX_MS    86400000u
-#define THERE_MS       60000 /* for another host's answer, which starts programs for it */
+#define THERE_MS       60000 /* for the answer of another host, which starts programs for it */
 
 #define EVENTS_MESSAGE_LEN (FRAMING_MAX_LEN / 4)
 
@@ -162,8 +162,8 @@ static void on_gone(bool gone, const char *reason, void *opaque)
     job_finish(job, gone, gone ? reason : late);
 }
 
-/* Ends a job after its order was given. If the request asked for it, waits until the VM is gone, or who asked
- * is. */
+/* Ends a job after its order was given. If the request asks for that, only when the VM is gone, its time is
+ * over, or the client has closed the connection. */
 static void finish_when_gone(struct job *job, bool ok, GError *error)
 {
     if (ok && job->wait_ms && vm_is_here(job->name))
@@ -218,7 +218,8 @@ static void on_listening(bool ok, const char *message, uint16_t data_port, uint1
     job_finish(job, ok, message);
 }
 
-/* Done when the replicator listens (secondary) or has its heartbeat port (primary): QEMU runs by then. */
+/* Starts a VM. The job ends when the replicator listens (secondary) or has its heartbeat port (primary): QEMU
+ * runs by then. */
 static void run_start(struct job *job)
 {
     GError *error = NULL;
@@ -327,7 +328,8 @@ static void fill_protection(Understudy__Protection *protection, const Understudy
     protection->network_unchecked = request->network_unchecked;
 }
 
-/* Everything between "this host can" and "both hosts do". */
+/* Starts a VM on both hosts, after this one has been checked: reserves the name, asks the peer for a standby,
+ * starts the primary. False and error: undoes what was done. */
 static bool start_pair(Understudy__Protection *protection, const char *peer_host, uint16_t peer_port,
                        const struct files_progress *progress, GError **error)
 {
@@ -502,7 +504,7 @@ static bool do_prepare(const struct connection *connection, const Understudy__Pr
                       .peer_daemon_port = address_port_of(request->primary_daemon)};
     bool ok = job_do_patiently(&job, run_claim_standby, &message);
     if (ok && !job.reuse) {
-        /* The name is ours: nobody else prepares the same images meanwhile. */
+        /* The name is reserved, so no other request prepares the same images meanwhile. */
         if (!prepare_here(request, error)) {
             job_do(&job, run_forget, &message);
             return false;
@@ -574,7 +576,7 @@ static void serve_events(const struct connection *connection, const Understudy__
     } while (framing_write(connection->stream, &envelope, ANSWER_MS, NULL) && list.more);
 }
 
-/* Says what doctor shows: starts QEMU, nbdkit and qemu-img, which takes seconds on a host that is busy. */
+/* Answers with what doctor shows. Runs QEMU, nbdkit and qemu-img, which takes seconds on a busy host. */
 static void say_what_is_here(const struct connection *connection, Understudy__Host *host)
 {
     struct utsname uts = {0};
@@ -627,7 +629,7 @@ static void serve_host(const struct connection *connection, const Understudy__Ho
         serve_own_host(connection, request->brief);
         return;
     }
-    /* Nobody uses this host to look at a third one. */
+    /* A peer may not use this host to examine a third one. */
     if (connection->peer_host || !peer_split(request->peer, &host, &port)) {
         answer(connection, false, "this is not HOST or HOST:PORT");
         return;
@@ -773,7 +775,7 @@ static void serve_pair(const struct connection *connection, const Understudy__Pa
     g_free(pick.host);
 }
 
-/* Serves what a host that is trusted for it has asked (trust/roles.h). */
+/* Serves a request of a host that has the role for it (trust/roles.h). */
 static void serve_peer(const struct connection *connection, const Understudy__Envelope *request)
 {
     switch (request->body_case) {
@@ -1011,7 +1013,7 @@ static int listen_unix(GError **error)
                     "%s is too long for a socket: use a shorter --run-dir", path);
         return -1;
     }
-    /* A daemon that stands still, and whose queue is full, is one too: EAGAIN. */
+    /* EAGAIN: there is another daemon, which is stopped and whose queue is full. */
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool taken = connect(probe, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
     if (probe >= 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The commands about trust (key, trust, pair), and the answer to a host that comes with an invitation's
+ * Carries out the commands about trust (key, trust, pair), and answers a host that comes with an invitation's
  * code. What they change is in trust/.
  */
 #include <gio/gio.h>
@@ -33,7 +33,7 @@ static char *name_of_key(const struct trust *trust)
     return g_string_free(name, FALSE);
 }
 
-/* What this host calls itself where it is paired. GLib string. */
+/* Returns the name that this host gives itself in a pairing. GLib string. */
 static char *own_name(const struct trust *trust, const char *wished)
 {
     const char *name = wished[0] ? wished : g_get_host_name();

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The VMs of this host and their replicators. Main thread only; what other threads may see is in vm_table.c.
+ * Starts, adopts and orders the VMs of this host and their replicators. Main thread only; what other threads
+ * may see is in vm_table.c.
  *
- * A VM entry lives from `run` (or the peer's wish for a standby) until its replicator has ended and said why.
- * A replicator that dies without a last word leaves an entry in state "failed", so that status shows it. Its
- * QEMU, whose output goes nowhere without it, ends with it (common/child_process.c); one that does not is
- * killed here, by a pidfd that was taken while the replicator lived.
+ * A VM entry lives from `run` (or the peer's request for a standby) until its replicator has ended and
+ * reported why. A replicator that dies without that report leaves an entry in state "failed", so that status
+ * shows it. Its QEMU, whose output goes nowhere without it, ends with it (common/child_process.c). A QEMU
+ * that does not is killed here, by a pidfd that was opened while the replicator lived.
  *
  * Protection comes back by itself: while the guest runs here without a peer, the peer's daemon is asked for a
- * standby once a second, and the replicator is told where it is. Why it refuses is shown in status. A
- * standby that failed here is not started again at once (standby_backoff.h).
+ * standby once a second, and the replicator is told where the standby is. Status shows why the peer refuses.
+ * A standby that failed here is not started again at once (standby_backoff.h).
  */
 #include <errno.h>
 #include <gio/gio.h>
@@ -76,7 +77,7 @@ struct vm {
     struct vm_events *events;
     vm_listening listening; /* who waits for it, or NULL */
     void *opaque;
-    guint late; /* and no longer than that */
+    guint late; /* ends that wait */
 };
 
 static const struct daemon_config *config;
@@ -294,7 +295,7 @@ static void on_adopted(struct vm *vm, const Understudy__Adopted *adopted)
     vm->accel = host_accel_of(vm->protection);
 }
 
-/* A standby has failed here, for this reason: the next attempt of its run has to wait. */
+/* Notes that a standby has failed here, and why: the next attempt of its run has to wait. */
 static void note_failure(struct vm *vm, const char *why, bool unfit)
 {
     (unfit ? standby_backoff_unfit : standby_backoff_failed)(&vm->backoff, g_get_monotonic_time());
@@ -333,7 +334,7 @@ static void on_message(struct framing *framing, const Understudy__Envelope *mess
     struct vm *vm = opaque;
     (void)framing;
     if (vm->ended)
-        return; /* that was its last word */
+        return; /* nothing counts after the report of its end */
     if (message->body_case == UNDERSTUDY__ENVELOPE__BODY_LISTENING) {
         vm->data_port = (uint16_t)message->listening->data_port;
         vm->udp_port = (uint16_t)message->listening->udp_port;
@@ -369,7 +370,7 @@ static void hide(struct vm *vm)
     vm_table_remove(vm->name);
 }
 
-/* Whether a hidden entry is of no more use. A reserved one is about to be replaced. */
+/* Returns whether a hidden entry has expired. A reserved one is about to be replaced. */
 static bool is_forgotten(const struct vm *vm)
 {
     return vm->hidden && !vm->reserved &&
@@ -395,7 +396,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
     }
     clear_sockets(vm->vm_dir);
     if (vm->never_began && vm->ended)
-        run_folder_remove(vm->vm_dir); /* what was in console.log was told */
+        run_folder_remove(vm->vm_dir); /* its caller was told why */
     waiters_tell(vm->name, session_end_reason_name(vm->end_reason));
     /* A standby that fails repeatedly stays in the table. Each is tried again only after a pause. */
     bool again = vm->backoff.failures > 1;
@@ -408,7 +409,7 @@ static void on_replicator_gone(struct framing *framing, void *opaque)
 
 /* ---- adopting ---- */
 
-/* A descriptor, or -1 and errno. */
+/* Connects to a replicator's socket. Returns a descriptor, or -1 and errno. */
 static int connect_to_replicator(const char *vm_dir)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -428,8 +429,8 @@ static int connect_to_replicator(const char *vm_dir)
     return fd;
 }
 
-/* Whether a replicator may listen, though this daemon could not connect: it stands still and earlier daemons
- * fill its queue, or this daemon lacks something. */
+/* Returns whether a replicator may be alive although connecting has failed with this error: it is stopped and
+ * its queue is full of earlier daemons' connections, or this daemon lacks descriptors or memory. */
 static bool may_be_alive(int error)
 {
     return error == EAGAIN || error == EINTR || error == EMFILE || error == ENFILE || error == ENOBUFS ||
@@ -437,8 +438,9 @@ static bool may_be_alive(int error)
 }
 
 /*
- * Connects to the VM's replicator, which an earlier daemon started; it reports its state. One that cannot be
- * reached yet is tried again later. False: there is none, and the VM is to be forgotten.
+ * Connects to the VM's replicator, which an earlier daemon started and which then reports its state. If it
+ * may be alive but cannot be reached, it is tried again later. False: there is none, and the caller removes
+ * the entry.
  */
 static bool adopt(struct vm *vm)
 {
@@ -516,26 +518,26 @@ void vm_forget(const char *name)
 {
     struct vm *vm = lookup(name);
     if (vm && vm->reserved && vm->state != UNDERSTUDY__STATE__STATE_UNKNOWN)
-        vm->reserved = false; /* the entry is of the VM before */
+        vm->reserved = false; /* the entry shows the VM before */
     else
         g_hash_table_remove(vms, name);
 }
 
-/* Whether the entry is of the run with this token (WIRE_TOKEN_LEN bytes). */
+/* Returns whether the entry is of the run with this token (WIRE_TOKEN_LEN bytes). */
 static bool has_token(const struct vm *vm, const uint8_t *token)
 {
     return vm->protection && vm->protection->token.len == WIRE_TOKEN_LEN &&
            wire_token_equal(vm->protection->token.data, token);
 }
 
-/* Whether the entry is of the same run as the protection. */
+/* Returns whether the entry is of the same run as the protection. */
 static bool is_of_run(const struct vm *vm, const Understudy__Protection *protection)
 {
     return protection->token.len == WIRE_TOKEN_LEN && has_token(vm, protection->token.data);
 }
 
-/* The entry of a VM that starts, instead of the reservation. A failure that was not shown counts for its own
- * run alone. */
+/* Replaces the reservation by the entry of the VM that starts. Keeps the backoff; that of a hidden entry only
+ * for the same run. */
 static struct vm *begin_anew(struct vm *reserved, const Understudy__Protection *protection)
 {
     struct standby_backoff backoff = {0};
@@ -634,7 +636,7 @@ static void order_stop(struct vm *vm)
     framing_send(vm->framing, &envelope);
 }
 
-/* The replicator stands still. Its VM is stopped, since its caller takes it for one that was not started. */
+/* Gives up a VM whose replicator is not ready in time. Stops it: its caller is told that it did not start. */
 static gboolean on_late(gpointer opaque)
 {
     struct vm *vm = opaque;
@@ -904,7 +906,8 @@ void vm_cancel_standby(const char *name, const uint8_t *token, bool in_use)
         order_stop(vm);
 }
 
-/* The other host is not trusted any more. A guest that runs here goes on without it. */
+/* Ends what a VM has with the other host, which is not trusted any more: stops a standby here, or ends the
+ * links of a guest that runs here, which goes on alone. */
 static void end_peer(struct vm *vm, bool told)
 {
     const char *host = vm->peer_host ? vm->peer_host : "the other host";
@@ -1003,7 +1006,7 @@ static void peer_answered(GObject *source, GAsyncResult *result, gpointer opaque
     g_autoptr(GError) error = NULL;
     bool ok = g_task_propagate_boolean(G_TASK(result), &error);
     if (!vm || vm->serial != wish->serial)
-        return; /* a standby that nobody comes to ends by itself */
+        return; /* a standby that no primary connects to ends by itself */
     vm->asking = false;
     vm->alone_since_us = 0;
     if (!ok) {

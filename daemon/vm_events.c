@@ -85,7 +85,7 @@ static void look_at_role(struct vm_events *events, const Understudy__Status *s)
 {
     bool came = events->role == UNDERSTUDY__ROLE__ROLE_SECONDARY && s->role == UNDERSTUDY__ROLE__ROLE_PRIMARY;
     if (events->role == s->role || (s->role == UNDERSTUDY__ROLE__ROLE_PRIMARY && !s->guest_here))
-        return; /* it is not there yet */
+        return; /* the guest is not here yet */
     events->role = s->role;
     if (!came)
         return;
@@ -93,7 +93,7 @@ static void look_at_role(struct vm_events *events, const Understudy__Status *s)
                     *promote = ms_text(s->promote_ms);
     const char *const fields[] = {"peer", s->peer,      "term",  term, "detect_ms",
                                   detect, "promote_ms", promote, NULL};
-    events->protection = PROTECTION_TOLD; /* the guest was, until now */
+    events->protection = PROTECTION_TOLD; /* the guest was protected until now */
     if (s->detect_ms < 0)
         events_emit(EVENT_MOVED_HERE, events->vm, fields, "VM %s was handed over by %s and goes on here",
                     events->vm, s->peer);

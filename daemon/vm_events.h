@@ -13,9 +13,9 @@
 
 struct vm_events;
 
-/* adopted: the VM was running when this daemon started. */
+/* Makes the record of one VM. adopted: the VM was running when this daemon started. */
 struct vm_events *vm_events_new(const char *vm, bool adopted);
-/* NULL is allowed. */
+/* Frees the record. NULL is allowed. */
 void vm_events_free(struct vm_events *events);
 
 /* Emits the events that follow from the VM's new status. */

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Looks now and then at what a takeover of each VM would meet, so that status tells before it happens: this
- * host's part of the guest's network every other second and, where the guest runs here and the peer stands
- * by, the peer's part too. Frames are sent from bridge to bridge when the standby is new, every few minutes,
- * and as long as something is wrong. Each look runs on a thread of its own, one a VM at a time. Main thread
- * only.
+ * Checks every two seconds what would fail after a takeover of each VM, so that status warns before: this
+ * host's part of the guest's network and, if the guest runs here and the peer stands by, the peer's part too.
+ * Test frames are sent from bridge to bridge when the standby is new, every five minutes, and as long as
+ * something is wrong. Each check runs on a thread of its own, at most one a VM at a time. Main thread only.
  */
 #include <gio/gio.h>
 
@@ -55,7 +54,7 @@ static void on_looked(GObject *source, GAsyncResult *result, gpointer opaque)
     (void)opaque;
     if (watch)
         watch->looking = false;
-    if (!faults) /* no thread: what was found last stands */
+    if (!faults) /* no thread could be started: the last findings stay */
         return;
     if (watch)
         watch->again = faults->len > 0;

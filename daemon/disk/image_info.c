@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One disk image, as qemu-img tells it (disk_setup.h).
+ * Examines one disk image with qemu-img: format, sizes, backing files (disk_setup.h).
  *
  * Formats. A disk's server offers QEMU a fixed number of bytes, and the standby's QEMU opens the image long
  * before it takes over, so a format can be replicated if QEMU neither resizes the file nor keeps what it read
@@ -13,10 +13,10 @@
  *   vpc dynamic, vdi                 grow by writing, but keep the block table that they read at first
  *   vmdk, qed                        find their end by the file's length
  *
- * Export length of qcow2: twice what qemu-img measure calls fully allocated, and 64 MiB; more, by whole such
- * lengths, as long as the file leaves less than one of them free. So snapshots may hold every cluster once,
- * and the length, which the dirty-block map is bound to, stays the same while the image grows. It costs
- * nothing: what lies behind the file's end is not stored.
+ * The export length of qcow2 is twice the fully allocated length (qemu-img measure) plus 64 MiB. Further
+ * fully allocated lengths are added until one of them is free behind the file. So snapshots may hold every
+ * cluster once, and the length, which the dirty-block map is bound to, stays the same while the image grows.
+ * It costs nothing, since bytes behind the file's end are not stored.
  */
 #include <gio/gio.h>
 #include <jansson.h>
@@ -32,7 +32,7 @@
 #define MAX_BACKING  64
 #define SECTOR_LEN   512u
 
-/* Runs qemu-img and parses its answer; decref it. NULL, with qemu-img's own words. */
+/* Runs qemu-img and parses its answer; decref it. NULL and error, which has qemu-img's own message. */
 static json_t *run_qemu_img(const char *const *argv, const char *path, GError **error)
 {
     g_autofree char *output = NULL, *complaint = NULL;

@@ -6,13 +6,12 @@
  * from one moment: the synchronisation sends everything that differs, and QEMU reads its metadata again at
  * takeover.
  *
- *   - qcow2: the header's cluster; the L1, refcount and snapshot tables and the bitmap directory that it
- * points at
+ *   - qcow2: the header's cluster; the tables that it points at: L1, refcounts, snapshots, bitmaps
  *   - luks: the header and the key slots in use
  *   - vhdx: what is not zero in the first 8 MiB
  *   - vpc: the same, and the last block, where its footer is
  *
- * The amount is bounded, all disks together, by what one message may carry. The offsets come from the image,
+ * The seeds of all disks together are bounded by what one message may carry. The offsets come from the image,
  * which the guest writes, and on the other side from the peer: both are checked against the image's length.
  */
 #include <endian.h>
@@ -81,7 +80,7 @@ static void add_range(struct collector *collector, uint64_t offset, uint64_t len
     for (uint64_t at = offset / BLOCK_LEN * BLOCK_LEN;
          at < offset + len && *collector->budget >= BLOCK_LEN;) {
         if (disk_image_is_hole(collector->fd, at, BLOCK_LEN)) {
-            /* Straight to where data begins again: a table may be a hole of gigabytes. */
+            /* Goes on where data begins again: a table may be a hole of gigabytes. */
             off_t data = lseek(collector->fd, (off_t)at, SEEK_DATA);
             if (data < 0)
                 return;
@@ -107,7 +106,7 @@ static uint64_t be64(const uint8_t *at)
     return be64toh(value);
 }
 
-/* docs/interop/qcow2 of QEMU: offsets within the header. */
+/* Adds the metadata of a qcow2 image. The offsets within the header are from docs/interop/qcow2 of QEMU. */
 static void add_qcow2(struct collector *collector)
 {
     uint8_t header[BLOCK_LEN];
@@ -129,7 +128,7 @@ static void add_qcow2(struct collector *collector)
     add_range(collector, be64(header + 48), QCOW2_CLUSTER);                   /* refcount table */
 }
 
-/* LUKS on-disk format 1.2.3, which is the one that QEMU knows: the header, and the key slots in use. */
+/* Adds the header and the used key slots of a LUKS image (on-disk format 1.2.3, the one that QEMU knows). */
 static void add_luks(struct collector *collector)
 {
     uint8_t header[BLOCK_LEN];
@@ -149,7 +148,7 @@ static Understudy__DiskSeed *read_seed(const Understudy__Disk *disk, size_t *bud
 {
     int fd = open(disk->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
-        return NULL; /* the standby will miss it, and say so */
+        return NULL; /* the standby's host refuses if it needs the seed */
     Understudy__DiskSeed *seed = g_new(Understudy__DiskSeed, 1);
     understudy__disk_seed__init(seed);
     seed->id = g_strdup(disk->id);

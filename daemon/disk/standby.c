@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The images on the host that stands by (disk_setup.h): each must be able to take what the other host will
- * send, and QEMU must be able to open it at once. An image that is missing is made: as long as the original,
- * without a block in it but its metadata's. It appears under its name when it is whole, so that a daemon that
- * is killed meanwhile leaves nothing that looks like an image.
+ * Prepares the images on the standby's host (disk_setup.h): each must be able to take what the other host
+ * will send, and QEMU must be able to open it at once. A missing image is created: as long as the original,
+ * with no blocks but those of its metadata. It is renamed to its own name when it is whole, so that a daemon
+ * that is killed meanwhile leaves nothing that looks like an image.
  *
- * An image that is there is overwritten by the synchronisation, so one that is plainly another disk's
- * (another length, another format) is refused rather than lost.
+ * The synchronisation overwrites an existing image. So an image that plainly belongs to another disk (another
+ * length, another format) is refused.
  *
- * An image that was made here, or was not fit when it was looked at (somebody else's hands are on it), need
- * not be the one that its dirty-block map speaks of: the map goes, and the next synchronisation compares
- * everything.
+ * An image that was created here, or that failed its check (another program may have written to it), may not
+ * be the one that its dirty-block map describes: the map is removed, and the next synchronisation compares
+ * all chunks.
  */
 #include <errno.h>
 #include <fcntl.h>

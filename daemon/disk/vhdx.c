@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A VHDX image whose blocks all have a place in the file is written where they lie; any other one grows,
- * which its disk server cannot offer to QEMU. Which it is stands in the block allocation table, found through
- * the region table ([MS-VHDX] 2.2.3 and 2.5). The image is the user's, and no more trusted than that: every
- * number is bounded.
+ * Checks whether all blocks of a VHDX image are allocated. Such an image is written in place; any other one
+ * grows, which its disk server cannot offer to QEMU. The states of the blocks are in the block allocation
+ * table, which the region table names ([MS-VHDX] 2.2.3 and 2.5). The image is untrusted: every number is
+ * bounded.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 #define SECTOR_LEN          512 /* the only length that QEMU takes */
 #define MAX_BAT_ENTRIES     (64u << 20)
 
-/* 2DC27766-F623-4200-9D64-115E9BFD4A08, as it lies in the file. */
+/* 2DC27766-F623-4200-9D64-115E9BFD4A08, in the byte order of the file. */
 static const uint8_t bat_guid[16] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
                                      0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
 
@@ -33,7 +33,7 @@ static int read_all(int fd, void *buffer, size_t len, uint64_t offset)
     return n == (ssize_t)len ? 0 : n < 0 ? -errno : -EINVAL;
 }
 
-/* Where the table begins. */
+/* Finds the block allocation table: its offset and length in bytes. 0 or -errno. */
 static int find_bat(int fd, uint64_t *offset, uint32_t *len)
 {
     uint8_t header[REGION_HEADER_LEN], entry[REGION_ENTRY_LEN];
@@ -62,7 +62,7 @@ int disk_vhdx_is_full(const char *path, uint64_t virtual_len, uint64_t block_len
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     int status = fd < 0 ? -errno : find_bat(fd, &offset, &len);
     uint64_t nblocks = block_len ? (virtual_len + block_len - 1) / block_len : 0;
-    /* Behind so many blocks' entries comes one for their sector bitmaps. */
+    /* The entries of this many blocks are followed by one entry for their sector bitmap. */
     uint64_t ratio = block_len ? ((uint64_t)SECTOR_LEN << 23) / block_len : 0;
     if (status == 0 && (ratio == 0 || nblocks > MAX_BAT_ENTRIES))
         status = -EINVAL;

@@ -14,7 +14,7 @@
 
 #define WRITE_MS  10000
 #define QUIET_MS  30000 /* without a word of progress */
-#define LONGEST_S 7200  /* with as many of them as come: FILES_MAX files of FILES_WHOLE_MAX, at 40 MB/s */
+#define LONGEST_S 7200  /* in all, with progress: FILES_MAX files of FILES_WHOLE_MAX, at 40 MB/s */
 
 static void free_fact(gpointer opaque)
 {

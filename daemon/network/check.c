@@ -6,7 +6,7 @@
  *   NetworkRequest {taps, nonce} ----------> looks at its devices, listens on their bridges
  *                 <------------------------- Network {ports}
  *   frames on this host's bridges ~ ~ ~ ~ ~> hears them, or not
- *                 <------------------------- NetworkHeard, as soon as all were heard; at last after 1.5 s
+ *                 <------------------------- NetworkHeard, when all were heard; at the latest after 1.5 s
  *
  * The peer's answer is untrusted: its names are checked before they appear in a sentence.
  */
@@ -134,7 +134,7 @@ static bool is_sane(const Understudy__Network *network, size_t n)
     return sane;
 }
 
-/* NULL and error. Free with free_unpacked. */
+/* Asks the peer for its devices. Free the answer with free_unpacked. NULL and error. */
 static Understudy__Envelope *ask(struct stream *stream, Understudy__NetworkTap *const *taps, size_t n,
                                  const uint8_t *nonce, const char *peer, GError **error)
 {

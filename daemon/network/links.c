@@ -63,7 +63,7 @@ static struct nl_sock *open_netlink(GError **error)
     return NULL;
 }
 
-/* By name, or by index where name is NULL. NULL: there is none. */
+/* Finds a device by name, or by index if name is NULL. NULL: there is none. */
 static struct rtnl_link *find_link(struct nl_sock *sock, int index, const char *name)
 {
     struct rtnl_link *link = NULL;

@@ -106,7 +106,7 @@ void network_probe_send(int fd, const Understudy__NetworkPort *here, const Under
     for (size_t i = 0; i < G_N_ELEMENTS(lens); i++) {
         network_probe_fill(frame, lens[i], there->bridge_address.data, here->bridge_address.data, nonce,
                            index, len);
-        /* One that is lost, or too long for the bridge, is missed by the other side. */
+        /* Ignores errors: the other side notices a frame that was lost, or too long for the bridge. */
         ssize_t ignored = send(fd, frame, lens[i], MSG_DONTWAIT);
         (void)ignored;
     }

@@ -92,7 +92,7 @@ static bool take_private(struct host_key *key, const gnutls_datum_t *pem, const 
     return status >= 0;
 }
 
-/* Reads the file whole. 0, -errno, or -EACCES if others may read or write it. Wipe and free bytes. */
+/* Reads the whole file into bytes, which the caller wipes. 0; -EACCES: others may use the file; -errno. */
 static int read_file(const char *path, char *bytes, size_t size, size_t *len)
 {
     struct stat status;
@@ -118,7 +118,7 @@ static bool write_whole(int fd, const void *data, size_t len)
     return write(fd, data, len) == (ssize_t)len && fsync(fd) == 0;
 }
 
-/* Makes the file with a new key. 0; -EEXIST: somebody else was first; another -errno. */
+/* Makes the file with a new key. 0; -EEXIST: another process was first; another -errno. */
 static int make_file(const char *dir, const char *path)
 {
     gnutls_x509_privkey_t key = NULL;

@@ -34,9 +34,9 @@ struct host_key;
  */
 struct host_key *host_key_open(const char *dir, GError **error);
 void host_key_free(struct host_key *key);
-/* The public half: KEY_LEN bytes. Any thread. */
+/* Returns the public half: KEY_LEN bytes. Any thread. */
 const uint8_t *host_key_public(const struct host_key *key);
-/* For GnuTLS sessions; any number of them, on any thread. */
+/* Returns the credentials for GnuTLS sessions: any number of them, on any thread. */
 gnutls_certificate_credentials_t host_key_credentials(const struct host_key *key);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Codes, proofs and invitations (pairing.h). */
+/* Makes and checks codes, proofs and invitations (pairing.h). */
 #include "daemon/trust/pairing.h"
 
 #include <ctype.h>

@@ -79,7 +79,7 @@ struct invitation {
 };
 /* Opens one with a new code, in the place of an older one. False: there are no random numbers. */
 bool invitation_open(struct invitation *invitation, unsigned may, int64_t now_us);
-/* Whether one is open now. An expired one is wiped. */
+/* Returns whether the invitation is open now. Wipes it if it has expired. */
 bool invitation_is_open(struct invitation *invitation, int64_t now_us);
 void invitation_close(struct invitation *invitation);
 /* Checks a joiner's proof. True: the invitation stays open, so that its code makes the inviter's proof; the

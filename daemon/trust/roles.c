@@ -49,7 +49,7 @@ char *roles_text(unsigned may)
 #define ANSWER(x)                                                                                            \
     {                                                                                                        \
         .request = BODY(x)                                                                                   \
-    } /* nobody asks by it */
+    } /* not a request */
 
 static const struct request_rule rules[] = {
     COMMAND(RUN_REQUEST),

@@ -28,7 +28,7 @@ enum {
 
 /* Parses "standby,primary,witness". 0 and a sentence: there is another word, or none. */
 unsigned roles_parse(const char *text, GError **error);
-/* The reverse. GLib string. */
+/* Returns the roles as such a text. GLib string. */
 char *roles_text(unsigned may);
 
 struct request_rule {

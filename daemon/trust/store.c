@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The trust store (store.h): its file, its list and the lock around both. */
+/* Keeps the trust store (store.h): its file, its list, and the mutex around both. */
 #include "daemon/trust/store.h"
 
 #include <errno.h>
@@ -136,7 +136,7 @@ static bool write_file(const struct store *store, const GArray *hosts, GError **
     return !failed || refuse(error, "%s cannot be written: %s", store->path, g_strerror(failed));
 }
 
-/* Only root and this daemon's user may decide who is trusted. */
+/* Returns whether only root and this daemon's user can write to the file, which decides who is trusted. */
 static bool is_ours(const struct stat *status)
 {
     return S_ISREG(status->st_mode) && (status->st_uid == 0 || status->st_uid == geteuid()) &&
@@ -194,7 +194,7 @@ void store_free(struct store *store)
 
 /* ---- the list ---- */
 
-/* Replaces the list, once the file holds it. */
+/* Writes the list to the file, and then replaces the list in memory. False with a sentence: neither. */
 static bool put(struct store *store, GArray *hosts, GError **error)
 {
     bool written = write_file(store, hosts, error);

@@ -2,12 +2,12 @@
 /*
  * TLS streams by GnuTLS 3.7 or later (tls.h).
  *
- * GnuTLS gathers a message of the handshake, of up to 16 MiB, before it looks at its length
- * (gnutls_handshake_set_max_packet_length, 3.7.9). So the bytes are counted where they come in, and a
- * connection that has not shown its key takes some 30 KiB. There the end of the connection is noted, too:
- * GnuTLS says GNUTLS_E_AGAIN at an end in the middle of a record. An end that refuses the other one's key
- * sends the alert access_denied, which the other end turns into a sentence: a server's refusal comes after
- * the client's handshake is done, with its first read.
+ * GnuTLS collects a message of the handshake, of up to 16 MiB, before it checks the length
+ * (gnutls_handshake_set_max_packet_length, 3.7.9). So pull counts the bytes that come in, and a connection
+ * that has not shown its key takes some 30 KiB. pull also notes the end of the connection, since GnuTLS
+ * returns GNUTLS_E_AGAIN at an end in the middle of a record. A host that refuses the other one's key sends
+ * the alert access_denied, which the other host turns into a sentence. A client gets a server's refusal after
+ * its own handshake is done, with its first read.
  */
 #include "daemon/trust/tls.h"
 
@@ -104,7 +104,7 @@ static int verify(gnutls_session_t session)
     return why ? GNUTLS_E_CERTIFICATE_ERROR : 0;
 }
 
-/* Says in words what GnuTLS has returned, unless a better sentence is there. */
+/* Sets the sentence for an error of GnuTLS, unless there is one already. */
 static void explain(struct tls *tls, int status)
 {
     if (tls->why)
@@ -185,7 +185,7 @@ static ssize_t tls_write(struct stream *stream, const void *data, size_t len)
     ssize_t n = gnutls_record_send(tls->session, data, len);
     if (n >= 0)
         return n;
-    /* The other end is gone. It may have said why. */
+    /* The other end has closed the connection. It may have sent an alert before. */
     if (n == GNUTLS_E_PUSH_ERROR) {
         ssize_t said = gnutls_record_recv(tls->session, &byte, 1);
         if (said == GNUTLS_E_FATAL_ALERT_RECEIVED)
@@ -201,8 +201,8 @@ static size_t tls_buffered(struct stream *stream)
     return gnutls_record_check_pending(tls_of(stream)->session);
 }
 
-/* Reads what has come and was not wanted: otherwise the kernel resets the connection when it is closed, and
- * what was said last (the alert) may be lost. */
+/* Ends sending, and drops what has arrived and was not read: otherwise close would reset the connection, and
+ * what was sent last (the alert) could be lost. */
 static void end_gently(int fd)
 {
     char bytes[4096];

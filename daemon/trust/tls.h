@@ -4,9 +4,9 @@
  * certificate: a key is 44 bytes, of which 12 are fixed. One suite of each kind is on: X25519, Ed25519, and
  * AES-GCM or ChaCha20. No tickets, no resumption, no early data, no renegotiation.
  *
- * Whether the other end's key is accepted decides a callback, at the end of the handshake and before any
- * byte of the application. A stream that ends without close_notify was cut: its reader gets -ECONNABORTED,
- * never an end.
+ * A callback decides whether the other end's key is accepted, at the end of the handshake and before any byte
+ * of the application. A stream that ends without close_notify was cut: its reader gets -ECONNABORTED, never
+ * an end.
  */
 #ifndef UNDERSTUDY_DAEMON_TRUST_TLS_H
 #define UNDERSTUDY_DAEMON_TRUST_TLS_H

@@ -67,7 +67,7 @@ static char *refuses_called(const uint8_t *key, void *opaque)
         text, text);
 }
 
-/* A joiner takes any key: the code decides. */
+/* Accepts any key but this host's own: a joiner checks the inviter by the code. */
 static char *refuses_inviter(const uint8_t *key, void *opaque)
 {
     return is_own(opaque, key) ? g_strdup("it is this host itself: name the other host") : NULL;
@@ -91,7 +91,7 @@ static void on_closing(struct stream *stream, void *opaque)
     g_mutex_unlock(&trust->mutex);
 }
 
-/* The stream's thread sees its connection end, and frees it. */
+/* Shuts the connections down. The thread of each stream then sees its end, and frees it. */
 void trust_end_sessions(struct trust *trust, const uint8_t *key)
 {
     g_mutex_lock(&trust->mutex);
@@ -134,7 +134,7 @@ static struct stream *door_accept(void *opaque, int fd)
     return tls_stream_new(fd, TLS_ACCEPTS, trust->key, &owner);
 }
 
-/* The host of the stream, as it is trusted now: it may have been removed meanwhile. */
+/* Finds the stream's host in the store. False: it is not trusted, or has been removed meanwhile. */
 static bool find(struct trust *trust, const struct stream *stream, struct trusted *found)
 {
     return stream->key && store_find_key(trust->store, stream->key, found);
@@ -152,7 +152,7 @@ static struct stream *door_dial(void *opaque, int fd, const char *host, int64_t 
     const struct tls_owner owner = owner_of(trust, refuses_called);
     struct stream *stream = call(trust, fd, &owner, until_us, error);
     struct trusted named, found;
-    /* Where the user's word for the host is a name in the store, no other host will do. */
+    /* If the user has named the host by its name in the store, no other host is accepted. */
     if (stream && store_find_name(trust->store, host, &named) && find(trust, stream, &found) &&
         memcmp(named.key, found.key, KEY_LEN) != 0) {
         refuse(error, "the host that answers there is %s, not %s", found.name, named.name);

@@ -16,7 +16,7 @@ struct trust;
 struct trust *trust_open(const char *dir, GError **error);
 void trust_free(struct trust *trust);
 
-/* The functions of the peers' port. Belongs to trust. */
+/* Returns the functions of the peers' port, which belong to trust. */
 const struct door *trust_door(const struct trust *trust);
 const uint8_t *trust_own_key(const struct trust *trust);
 struct store *trust_store(const struct trust *trust);
