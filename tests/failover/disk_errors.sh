@@ -64,7 +64,7 @@ await_words() {
     local until=$((SECONDS + 60))
     until says "$1" "$2"; do
         [ $SECONDS -lt $until ] || fail "status of host $1 does not say '$2' of $image: $(understudy "$1" status web --json)"
-        sleep 0.05
+        sleep "$POLL_S"
     done
     echo "   host $1: $(understudy "$1" status web --json | grep -Ei "$2" | grep -F -m 1 "$image" | sed 's/^ *//')"
 }

@@ -102,7 +102,7 @@ await_operations() {
             wait $client || true
             fail "waited in vain: operations $1; the client: $(cat "$work/client.json" "$work/client.err")"
         fi
-        sleep 0.05
+        sleep "$POLL_S"
     done
     client_lives
 }

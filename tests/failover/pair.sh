@@ -43,13 +43,15 @@ field() {
     understudy "$1" status web --json 2>/dev/null | sed -n "s/^ *\"$2\": *\"\{0,1\}\([^\",{]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -n 1
 }
 
-# await SECONDS WHAT COMMAND...: until the command succeeds. The limit is for what hangs, not for what is slow: never below a minute.
+# await SECONDS WHAT COMMAND...: until the command succeeds. The limit is for what hangs, not for what is slow: never below a minute. The
+# command is tried each POLL_S seconds (from the environment): it costs several programs, so on a slow or shared machine seldom.
+POLL_S=${POLL_S:-0.05}
 await() {
     local until=$((SECONDS + ($1 < 60 ? 60 : $1))) what=$2
     shift 2
     until "$@"; do
         [ $SECONDS -lt $until ] || fail "waited in vain: $what"
-        sleep 0.05
+        sleep "$POLL_S"
     done
 }
 

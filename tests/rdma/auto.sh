@@ -6,8 +6,8 @@ set -euo pipefail
 BUILD=$1
 here=$(cd "$(dirname "$0")" && pwd)
 # Emulation inside an emulation is slow.
-# shellcheck disable=SC2034 # pair.sh uses it
-PATIENCE=10
+# shellcheck disable=SC2034 # pair.sh uses them
+PATIENCE=10 POLL_S=1
 # shellcheck source=tests/failover/pair.sh
 . "$here/../failover/pair.sh"
 # shellcheck source=tests/rdma/hosts.sh
