@@ -10,6 +10,8 @@ BUILD=$1 GUEST=$2 kills=${3:-4}
 ACCEL=${ACCEL:-kvm} PATIENCE=${PATIENCE:-1}
 # shellcheck source=tests/failover/pair.sh
 . "$(dirname "$0")/pair.sh"
+# shellcheck source=tests/failover/rounds.sh
+. "$(dirname "$0")/rounds.sh"
 # shellcheck source=tests/rdma/hosts.sh
 [ -z "${HOSTS:-}" ] || . "$HOSTS"
 image=$BUILD/tests/hook/bootsector-busy.rom
@@ -21,8 +23,6 @@ guest_qemu() {
     [ "$ACCEL" != kvm-tcg ] || accel="-machine pc-i440fx-5.1 -accel kvm -accel tcg -cpu $cpu"
     echo "${UNDERSTUDY_QEMU:-qemu-system-x86_64} $accel -m 64 -nodefaults -display none -vga std -bios $image"
 }
-word_at() { od -An -tu4 -j "$2" -N 4 "/proc/$1/fd/63" | tr -d ' '; }
-magic=1414744898 # 0x54534b42, once the rounds begin
 
 [ "$ACCEL" = tcg ] || [ -w /dev/kvm ] || { echo "SKIPPED: there is no usable /dev/kvm on this machine" >&2; exit 77; }
 hosts_up "$prefix"
@@ -34,7 +34,6 @@ start_daemon b
 start_daemon a
 # shellcheck disable=SC2046 # a list of words
 understudy a run --name web --peer 10.77.0.2 --wait-s $((30 * PATIENCE)) ${RUN_OPTIONS:-} -- $(guest_qemu) >"$work/run.log" 2>&1 || fail "the VM could not be protected"
-guest_counts() { [ "$(word_at "$(field "$1" qemu_pid)" $((0x8000)))" = $magic ] && [ "$(word_at "$(field "$1" qemu_pid)" $((0x8004)))" -gt 0 ]; }
 for ((i = 0; i < 300 * PATIENCE; i++)); do
     ! guest_counts a 2>/dev/null || break
     sleep 0.1
@@ -44,34 +43,6 @@ if ! guest_counts a; then
     echo "SKIPPED: KVM does not run the boot-sector guest on this machine" >&2
     exit 77
 fi
-
-all_stopped() { ! sed 's/.*) //' /proc/"$1"/task/*/stat | grep -qv '^T'; }
-# Reads the counters of the guest on a host, with its QEMU stopped, and prints the round. Fails unless they are of one instant:
-# n + 1 up to some page, n from there on, and the round counter n, or n + 1 where all pages are.
-round_of() {
-    local pid
-    pid=$(field "$1" qemu_pid)
-    kill -STOP "$pid"
-    # Each thread stops when it next looks, a virtual processor a little after the others.
-    until all_stopped "$pid"; do :; done
-    # In one go: QEMU stands still meanwhile.
-    {
-        word_at "$pid" $((0x8004))
-        od -An -v -tu4 -w4096 -j $((0x200000)) -N $((64 * 4096)) "/proc/$pid/fd/63" | awk '{print $1}'
-    } >"$work/counters"
-    kill -CONT "$pid"
-    awk 'NR == 1 {round = $1; next}
-        NR == 2 {first = last = $1}
-        $1 > last || $1 < first - 1 {bad = 1}
-        {last = $1}
-        END {
-            if (bad || (round != last && round != last - 1) || (round == last - 1 && first != last)) {
-                print "torn: round " round ", first page " first ", last page " last > "/dev/stderr"
-                exit 1
-            }
-            print round
-        }' "$work/counters"
-}
 
 check_transport() {
     [ -z "${TRANSPORT:-}" ] || field_is "$1" transport "$TRANSPORT" ||
