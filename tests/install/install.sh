@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The install target: every file in its place, programs that run from there, manual pages without warnings, a unit that systemd
+# The install target: every file in its place, programs that run from there, manual pages without warnings, units that systemd
 # takes, a completion that knows every option, and nothing that only tests want. What programs say of their options has to be in the
 # pages and the completion.
 #   install.sh BUILD PREFIX
@@ -17,7 +17,7 @@ DESTDIR=$work/root cmake --install "$build" >"$work/log" || fail "cmake --instal
 root=$work/root$prefix
 for file in bin/understudy sbin/understudyd libexec/understudy/understudy-replicator libexec/understudy/nbdkit-understudy-plugin.so \
     share/man/man1/understudy.1 share/man/man1/nbdkit-understudy-plugin.1 share/man/man8/understudyd.8 \
-    share/bash-completion/completions/understudy lib/systemd/system/understudyd.service; do
+    share/bash-completion/completions/understudy lib/systemd/system/understudyd.service lib/systemd/system/understudy-drain.service; do
     [ -f "$root/$file" ] || fail "$file is not installed"
 done
 [ -n "$(find "$root" -name libunderstudy-qemu.so)" ] || fail "the hook is not installed"
@@ -76,10 +76,14 @@ completes "--yes --no-wait --help web db" stop ""
 completes "$here/install.sh" run --peer h -- qemu-system-x86_64 -kernel "$here/inst"
 
 if command -v systemd-analyze >/dev/null; then
-    sed "s#$prefix/sbin#$root/sbin#; /^Documentation=/d" "$root/lib/systemd/system/understudyd.service" >"$work/understudyd.service"
-    said=$(systemd-analyze verify "$work/understudyd.service" 2>&1) || fail "$said"
-    [ -z "$said" ] || fail "$said"
+    for unit in understudyd understudy-drain; do
+        sed "s#$prefix/\(s\?bin\)#$root/\1#; /^Documentation=/d" "$root/lib/systemd/system/$unit.service" >"$work/$unit.service"
+    done
+    for unit in understudyd understudy-drain; do
+        said=$(systemd-analyze verify "$work/$unit.service" 2>&1) || fail "$said"
+        [ -z "$said" ] || fail "$said"
+    done
 else
-    echo "no systemd-analyze: the unit was not verified"
+    echo "no systemd-analyze: the units were not verified"
 fi
 echo "install: complete"
