@@ -7,35 +7,11 @@
 # It takes a quarter of an hour or more: packages, a build without a cache, tests. Network namespaces and processes are its own, and end with it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-usage() { sed -n '4,6s/^# \{0,1\}//p' "$0"; }
-dir="" install=1
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --dir) dir=${2:?--dir needs a folder}; shift ;;
-    --no-install) install=0 ;;
-    --help | -h) usage; exit 0 ;;
-    *) echo "debian13.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
-    esac
-    shift
-done
-[ "$(id -u)" -eq 0 ] || { echo "debian13.sh: become root: it makes a root of Debian and network namespaces" >&2; exit 1; }
-say() { echo "== [$SECONDS s] $*"; }
-[ $install -eq 0 ] || scripts/install-deps.sh --real
-if [ -z "$dir" ]; then
-    dir=$(mktemp -d)
-    trap 'rm -rf --one-file-system "$dir"' EXIT
-fi
-mkdir -p "$dir"
-dir=$(realpath "$dir")
-
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
-[ -n "$mirror" ] || { echo "debian13.sh: apt knows no source of Debian here: run 'apt-get update' first" >&2; exit 1; }
-if [ ! -e "$dir/made" ]; then
-    say "Debian 13 into $dir"
-    debootstrap --variant=minbase trixie "$dir/root" "$mirror" >"$dir/debootstrap.log" 2>&1 || { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
-    touch "$dir/made"
-fi
+# shellcheck source=tests/real/fresh.sh
+. tests/real/fresh.sh
+# shellcheck disable=SC2154 # dir and temporary are fresh.sh's
+[ -z "$temporary" ] || trap 'rm -rf --one-file-system "$temporary"' EXIT
+fresh_debian trixie
 # The settings of this machine's apt that say how to reach its mirror hold there too.
 cp -r /etc/apt/apt.conf.d/. "$dir/root/etc/apt/apt.conf.d/"
 cp -L /etc/resolv.conf "$dir/root/etc/resolv.conf" 2>/dev/null || true

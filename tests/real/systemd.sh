@@ -10,31 +10,16 @@
 # Processes, mounts, namespaces, control groups are its own, and end with it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-usage() { sed -n '5,9s/^# \{0,1\}//p' "$0"; }
-dir="" install=1 PATIENCE=${PATIENCE:-1}
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --dir) dir=${2:?--dir needs a folder}; shift ;;
-    --no-install) install=0 ;;
-    --help | -h) usage; exit 0 ;;
-    *) echo "systemd.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
-    esac
-    shift
-done
-[ "$(id -u)" -eq 0 ] || { echo "systemd.sh: become root: it makes a root of Debian and namespaces" >&2; exit 1; }
-say() { echo "== [$SECONDS s] $*"; }
-[ $install -eq 0 ] || scripts/install-deps.sh --real
+PATIENCE=${PATIENCE:-1}
+# shellcheck source=tests/real/fresh.sh
+. tests/real/fresh.sh
 if [ -z "${BUILD:-}" ]; then
     say "build"
     cmake --preset release >/dev/null
     cmake --build --preset release -- --quiet
 fi
 BUILD=${BUILD:-$PWD/build/release}
-[ -n "$dir" ] || temporary=$(mktemp -d)
-dir=${dir:-$temporary}
-mkdir -p "$dir"
-dir=$(realpath "$dir")
+# shellcheck disable=SC2154 # dir and temporary are fresh.sh's
 root=$dir/root
 
 # shellcheck source=tests/failover/pair.sh
@@ -53,25 +38,18 @@ cleanup() {
         find "$cgroup" -depth -type d -exec rmdir {} +
     fi
     pair_cleanup
-    [ -z "${temporary:-}" ] || rm -rf --one-file-system "$temporary"
+    [ -z "$temporary" ] || rm -rf --one-file-system "$temporary"
 }
 trap cleanup EXIT
 
 # ---- a Debian with understudy ----
 
-if [ ! -e "$dir/made" ]; then
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
-    [ -n "$mirror" ] || fail "apt knows no source of Debian here: run 'apt-get update' first"
-    say "Debian 12 with systemd into $dir"
-    # Nothing of it has to survive a power failure.
-    mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
-    echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
-    packages=systemd-sysv,dbus,ifupdown,iproute2,qemu-system-x86,nbdkit,libglib2.0-0,libgnutls30,libibverbs1,libisal2,libjansson4
-    packages+=,libnl-route-3-200,libprotobuf-c1,librdmacm1,libsystemd0,liburcu8
-    debootstrap --variant=minbase --include="$packages" bookworm "$root" "$mirror" >"$dir/debootstrap.log" 2>&1 ||
-        fail "debootstrap: $(tail -n 5 "$dir/debootstrap.log")"
-    touch "$dir/made"
-fi
+# Nothing of it has to survive a power failure.
+mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
+packages=systemd-sysv,dbus,ifupdown,iproute2,qemu-system-x86,nbdkit,libglib2.0-0,libgnutls30,libibverbs1,libisal2,libjansson4
+packages+=,libnl-route-3-200,libprotobuf-c1,librdmacm1,libsystemd0,liburcu8
+fresh_debian bookworm --include="$packages"
 
 say "this tree's release build into it"
 rm -rf "$root/etc/systemd/system/understudyd.service.d" "$root/etc/understudy" "$root/var/lib/understudy" "$root/var/log/journal"
