@@ -69,6 +69,8 @@ median() { sort -n | awk '{a[NR] = $1} END {if (NR) print a[int((NR + 1) / 2)]}'
 
 # Two builds in turns. This build and the other one begin a pair alternately, so that a machine that gets slower favours neither.
 compare() {
+    local before_pairing=0
+    "$against/daemon/understudyd" --help | grep -q -- --qemu || before_pairing=1
     local pair which options=(--no-install --seconds "$measure_s" --kills "$kills") part
     [ $quick -eq 0 ] || options+=(--quick)
     for part in "${parts[@]}"; do options+=(--only "$part"); done
@@ -76,6 +78,7 @@ compare() {
         for which in $([ $((pair % 2)) -eq 1 ] && echo this other || echo other this); do
             say "pair $pair of $pairs: $which build"
             BUILD=$([ $which = this ] && echo "$BUILD" || echo "$against") GUEST=$GUEST \
+                BEFORE_PAIRING=$([ $which = this ] && echo 0 || echo $before_pairing) \
                 RUN_OPTIONS="${RUN_OPTIONS:-} $([ $which = this ] && echo "$this_options" || echo "$other_options")" \
                 "$0" "${options[@]}" --json "$work/$which-$pair" >/dev/null
         done

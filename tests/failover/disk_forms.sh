@@ -123,7 +123,7 @@ start_form() {
     start_daemon b
     start_daemon a
     rm -f "$work/serial"
-    APPEND="$names us.blocks=$nblocks us.think-ms=${GUEST_THINK_MS:-0}" guest_command
+    APPEND="$names $(disk_workload)" guest_command
     # shellcheck disable=SC2086 # RUN_OPTIONS is a list of words
     understudy a run --name web --peer 10.77.0.2 --wait-s 60 ${RUN_OPTIONS:-} "${options[@]}" -- "${qemu[@]}" "${drives[@]}" >"$work/run.log" 2>&1 ||
         fail "the VM could not be protected"

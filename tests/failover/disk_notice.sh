@@ -3,7 +3,7 @@
 # find the disk wrong; with a replicator that lets output out before its epoch is acked, the client must find the guest set back. And that
 # disk_lifecycle.sh --shared can: with a plugin that writes to a shared image at once, that must be seen. And disk_pressure.sh: with one
 # whose writers do not wait.
-#   disk_notice.sh BUILD GUEST [FAULT]     FAULT: unlogged, early, not-held or no-limit; all of them
+#   disk_notice.sh BUILD GUEST [FAULT]     FAULT, also from the environment: unlogged, early, not-held or no-limit; all of them
 set -euo pipefail
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
@@ -22,7 +22,7 @@ expect() {
     grep -Eq "$pattern" "$out" || { cat "$out" >&2; echo "FAILED: with $what it failed for another reason" >&2; exit 1; }
     echo "noticed $what: $(grep -E -m 1 "$pattern" "$out")"
 }
-BUILD=$1 GUEST=$2 only=${3:-all} here=$(cd "$(dirname "$0")" && pwd)
+BUILD=$1 GUEST=$2 only=${3:-${FAULT:-all}} here=$(cd "$(dirname "$0")" && pwd)
 case $only in
 all | unlogged | early | not-held | no-limit) ;;
 *) echo "disk_notice.sh: there is no fault '$only': unlogged, early, not-held or no-limit" >&2; exit 2 ;;

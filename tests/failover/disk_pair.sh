@@ -30,6 +30,8 @@ disk_path() { echo "$(hosts_disk_dir "$prefix" "$1")/$(disk_name)"; }
 # Where both hosts see one file by the path that they call theirs.
 shared_path() { echo "$(hosts_dir "$prefix/shared")/$(disk_name)"; }
 bare_path() { echo "$(hosts_disk_dir "$prefix" "$1")/bare.raw"; }
+# Words for the guest's kernel: how much it writes, and how fast.
+disk_workload() { echo "us.blocks=$nblocks us.think-ms=${GUEST_THINK_MS:-0}"; }
 disk_options() {
     case "$format" in
     vhdx) echo subformat=fixed,block_state_zero=off ;; # else its blocks are allocated when first written, at the end of a file that cannot grow
@@ -69,7 +71,8 @@ disk_drives() {
 
 start_disk_pair() {
     disk_drives
-    export APPEND="us.disk=vda us.blocks=$nblocks us.think-ms=${GUEST_THINK_MS:-0}"
+    APPEND="us.disk=vda $(disk_workload)"
+    export APPEND
     [ $bare -eq 0 ] || APPEND+=" us.bare=vdb"
     start_pair "${run_options[@]}" -- "${drives[@]}" "${qemu_options[@]}"
     await 90 "protection on host a" field_is a state protected

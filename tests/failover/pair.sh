@@ -73,9 +73,8 @@ for program in qemu-system-x86_64 "${UNDERSTUDY_QEMU:-}" "${UNDERSTUDY_QEMU2:-}"
     daemon_qemus+=(--qemu "$(realpath -s "$program")" --qemu "$(realpath "$program")")
 done
 unset program
-# A build from before pairing, for bench/run.sh --against.
-trusts_all=0
-"$BUILD/daemon/understudyd" --help | grep -q -- --qemu || daemon_qemus=() trusts_all=1
+# BEFORE_PAIRING, from the environment: 1 for a build from before pairing (bench/run.sh --against).
+[ "${BEFORE_PAIRING:-0}" -eq 0 ] || daemon_qemus=()
 
 address_of() { echo "10.77.0.$([ "$1" = a ] && echo 1 || echo 2)"; }
 # Words before the daemon's command line, for a host that is not like the other.
@@ -91,7 +90,7 @@ start_daemon() {
         --replicator "${REPLICATOR:-$BUILD/replicator/understudy-replicator}" >>"$work/$host.log" 2>&1 &
     disown
     await $((30 * ${PATIENCE:-1})) "understudyd on $host" test -S "$(hosts_run_dir "$prefix" "$host")/control.sock"
-    [ $trusts_all -eq 1 ] || ! hosts_serve "$prefix" || hosts_pair "$prefix" "$BUILD/cli/understudy" || fail "the hosts cannot be paired"
+    [ "${BEFORE_PAIRING:-0}" -eq 1 ] || ! hosts_serve "$prefix" || hosts_pair "$prefix" "$BUILD/cli/understudy" || fail "the hosts cannot be paired"
 }
 
 build_guest() {

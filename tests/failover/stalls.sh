@@ -79,6 +79,10 @@ mend() {
 }
 # The guest is heard from the port of the host that has it, also when it has been asked again.
 heard_from() { ask_guest next >/dev/null 2>&1 && [ "$(tail -n 1 "$work/ports")" = "to-$1" ]; }
+one_is_heard() {
+    await 60 "protection after the cut" settled
+    await 10 "the guest to be heard from host $here alone ($(tr '\n' ' ' <"$work/ports"))" heard_from "$here"
+}
 gone_alone() { field_is "$1" state connecting && runs_on "$1"; }
 both_alone() { gone_alone a && gone_alone b; }
 split_is_told() { status_says "$1" "ran on both hosts"; }
@@ -91,13 +95,12 @@ cut_both_ways() {
     ip -n "$prefix-b" link set up0 up
     ip -n "$prefix-b" link set repl0 up
     await 5 "one of two guests to be stopped" one_runs
-    await 60 "protection after the cut" settled
+    one_is_heard
     local host
     for host in a b; do
         await 10 "host $host to tell of the split" split_is_told $host
     done
     status_says "$(other "$here")" "had let out [0-9]* frames" || fail "nobody says what was let out"
-    await 10 "the guest to be heard from host $here alone ($(tr '\n' ' ' <"$work/ports"))" heard_from "$here"
     echo "both ran the guest: host $here goes on, and both tell"
 }
 
@@ -109,8 +112,7 @@ cut_one_way() {
     await 30 "host $(other "$from") to run the guest alone" gone_alone "$(other "$from")"
     await 10 "one of two guests to be stopped while the cut lasts" one_runs
     mend
-    await 60 "protection after the cut" settled
-    await 10 "the guest to be heard from host $here alone ($(tr '\n' ' ' <"$work/ports"))" heard_from "$here"
+    one_is_heard
     echo "nothing passed from host $from: the guest runs on host $here alone"
 }
 

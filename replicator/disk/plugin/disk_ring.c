@@ -226,9 +226,9 @@ int disk_ring_append(struct disk_ring *ring, const struct disk_record *record, c
 {
     int status = 0, room;
     /* Every sixteenth place of all disks, or every other place of the second disk. */
-    unsigned one_in = disk_chaos_has("unlogged")                               ? 16
-                      : record->disk == 1 && disk_chaos_has("unlogged-second") ? 2
-                                                                               : 0;
+    unsigned one_in = disk_chaos_has("unlogged") ? 16 : 0;
+    if (record->disk == 1 && disk_chaos_has("unlogged-second"))
+        one_in = 2;
     if (one_in && record->offset / 4096 % one_in == 0)
         return 0;
     pthread_mutex_lock(&ring->mutex);
